@@ -1,0 +1,357 @@
+"""Index expressions of the loop IR: integer polynomials over loop variables, sizes and a few atoms.
+
+An index is an `int` where it is known and an `IndexExpression` otherwise.  As in `mapsto.ir.dims`,
+an expression is kept as a canonical sorted sum of monomials, so equal indices are equal objects and
+an index that is affine in a variable is recognized by looking at its terms (`linear_parts`).
+
+Atoms: a loop variable is its name (`i`); a size (symbolic dimension) is its name after a dollar
+sign (`$n`), so the two cannot collide; `Composite` holds what is not polynomial (floor division,
+modulo, minimum, maximum); `ValueOf` holds an integer scalar expression, such as a gathered row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mapsto.ir.dims import Dim, FloorDiv
+
+if TYPE_CHECKING:
+    from mapsto.lowering.loops import Expression
+
+__all__ = [
+    "Atom",
+    "Composite",
+    "Index",
+    "IndexExpression",
+    "ValueOf",
+    "as_index",
+    "atom_index",
+    "atoms",
+    "evaluate_index",
+    "flat_offset",
+    "floor_div",
+    "from_dim",
+    "linear_parts",
+    "maximum",
+    "minimum",
+    "modulo",
+    "size",
+    "substitute_index",
+    "value_of",
+    "variable",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Composite:
+    """An operation that a polynomial cannot hold; `kind` is `floordiv`, `mod`, `min` or `max`.
+
+    Division rounds down and the modulus takes the divisor's sign, as in Python.
+    """
+
+    kind: str
+    left: Index
+    right: Index
+
+    def __str__(self) -> str:
+        if self.kind in ("min", "max"):
+            return f"{self.kind}({self.left}, {self.right})"
+        sign = "//" if self.kind == "floordiv" else "%"
+        return f"({_factor_text(self.left)} {sign} {_factor_text(self.right)})"
+
+
+@dataclass(frozen=True, slots=True)
+class ValueOf:
+    """The value of an integer scalar expression, used as an index (a gather)."""
+
+    expression: Expression
+
+    def __str__(self) -> str:
+        return f"index({self.expression})"
+
+
+Atom = str | Composite | ValueOf
+Monomial = tuple[Atom, ...]
+Terms = tuple[tuple[Monomial, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexExpression:
+    """A canonical sum of terms: (monomial, nonzero coefficient), the constant term last."""
+
+    terms: Terms
+
+    def __add__(self, other: Index) -> Index:
+        return from_terms([*self.terms, *index_terms(other)])
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Index:
+        return IndexExpression(tuple((monomial, -c) for monomial, c in self.terms))
+
+    def __sub__(self, other: Index) -> Index:
+        return self + -other
+
+    def __rsub__(self, other: Index) -> Index:
+        return -self + other
+
+    def __mul__(self, other: Index) -> Index:
+        if isinstance(other, int):
+            return _scaled(self, other)
+        right = other.terms
+        return from_terms([(_merged(m1, m2), c1 * c2) for m1, c1 in self.terms for m2, c2 in right])
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Index) -> Index:
+        return floor_div(self, other)
+
+    def __rfloordiv__(self, other: Index) -> Index:
+        return floor_div(other, self)
+
+    def __mod__(self, other: Index) -> Index:
+        return modulo(self, other)
+
+    def __str__(self) -> str:
+        text = ""
+        for monomial, coefficient in self.terms:
+            sign = ("-" if coefficient < 0 else "") if not text else (" - ", " + ")[coefficient > 0]
+            text += sign + _term_text(monomial, abs(coefficient))
+        return text
+
+    def __repr__(self) -> str:
+        return f"Index({self})"
+
+
+Index = int | IndexExpression
+
+
+def variable(name: str) -> IndexExpression:
+    """The value of the loop variable of that name."""
+    return IndexExpression((((name,), 1),))
+
+
+def size(name: str) -> IndexExpression:
+    """The value of the symbolic dimension of that name."""
+    return IndexExpression(((("$" + name,), 1),))
+
+
+def atom_index(atom: Atom) -> IndexExpression:
+    """The index that is just the atom."""
+    return IndexExpression((((atom,), 1),))
+
+
+def value_of(expression: Expression) -> IndexExpression:
+    """The index that an integer scalar expression computes."""
+    return atom_index(ValueOf(expression))
+
+
+def as_index(value: Index | Dim | str) -> Index:
+    """An index from a number, a loop variable's name, a dimension or an index."""
+    if isinstance(value, int | IndexExpression):
+        return value
+    return variable(value) if isinstance(value, str) else from_dim(value)
+
+
+def from_dim(dim: Dim) -> Index:
+    """The index expression of a dimension."""
+    if isinstance(dim, int):
+        return dim
+    total: Index = 0
+    for monomial, coefficient in dim.terms:
+        term: Index = coefficient
+        for atom in monomial:
+            term = term * (size(atom) if isinstance(atom, str) else _from_floor_div(atom))
+        total = total + term
+    return total
+
+
+def _from_floor_div(atom: FloorDiv) -> Index:
+    return floor_div(from_dim(atom.numerator), from_dim(atom.denominator))
+
+
+def floor_div(left: Index, right: Index) -> Index:
+    """`floor(left / right)`, carried out on the terms that divide exactly.
+
+    Raises ZeroDivisionError when `right` is the constant 0.
+    """
+    if isinstance(left, int) and isinstance(right, int):
+        return left // right
+    if right == 1 or left == 0:
+        return left
+    if left == right:
+        return 1
+    if not isinstance(right, int):
+        return atom_index(Composite("floordiv", left, right))
+    exact, rest = _split_multiples(left, right)
+    quotient = from_terms([(m, c // right) for m, c in exact])
+    if isinstance(rest, int):
+        return quotient + rest // right
+    return quotient + atom_index(Composite("floordiv", rest, right))
+
+
+def modulo(left: Index, right: Index) -> Index:
+    """`left - right * floor(left / right)`, after dropping the terms that `right` divides."""
+    if isinstance(left, int) and isinstance(right, int):
+        return left % right
+    if right == 1 or left in (0, right):
+        return 0
+    if not isinstance(right, int):
+        return atom_index(Composite("mod", left, right))
+    rest = _split_multiples(left, right)[1]
+    return rest % right if isinstance(rest, int) else atom_index(Composite("mod", rest, right))
+
+
+def minimum(left: Index, right: Index) -> Index:
+    """The smaller of the two; decided here where their difference is a number."""
+    return _extremum("min", left, right)
+
+
+def maximum(left: Index, right: Index) -> Index:
+    """The larger of the two; decided here where their difference is a number."""
+    return _extremum("max", left, right)
+
+
+def _extremum(kind: str, left: Index, right: Index) -> Index:
+    difference = left - right
+    if isinstance(difference, int):
+        return left if (difference < 0) == (kind == "min") else right
+    return atom_index(Composite(kind, left, right))
+
+
+def linear_parts(index: Index, name: str) -> tuple[Index, Index] | None:
+    """`(a, b)` with `index == a * name + b` and neither depending on the variable, or None."""
+    if isinstance(index, int):
+        return 0, index
+    slope: list[tuple[Monomial, int]] = []
+    rest: list[tuple[Monomial, int]] = []
+    for monomial, coefficient in index.terms:
+        others = tuple(atom for atom in monomial if atom != name)
+        if len(monomial) - len(others) > 1 or any(_mentions(atom, name) for atom in others):
+            return None
+        (rest if len(others) == len(monomial) else slope).append((others, coefficient))
+    return from_terms(slope), from_terms(rest)
+
+
+def atoms(index: Index) -> Iterator[Atom]:
+    """Every atom of the index, those inside composite atoms included."""
+    if isinstance(index, int):
+        return
+    for monomial, _ in index.terms:
+        for atom in monomial:
+            yield atom
+            if isinstance(atom, Composite):
+                yield from atoms(atom.left)
+                yield from atoms(atom.right)
+
+
+def _mentions(atom: Atom, name: str) -> bool:
+    if isinstance(atom, str):
+        return atom == name
+    if isinstance(atom, Composite):
+        return name in atoms(atom.left) or name in atoms(atom.right)
+    return True
+
+
+def substitute_index(index: Index, values: Mapping[str, Index]) -> Index:
+    """The index with loop variables (or `$`-prefixed sizes) replaced; other names stay."""
+    return map_atoms(index, lambda atom: values.get(atom) if isinstance(atom, str) else None)
+
+
+def map_atoms(index: Index, replace: Callable[[Atom], Index | None]) -> Index:
+    """The index with each atom replaced by what `replace` gives; None keeps the atom."""
+    if isinstance(index, int):
+        return index
+    total: Index = 0
+    for monomial, coefficient in index.terms:
+        term: Index = coefficient
+        for atom in monomial:
+            term = term * _mapped_atom(atom, replace)
+        total = total + term
+    return total
+
+
+def _mapped_atom(atom: Atom, replace: Callable[[Atom], Index | None]) -> Index:
+    value = replace(atom)
+    if value is not None:
+        return value
+    if not isinstance(atom, Composite):
+        return atom_index(atom)
+    left, right = map_atoms(atom.left, replace), map_atoms(atom.right, replace)
+    return COMPOSITES[atom.kind](left, right)
+
+
+COMPOSITES: Mapping[str, Callable[[Index, Index], Index]] = {
+    "floordiv": floor_div,
+    "mod": modulo,
+    "min": minimum,
+    "max": maximum,
+}
+
+
+def evaluate_index(index: Index, values: Mapping[str, int]) -> int:
+    """The number that the index is; KeyError names an atom without a value."""
+    result = substitute_index(index, values)
+    if not isinstance(result, int):
+        raise KeyError(str(next(atoms(result))))
+    return result
+
+
+def flat_offset(indices: Iterable[Index], shape: Iterable[Dim]) -> Index:
+    """The row-major element offset of a multi-dimensional index."""
+    offset: Index = 0
+    for index, extent in zip(indices, shape, strict=True):
+        offset = offset * from_dim(extent) + index
+    return offset
+
+
+def index_terms(index: Index) -> Terms:
+    """The terms of an index, a number being one constant term."""
+    return (((), index),) if isinstance(index, int) else index.terms
+
+
+def from_terms(terms: Iterable[tuple[Monomial, int]]) -> Index:
+    """The canonical sum of terms that may repeat."""
+    merged: dict[Monomial, int] = {}
+    for monomial, coefficient in terms:
+        merged[monomial] = merged.get(monomial, 0) + coefficient
+    kept = [(monomial, c) for monomial, c in merged.items() if c]
+    if not kept:
+        return 0
+    if len(kept) == 1:
+        return IndexExpression((kept[0],)) if kept[0][0] else kept[0][1]
+    return IndexExpression(tuple(sorted(kept, key=_term_order)))
+
+
+def _scaled(index: IndexExpression, factor: int) -> Index:
+    if factor in (0, 1):
+        return index if factor else 0
+    return IndexExpression(tuple((monomial, c * factor) for monomial, c in index.terms))
+
+
+def _split_multiples(index: Index, divisor: int) -> tuple[list[tuple[Monomial, int]], Index]:
+    exact = [(m, c) for m, c in index_terms(index) if c % divisor == 0]
+    return exact, from_terms((m, c) for m, c in index_terms(index) if c % divisor)
+
+
+def _term_order(term: tuple[Monomial, int]) -> tuple[int, tuple[str, ...]]:
+    return (-len(term[0]), tuple(str(atom) for atom in term[0]))
+
+
+def _merged(left: Monomial, right: Monomial) -> Monomial:
+    if not left or not right:
+        return left or right
+    return tuple(sorted(left + right, key=str))
+
+
+def _term_text(monomial: Monomial, coefficient: int) -> str:
+    if not monomial:
+        return str(coefficient)
+    return "*".join(([] if coefficient == 1 else [str(coefficient)]) + [str(a) for a in monomial])
+
+
+def _factor_text(index: Index) -> str:
+    simple = isinstance(index, int) or (len(index.terms) == 1 and index.terms[0][1] == 1)
+    return str(index) if simple else f"({index})"

@@ -1,0 +1,358 @@
+"""The loop IR: one kernel is one `LoopFunction` over row-major buffers.
+
+Everything is a frozen record, so structurally equal kernels are equal objects.
+
+Buffers live in one of three spaces.  `argument`: passed by pointer.  `local`: scratch memory of the
+task (or, outside a parallel loop, of the kernel), 64-byte aligned, any size.  `register`: small and
+of static shape; indexed by constants once `unroll` and short vector loops are expanded, it becomes
+registers.  Local and register buffers are declared by `Allocate`, live to the end of the enclosing
+block and start with undefined contents.  Two buffers never overlap unless both say `may_alias`.
+
+Loops run `variable = start, start + step, ...` while `variable < stop`:
+
+- `serial`: in order.
+- `unroll`: static bounds, expanded.
+- `vector`: iterations are independent except for `Reduce`; executed in groups of lanes.  Everything
+  inside may depend on the variable: loads and stores become contiguous, strided or gathered; inner
+  loops need bounds that do not depend on it; registers allocated inside are one per lane; `If` on a
+  condition that varies becomes masking.  Step 1.
+- `parallel`: iterations are independent tasks for the thread pool.  Not inside another parallel or
+  a vector loop; one iteration is one task, so the division of work never depends on the number of
+  threads.  Registers declared outside cannot be used inside.  Step 1.
+
+`Reduce(op, buffer, indices, value)` is `buffer[indices] = op(buffer[indices], value)`.  In a vector
+loop whose variable does not occur in `indices`, the target is a register buffer declared outside
+the loop, and the order is fixed by the emitted code, never by the number of threads: iteration `i`
+goes to one of `lanes * unroll` partial results, in order; at the end the partials are combined by
+halving (`p[j] = op(p[j], p[j + half])`), first over the unrolled vectors, then over the lanes, then
+into the target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from mapsto.ir.dims import Dim
+from mapsto.ir.types import DType
+from mapsto.lowering.indices import Index, as_index
+from mapsto.lowering.scalar_operations import OPERATIONS, check_operands
+
+__all__ = [
+    "FALSE",
+    "MAX_WORKERS",
+    "TRUE",
+    "Allocate",
+    "Apply",
+    "Buffer",
+    "Comment",
+    "Constant",
+    "Expression",
+    "For",
+    "If",
+    "IndexValue",
+    "Let",
+    "Load",
+    "LoopFunction",
+    "LoopKind",
+    "Prefetch",
+    "Reduce",
+    "Ref",
+    "Space",
+    "Statement",
+    "Store",
+    "all_of",
+    "apply",
+    "bitcast",
+    "cast",
+    "compare",
+    "constant",
+    "fma",
+    "select",
+    "within",
+]
+
+MAX_WORKERS = 256
+"""Worker numbers that the thread pool passes to tasks are below this."""
+
+
+class Space(Enum):
+    """Where a buffer lives; see the head of this file."""
+
+    ARGUMENT = "argument"
+    LOCAL = "local"
+    REGISTER = "register"
+
+
+class LoopKind(Enum):
+    """How a loop is executed; see the head of this file."""
+
+    SERIAL = "serial"
+    PARALLEL = "parallel"
+    VECTOR = "vector"
+    UNROLL = "unroll"
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A row-major array.  `alignment` is in bytes; 0: one element's (64 for local buffers)."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Dim, ...] = ()
+    space: Space = Space.ARGUMENT
+    readonly: bool = False
+    alignment: int = 0
+    may_alias: bool = False
+
+    def __getitem__(self, indices: Index | str | tuple[Index | str, ...]) -> Load:
+        """The load of an element: `a["i", k + 1]`; a string is a loop variable."""
+        parts = indices if isinstance(indices, tuple) else (indices,)
+        return Load(self, tuple(map(as_index, parts)))
+
+    def store(
+        self, indices: tuple[Index | str, ...], value: Expression, guard: Expression | None = None
+    ) -> Store:
+        """The statement that stores an element."""
+        return Store(self, tuple(map(as_index, indices)), value, guard)
+
+
+class Expression:
+    """A scalar expression; every subclass has a `dtype`."""
+
+    __slots__ = ()
+
+    @property
+    def type(self) -> DType:
+        """The element type of the value."""
+        raise NotImplementedError
+
+    def __add__(self, other: Expression) -> Apply:
+        return apply("add", self, other)
+
+    def __sub__(self, other: Expression) -> Apply:
+        return apply("sub", self, other)
+
+    def __mul__(self, other: Expression) -> Apply:
+        return apply("mul", self, other)
+
+    def __truediv__(self, other: Expression) -> Apply:
+        return apply("div", self, other)
+
+    def __neg__(self) -> Apply:
+        return apply("neg", self)
+
+
+@dataclass(frozen=True, slots=True)
+class Constant(Expression):
+    """A literal."""
+
+    value: bool | int | float
+    dtype: DType
+
+    @property
+    def type(self) -> DType:
+        return self.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Load(Expression):
+    """An element of a buffer; where `guard` is false, `otherwise`, and no memory is touched."""
+
+    buffer: Buffer
+    indices: tuple[Index, ...]
+    guard: Expression | None = None
+    otherwise: bool | int | float = 0
+
+    @property
+    def type(self) -> DType:
+        return self.buffer.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class IndexValue(Expression):
+    """The value of an index as a scalar (an iota)."""
+
+    index: Index
+    dtype: DType = DType.I64
+
+    @property
+    def type(self) -> DType:
+        return self.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Ref(Expression):
+    """The value that a `Let` of that name bound."""
+
+    name: str
+    dtype: DType
+
+    @property
+    def type(self) -> DType:
+        return self.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Apply(Expression):
+    """A scalar operation, one of `scalar_operations.OPERATIONS`."""
+
+    op: str
+    operands: tuple[Expression, ...]
+    dtype: DType
+
+    @property
+    def type(self) -> DType:
+        return self.dtype
+
+
+def constant(value: bool | int | float, dtype: DType) -> Constant:
+    """A literal, converted to the Python type of the element type."""
+    if dtype is DType.BOOL:
+        return Constant(bool(value), dtype)
+    return Constant(float(value) if dtype.is_float else int(value), dtype)
+
+
+TRUE = Constant(True, DType.BOOL)
+FALSE = Constant(False, DType.BOOL)
+
+
+def apply(op: str, *operands: Expression) -> Apply:
+    """A scalar operation with its result type; TypeError when the operands do not fit."""
+    check_operands(op, tuple(operand.type for operand in operands))
+    if op in ("cast", "bitcast"):
+        raise TypeError(f"`{op}` needs a result type: use `{op}(expression, dtype)`")
+    dtype = DType.BOOL if OPERATIONS[op].compares else operands[-1].type
+    return Apply(op, operands, dtype)
+
+
+def cast(expression: Expression, dtype: DType) -> Expression:
+    """The value converted to another element type; to bool it is `value != 0`."""
+    return expression if expression.type is dtype else Apply("cast", (expression,), dtype)
+
+
+def bitcast(expression: Expression, dtype: DType) -> Expression:
+    """The same bits as another element type of the same width."""
+    if expression.type.bits != dtype.bits:
+        raise TypeError(f"bitcast from {expression.type} to {dtype}: the widths differ")
+    return expression if expression.type is dtype else Apply("bitcast", (expression,), dtype)
+
+
+def fma(a: Expression, b: Expression, c: Expression) -> Apply:
+    """`a * b + c`, rounded once where the machine has fused multiply-add."""
+    return apply("fma", a, b, c)
+
+
+def select(condition: Expression, a: Expression, b: Expression) -> Apply:
+    """`a` where the condition holds, else `b`; both are evaluated."""
+    return apply("select", condition, a, b)
+
+
+def compare(op: str, left: Index | str, right: Index | str) -> Expression:
+    """A comparison of two indices (`lt`, `le`, `gt`, `ge`, `eq`, `ne`), for guards."""
+    return apply(op, IndexValue(as_index(left)), IndexValue(as_index(right)))
+
+
+def all_of(*conditions: Expression | None) -> Expression | None:
+    """The conjunction of the conditions that are not None; None when there is none."""
+    result: Expression | None = None
+    for condition in conditions:
+        if condition is not None:
+            result = condition if result is None else apply("and", result, condition)
+    return result
+
+
+def within(index: Index | str, extent: Index | str) -> Expression:
+    """The guard `0 <= index and index < extent`."""
+    return apply("and", compare("ge", index, 0), compare("lt", index, extent))
+
+
+@dataclass(frozen=True, slots=True)
+class Allocate:
+    """Declares a local or register buffer for the rest of the enclosing block."""
+
+    buffer: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Stores an element; does nothing where `guard` is false."""
+
+    buffer: Buffer
+    indices: tuple[Index, ...]
+    value: Expression
+    guard: Expression | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    """`buffer[indices] = op(buffer[indices], value)`; `op` is add, mul, min, max, and, or."""
+
+    op: str
+    buffer: Buffer
+    indices: tuple[Index, ...]
+    value: Expression
+    guard: Expression | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """Binds a name to a value for the rest of the enclosing block."""
+
+    name: str
+    value: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class If:
+    """Runs one of two blocks."""
+
+    condition: Expression
+    then: tuple[Statement, ...]
+    otherwise: tuple[Statement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """A hint that the cache line of an element will be read soon; any index is safe."""
+
+    buffer: Buffer
+    indices: tuple[Index, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """A remark that is printed and copied into the generated code."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    """A loop.  `lanes`: of a vector loop, 0 for what fits the machine's vectors and the widest type
+    in the body.  `unroll`: of a vector loop, how many vectors an iteration handles, each with its
+    own partial results of reductions (0: chosen by the emitter); of a serial loop, how many
+    iterations are laid out in a row."""
+
+    variable: str
+    start: Index
+    stop: Index
+    body: tuple[Statement, ...]
+    kind: LoopKind = LoopKind.SERIAL
+    step: int = 1
+    lanes: int = 0
+    unroll: int = 0
+
+
+Statement = Allocate | Store | Reduce | Let | If | Prefetch | Comment | For
+
+
+@dataclass(frozen=True, slots=True)
+class LoopFunction:
+    """A kernel: argument buffers in the order of its pointer parameters, then its sizes (names of
+    symbolic dimensions, passed as 64-bit integers), then the statements."""
+
+    name: str
+    buffers: tuple[Buffer, ...]
+    sizes: tuple[str, ...]
+    body: tuple[Statement, ...] = field(default=())
