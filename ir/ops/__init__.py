@@ -1,1 +1,23 @@
+"""The ops, one file a family; importing this package registers all of them."""
 
+from mapsto.ir.ops import (
+    contraction,
+    control,
+    elementwise,
+    functions,
+    indexing,
+    logic,
+    random,
+    shaping,
+)
+
+__all__ = [
+    "contraction",
+    "control",
+    "elementwise",
+    "functions",
+    "indexing",
+    "logic",
+    "random",
+    "shaping",
+]

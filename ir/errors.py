@@ -1,0 +1,49 @@
+"""Errors of the IR: each names the op and, where known, the source line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mapsto.ir.core import Operation
+
+__all__ = ["IRError", "MissingDerivative", "PassError", "TextError", "TypeRuleError", "VerifyError"]
+
+
+class IRError(Exception):
+    """Base of the errors that the IR raises."""
+
+
+class TypeRuleError(IRError):
+    """Operands or attributes do not fit the shape rule of their op."""
+
+    def __init__(self, message: str, op: Operation | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.op = op
+
+    def __str__(self) -> str:
+        location = self.op.location if self.op is not None else None
+        return self.message if location is None else f"{location}: {self.message}"
+
+
+class MissingDerivative(IRError):
+    """An op without a derivative stands between the result and what is differentiated."""
+
+    def __init__(self, op: Operation) -> None:
+        self.op = op
+        where = f"{op.location}: " if op.location else ""
+        reason = f": {op.not_differentiable}" if op.not_differentiable else ""
+        super().__init__(f"{where}the op `{op.name}` has no derivative{reason}")
+
+
+class VerifyError(IRError):
+    """A module breaks an invariant of the IR."""
+
+
+class TextError(IRError):
+    """A text is not the text form of a module; the message has line and column."""
+
+
+class PassError(IRError):
+    """A pass failed or gave a broken module; the message names the pass."""

@@ -1,0 +1,51 @@
+"""The reference evaluator: runs a function with NumPy, op by op, from the op records.
+
+It is the meaning of the IR; compiled code is compared with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from mapsto.ir.core import Array, Block, Function, Module
+from mapsto.ir.dims import Dim, symbols
+from mapsto.ir.substitution import specialize
+
+__all__ = ["evaluate", "evaluate_block", "infer_sizes"]
+
+
+def evaluate(module: Module, name: str, arguments: Sequence[Array]) -> tuple[Array, ...]:
+    """The results of the function for these arguments.
+
+    Named sizes take their values from the arguments' shapes; ValueError where those disagree.
+    """
+    function = module[name]
+    sizes = infer_sizes(function, arguments)
+    return evaluate_block(specialize(function, sizes).block, arguments)
+
+
+def infer_sizes(function: Function, arguments: Sequence[Array]) -> dict[str, Dim]:
+    """The value of each named size that stands alone as a dimension of an argument."""
+    sizes: dict[str, Dim] = {}
+    for value, array in zip(function.arguments, arguments, strict=True):
+        if len(value.shape) != np.ndim(array):
+            raise ValueError(f"argument {value.hint}: {value.type} got shape {np.shape(array)}")
+        for dim, size in zip(value.shape, np.shape(array), strict=True):
+            name = str(dim)
+            if symbols(dim) == {name} and sizes.setdefault(name, size) != size:
+                raise ValueError(f"argument {value.hint}: {name} is {sizes[name]} and {size}")
+    return sizes
+
+
+def evaluate_block(block: Block, arguments: Sequence[Array]) -> tuple[Array, ...]:
+    """The results of a block, whose dimensions are all numbers."""
+    arrays: dict[int, Array] = {}
+    for value, array in zip(block.arguments, arguments, strict=True):
+        arrays[id(value)] = np.asarray(array)
+    with np.errstate(all="ignore"):
+        for op in block.operations[:-1]:
+            results = op.evaluate(*(arrays[id(value)] for value in op.operands))
+            for value, result in zip(op.results, results, strict=True):
+                arrays[id(value)] = np.asarray(result)
+    return tuple(arrays[id(value)] for value in block.returned)

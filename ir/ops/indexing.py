@@ -1,0 +1,178 @@
+"""Access by computed indices: gather, its transpose, and the position of an extremum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mapsto.ir.builder import Builder
+from mapsto.ir.core import Array, Operation, Value
+from mapsto.ir.dims import Dim
+from mapsto.ir.errors import TypeRuleError
+from mapsto.ir.ops.shaping import dims_of, ints_of
+from mapsto.ir.types import DType, TensorType
+
+__all__ = ["ArgMax", "ArgMin", "Gather", "ScatterAdd"]
+
+
+class _Indexed(Operation):
+    """Operands: a tensor, then one index tensor for each axis in `axes`, all of one shape."""
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes whose position an index tensor gives, ascending."""
+        return ints_of(self, "axes")
+
+    @property
+    def indices(self) -> tuple[Value, ...]:
+        """The index tensors."""
+        return self.operands[1:]
+
+    def check_indices(self, rank: int) -> tuple[Dim, ...]:
+        """The common shape of the index tensors; TypeRuleError where they do not fit."""
+        axes = self.axes
+        if not axes or list(axes) != sorted(set(axes)) or not 0 <= axes[0] <= axes[-1] < rank:
+            raise TypeRuleError(f"{self.name} along axes {list(axes)} of a tensor of rank {rank}")
+        if len(self.indices) != len(axes):
+            raise TypeRuleError(f"{self.name} takes one index tensor for each of {list(axes)}")
+        first = self.indices[0].type
+        for index in self.indices:
+            if index.shape != first.shape or not index.dtype.is_integer:
+                raise TypeRuleError(f"{self.name} by index tensors {first} and {index.type}")
+        return first.shape
+
+
+class Gather(_Indexed):
+    """Element (b, r) is `source[.., indices[b], .., r, ..]`; an index outside is an error.
+
+    The result has the index tensors' shape, then the source's axes that no index gives.
+    """
+
+    name = "gather"
+    attribute_types = {"axes": tuple}
+
+    def infer(self) -> tuple[TensorType, ...]:
+        source = self.operands[0].type
+        batch = self.check_indices(source.rank)
+        kept = tuple(d for i, d in enumerate(source.shape) if i not in self.axes)
+        return (source.with_shape((*batch, *kept)),)
+
+    def evaluate(self, *operands: Array) -> Sequence[Array]:
+        source, indices = operands[0], operands[1:]
+        _check_range(self.name, indices, [source.shape[a] for a in self.axes])
+        kept = [i for i in range(source.ndim) if i not in self.axes]
+        return (source.transpose([*self.axes, *kept])[tuple(indices)],)
+
+    def jvp(
+        self, build: Builder, results: Sequence[Value], tangents: Sequence[Value | None]
+    ) -> Sequence[Value | None]:
+        if tangents[0] is None:
+            return [None]
+        return [build.emit(Gather, tangents[0], *self.indices, axes=self.axes)]
+
+    def transpose(
+        self, build: Builder, cotangent: Value, linear: Sequence[bool]
+    ) -> Sequence[Value | None]:
+        shape = self.operands[0].shape
+        total = build.emit(ScatterAdd, cotangent, *self.indices, axes=self.axes, shape=shape)
+        return [total, *[None] * len(self.indices)]
+
+
+class ScatterAdd(_Indexed):
+    """Adds element (b, r) of the updates to `result[.., indices[b], .., r, ..]`, in order of b.
+
+    The result has the shape `shape` and starts as zeros; an index outside is an error.
+    """
+
+    name = "scatter_add"
+    attribute_types = {"axes": tuple, "shape": tuple}
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        """The shape of the result."""
+        return dims_of(self, "shape")
+
+    def infer(self) -> tuple[TensorType, ...]:
+        updates, shape = self.operands[0].type, self.shape
+        batch = self.check_indices(len(shape))
+        kept = tuple(d for i, d in enumerate(shape) if i not in self.axes)
+        if updates.shape != (*batch, *kept):
+            raise TypeRuleError(f"scatter_add of {updates} where {[*batch, *kept]} is expected")
+        return (updates.with_shape(shape),)
+
+    def evaluate(self, *operands: Array) -> Sequence[Array]:
+        updates, indices = operands[0], operands[1:]
+        shape = self.result.shape
+        _check_range(self.name, indices, [shape[a] for a in self.axes])
+        kept = [i for i in range(len(shape)) if i not in self.axes]
+        order = [*self.axes, *kept]
+        total = np.zeros([shape[a] for a in order], updates.dtype)  # type: ignore[misc]
+        np.add.at(total, tuple(indices), updates)
+        return (total.transpose(np.argsort(order)),)
+
+    def jvp(
+        self, build: Builder, results: Sequence[Value], tangents: Sequence[Value | None]
+    ) -> Sequence[Value | None]:
+        if tangents[0] is None:
+            return [None]
+        attributes: dict[str, Any] = {"axes": self.axes, "shape": self.shape}
+        return [build.emit(ScatterAdd, tangents[0], *self.indices, **attributes)]
+
+    def transpose(
+        self, build: Builder, cotangent: Value, linear: Sequence[bool]
+    ) -> Sequence[Value | None]:
+        gathered = build.emit(Gather, cotangent, *self.indices, axes=self.axes)
+        return [gathered, *[None] * len(self.indices)]
+
+
+def _check_range(name: str, indices: Sequence[Array], sizes: Sequence[Dim]) -> None:
+    for index, size in zip(indices, sizes, strict=True):
+        outside = (index < 0) | (index >= size)
+        if outside.any():
+            raise IndexError(f"{name}: index {index[outside][0]} into an axis of size {size}")
+
+
+class _ArgExtremum(Operation):
+    """The first position of the extremum along `axis`, which the result no longer has."""
+
+    arity = 1
+    attribute_types = {"axis": int}
+    not_differentiable = "its result is a position"
+
+    @property
+    def axis(self) -> int:
+        """The axis that is searched."""
+        axis = self.attributes["axis"]
+        assert isinstance(axis, int)
+        return axis
+
+    def infer(self) -> tuple[TensorType, ...]:
+        operand = self.operands[0].type
+        if not 0 <= self.axis < operand.rank:
+            raise TypeRuleError(f"{self.name} along axis {self.axis} of {operand}")
+        shape = (*operand.shape[: self.axis], *operand.shape[self.axis + 1 :])
+        return (TensorType(DType.I32, shape),)
+
+    def jvp(
+        self, build: Builder, results: Sequence[Value], tangents: Sequence[Value | None]
+    ) -> Sequence[Value | None]:
+        return [None]
+
+
+class ArgMax(_ArgExtremum):
+    """The first position of the greatest element; a nan counts as greatest."""
+
+    name = "argmax"
+
+    def evaluate(self, *operands: Array) -> Sequence[Array]:
+        return (np.argmax(operands[0], self.axis).astype(np.int32),)
+
+
+class ArgMin(_ArgExtremum):
+    """The first position of the least element; a nan counts as least."""
+
+    name = "argmin"
+
+    def evaluate(self, *operands: Array) -> Sequence[Array]:
+        return (np.argmin(operands[0], self.axis).astype(np.int32),)
