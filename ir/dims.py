@@ -15,7 +15,7 @@ __all__ = [
     "DimExpression",
     "FloorDiv",
     "as_dim",
-    "evaluate",
+    "dim_value",
     "floor_div",
     "product",
     "substitute",
@@ -134,7 +134,7 @@ def substitute(dim: Dim, values: Mapping[str, Dim]) -> Dim:
     return total
 
 
-def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int:
+def dim_value(dim: Dim, sizes: Mapping[str, int]) -> int:
     """The number that the dimension is for these sizes; KeyError names a size that is missing."""
     if isinstance(dim, int):
         return dim

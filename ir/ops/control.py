@@ -25,7 +25,8 @@ class Return(Operation):
 class _Callee(Operation):
     """Refers to a function of the module; `results` are the types of the op's own results.
 
-    They are given because an op does not see the module; the verifier compares them with the callee.
+    They are given because an op does not see the module; the verifier compares them with those
+    of the callee.
     """
 
     traits = Trait.OPAQUE
