@@ -1,0 +1,474 @@
+; A fork-join thread pool for Linux, linked into every compiled program.  It needs nothing but libc.
+;
+; Protocol.  A region is one call of mapsto_parallel_for.  Its caller takes the lock, gives each
+; participant w a cursor over the range [count*w/P, count*(w+1)/P), publishes the task, and bumps the
+; generation.  A participant claims an index by compare-and-swap on a cursor, its own first and then
+; the others' (so a worker that sleeps or is descheduled delays nobody: the rest is stolen from it).
+; A cursor holds the generation in its upper half: a claim can only succeed while its region runs,
+; so a late worker that read fields of a newer region never acts on them.  The order of stores that
+; this needs: all cursors, then the region's fields, then the generation.
+; `remaining` counts the indices not yet finished; the caller leaves when it is 0.
+;
+; Waiting spins with a pause for some tens of microseconds, then sleeps on a futex.  A second caller
+; (another user thread, or a task that calls again) finds the lock taken and runs its region alone.
+; After fork() the child, recognized by its process id, starts workers of its own.
+;
+; thread_pool.py adds for each architecture: @mapsto.relax() and @mapsto.futex (its syscall number).
+
+@mapsto.pool.lock = internal global i32 0, align 128
+@mapsto.pool.owner = internal global i32 0            ; process whose threads the workers are
+@mapsto.pool.threads = internal global i64 0          ; wanted, the caller included; 0: not yet read
+@mapsto.pool.limit = internal global i64 0            ; constant once set; 0: not yet read
+@mapsto.pool.started = internal global i64 0          ; workers, the caller not included
+@mapsto.pool.handles = internal global [256 x i64] zeroinitializer, align 64
+@mapsto.pool.cursors = internal global [256 x [8 x i64]] zeroinitializer, align 128
+; task, closure, count, participants
+@mapsto.pool.region = internal global { ptr, ptr, i64, i64 } zeroinitializer, align 128
+@mapsto.pool.generation = internal global i32 0, align 128
+@mapsto.pool.sleepers = internal global i32 0, align 128
+@mapsto.pool.remaining = internal global i32 0, align 128
+@mapsto.pool.waiting = internal global i32 0, align 128
+@mapsto.pool.variable = internal constant [19 x i8] c"MAPSTO_NUM_THREADS\00"
+
+declare i64 @syscall(i64, ...)
+declare i32 @getpid()
+declare i64 @pthread_self()
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_detach(i64)
+declare i32 @pthread_sigmask(i32, ptr, ptr)
+declare i32 @sigfillset(ptr)
+declare i32 @sched_getaffinity(i32, i64, ptr)
+declare ptr @getenv(ptr)
+declare i64 @strtol(ptr, ptr, i32)
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
+declare i64 @llvm.ctpop.i64(i64)
+declare i64 @llvm.umax.i64(i64, i64)
+declare i64 @llvm.smax.i64(i64, i64)
+declare i64 @llvm.smin.i64(i64, i64)
+
+; ---- settings
+
+define i64 @mapsto_threads() {
+  %known = load atomic i64, ptr @mapsto.pool.threads monotonic, align 8
+  %set = icmp ne i64 %known, 0
+  br i1 %set, label %done, label %read
+read:
+  call void @mapsto.pool.configure()
+  %fresh = load atomic i64, ptr @mapsto.pool.threads monotonic, align 8
+  br label %done
+done:
+  %threads = phi i64 [ %known, %0 ], [ %fresh, %read ]
+  ret i64 %threads
+}
+
+define i64 @mapsto_worker_limit() {
+  %threads = call i64 @mapsto_threads()
+  %limit = load atomic i64, ptr @mapsto.pool.limit monotonic, align 8
+  ret i64 %limit
+}
+
+define void @mapsto_set_threads(i64 %wanted) {
+  %limit = call i64 @mapsto_worker_limit()
+  %low = call i64 @llvm.smax.i64(i64 %wanted, i64 1)
+  %threads = call i64 @llvm.smin.i64(i64 %low, i64 %limit)
+  store atomic i64 %threads, ptr @mapsto.pool.threads monotonic, align 8
+  ret void
+}
+
+; The limit is set first and never changes: whoever sees the number of threads sees the limit.
+define internal void @mapsto.pool.configure() noinline {
+  %cpus = call i64 @mapsto.pool.cpus()
+  %asked = call i64 @mapsto.pool.environment()
+  %floor = call i64 @llvm.smax.i64(i64 %cpus, i64 8)
+  %most = call i64 @llvm.smax.i64(i64 %floor, i64 %asked)
+  %limit = call i64 @llvm.smin.i64(i64 %most, i64 256)
+  %given = icmp sgt i64 %asked, 0
+  %wanted = select i1 %given, i64 %asked, i64 %cpus
+  %threads = call i64 @llvm.smin.i64(i64 %wanted, i64 %limit)
+  store atomic i64 %limit, ptr @mapsto.pool.limit monotonic, align 8
+  %won = cmpxchg ptr @mapsto.pool.threads, i64 0, i64 %threads seq_cst monotonic
+  ret void
+}
+
+; MAPSTO_NUM_THREADS, or 0 where it is absent or no positive number.
+define internal i64 @mapsto.pool.environment() {
+  %text = call ptr @getenv(ptr @mapsto.pool.variable)
+  %absent = icmp eq ptr %text, null
+  br i1 %absent, label %none, label %parse
+parse:
+  %number = call i64 @strtol(ptr %text, ptr null, i32 10)
+  %positive = call i64 @llvm.smax.i64(i64 %number, i64 0)
+  ret i64 %positive
+none:
+  ret i64 0
+}
+
+; The number of processors that this process may run on; 1 where the system does not say.
+define internal i64 @mapsto.pool.cpus() {
+  %mask = alloca [128 x i64], align 16
+  call void @llvm.memset.p0.i64(ptr %mask, i8 0, i64 1024, i1 false)
+  %status = call i32 @sched_getaffinity(i32 0, i64 1024, ptr %mask)
+  br label %count
+count:
+  %i = phi i64 [ 0, %0 ], [ %next, %count ]
+  %sum = phi i64 [ 0, %0 ], [ %total, %count ]
+  %word.ptr = getelementptr i64, ptr %mask, i64 %i
+  %word = load i64, ptr %word.ptr, align 8
+  %bits = call i64 @llvm.ctpop.i64(i64 %word)
+  %total = add i64 %sum, %bits
+  %next = add i64 %i, 1
+  %last = icmp eq i64 %next, 128
+  br i1 %last, label %done, label %count
+done:
+  %cpus = call i64 @llvm.umax.i64(i64 %total, i64 1)
+  ret i64 %cpus
+}
+
+; ---- the caller
+
+define void @mapsto_parallel_for(ptr %task, ptr %closure, i64 %count) {
+  %threads = call i64 @mapsto_threads()
+  %wanted = call i64 @llvm.smin.i64(i64 %threads, i64 %count)
+  %several = icmp sgt i64 %wanted, 1
+  %countable = icmp slt i64 %count, 2147483647
+  %parallel = and i1 %several, %countable
+  br i1 %parallel, label %own, label %alone
+own:
+  %owned = call i1 @mapsto.pool.adopt()
+  br i1 %owned, label %acquire, label %alone
+acquire:
+  %swap = cmpxchg ptr @mapsto.pool.lock, i32 0, i32 1 acquire monotonic
+  %locked = extractvalue { i32, i1 } %swap, 1
+  br i1 %locked, label %start, label %alone
+start:
+  %available = call i64 @mapsto.pool.start(i64 %wanted)
+  %participants = call i64 @llvm.smin.i64(i64 %wanted, i64 %available)
+  %together = icmp sgt i64 %participants, 1
+  br i1 %together, label %run, label %release
+run:
+  call void @mapsto.pool.run(ptr %task, ptr %closure, i64 %count, i64 %participants)
+  store atomic i32 0, ptr @mapsto.pool.lock release, align 4
+  ret void
+release:
+  store atomic i32 0, ptr @mapsto.pool.lock release, align 4
+  br label %alone
+alone:
+  call void @mapsto.pool.sequential(ptr %task, ptr %closure, i64 %count)
+  ret void
+}
+
+define internal void @mapsto.pool.sequential(ptr %task, ptr %closure, i64 %count) {
+  %worker = call i64 @mapsto.pool.current()
+  %some = icmp sgt i64 %count, 0
+  br i1 %some, label %loop, label %done
+loop:
+  %i = phi i64 [ 0, %0 ], [ %next, %loop ]
+  call void %task(ptr %closure, i64 %i, i64 %worker)
+  %next = add i64 %i, 1
+  %more = icmp slt i64 %next, %count
+  br i1 %more, label %loop, label %done
+done:
+  ret void
+}
+
+; The worker that this thread is: inside a task it keeps its number, so that a nested region does
+; not share another worker's scratch memory.
+define internal i64 @mapsto.pool.current() {
+  %busy = load atomic i32, ptr @mapsto.pool.lock monotonic, align 4
+  %idle = icmp eq i32 %busy, 0
+  br i1 %idle, label %caller, label %look
+look:
+  %self = call i64 @pthread_self()
+  %started = load atomic i64, ptr @mapsto.pool.started monotonic, align 8
+  br label %loop
+loop:
+  %worker = phi i64 [ 1, %look ], [ %next, %compare ]
+  %more = icmp sle i64 %worker, %started
+  br i1 %more, label %compare, label %caller
+compare:
+  %handle.ptr = getelementptr i64, ptr @mapsto.pool.handles, i64 %worker
+  %handle = load atomic i64, ptr %handle.ptr monotonic, align 8
+  %same = icmp eq i64 %handle, %self
+  %next = add i64 %worker, 1
+  br i1 %same, label %found, label %loop
+found:
+  ret i64 %worker
+caller:
+  ret i64 0
+}
+
+; Whether the pool belongs to this process; a child of fork() takes over with no workers.  -1 marks
+; a takeover in progress.
+define internal i1 @mapsto.pool.adopt() {
+  %process = call i32 @getpid()
+  %owner = load atomic i32, ptr @mapsto.pool.owner acquire, align 4
+  %mine = icmp eq i32 %owner, %process
+  br i1 %mine, label %yes, label %claim
+claim:
+  %pending = icmp eq i32 %owner, -1
+  br i1 %pending, label %no, label %exchange
+exchange:
+  %swap = cmpxchg ptr @mapsto.pool.owner, i32 %owner, i32 -1 acquire monotonic
+  %won = extractvalue { i32, i1 } %swap, 1
+  br i1 %won, label %reset, label %no
+reset:
+  store atomic i64 0, ptr @mapsto.pool.started monotonic, align 8
+  store atomic i32 0, ptr @mapsto.pool.sleepers monotonic, align 4
+  store atomic i32 0, ptr @mapsto.pool.waiting monotonic, align 4
+  store atomic i32 0, ptr @mapsto.pool.lock monotonic, align 4
+  store atomic i32 %process, ptr @mapsto.pool.owner release, align 4
+  br label %yes
+yes:
+  ret i1 true
+no:
+  ret i1 false
+}
+
+define internal void @mapsto.pool.run(ptr %task, ptr %closure, i64 %count, i64 %participants) {
+  %old = load atomic i32, ptr @mapsto.pool.generation monotonic, align 4
+  %generation = add i32 %old, 1
+  call void @mapsto.pool.deal(i32 %generation, i64 %count, i64 %participants)
+  %count32 = trunc i64 %count to i32
+  store atomic i32 %count32, ptr @mapsto.pool.remaining monotonic, align 4
+  %closure.ptr = getelementptr { ptr, ptr, i64, i64 }, ptr @mapsto.pool.region, i64 0, i32 1
+  %count.ptr = getelementptr { ptr, ptr, i64, i64 }, ptr @mapsto.pool.region, i64 0, i32 2
+  %participants.ptr = getelementptr { ptr, ptr, i64, i64 }, ptr @mapsto.pool.region, i64 0, i32 3
+  store atomic ptr %task, ptr @mapsto.pool.region release, align 8
+  store atomic ptr %closure, ptr %closure.ptr release, align 8
+  store atomic i64 %count, ptr %count.ptr release, align 8
+  store atomic i64 %participants, ptr %participants.ptr release, align 8
+  store atomic i32 %generation, ptr @mapsto.pool.generation seq_cst, align 4
+  %sleepers = load atomic i32, ptr @mapsto.pool.sleepers seq_cst, align 4
+  %awake = icmp eq i32 %sleepers, 0
+  br i1 %awake, label %work, label %wake
+wake:
+  call void @mapsto.pool.wake(ptr @mapsto.pool.generation)
+  br label %work
+work:
+  call void @mapsto.pool.participate(i64 0, i32 %generation)
+  call void @mapsto.pool.finish()
+  ret void
+}
+
+; A cursor for each participant; cursors that only the region before used are marked empty.
+define internal void @mapsto.pool.deal(i32 %generation, i64 %count, i64 %participants) {
+  %before.ptr = getelementptr { ptr, ptr, i64, i64 }, ptr @mapsto.pool.region, i64 0, i32 3
+  %before = load atomic i64, ptr %before.ptr monotonic, align 8
+  %cursors = call i64 @llvm.smax.i64(i64 %before, i64 %participants)
+  %wide = zext i32 %generation to i64
+  %tag = shl i64 %wide, 32
+  br label %loop
+loop:
+  %worker = phi i64 [ 0, %0 ], [ %next, %loop ]
+  %used = icmp slt i64 %worker, %participants
+  %scaled = mul i64 %count, %worker
+  %first = udiv i64 %scaled, %participants
+  %index = select i1 %used, i64 %first, i64 4294967295
+  %value = or i64 %tag, %index
+  %cursor = getelementptr [8 x i64], ptr @mapsto.pool.cursors, i64 %worker
+  store atomic i64 %value, ptr %cursor release, align 8
+  %next = add i64 %worker, 1
+  %more = icmp slt i64 %next, %cursors
+  br i1 %more, label %loop, label %done
+done:
+  ret void
+}
+
+; Waits until every index is finished.
+define internal void @mapsto.pool.finish() {
+  br label %spin
+spin:
+  %i = phi i32 [ 0, %0 ], [ %next, %again ]
+  %left = load atomic i32, ptr @mapsto.pool.remaining acquire, align 4
+  %finished = icmp eq i32 %left, 0
+  br i1 %finished, label %done, label %pause
+pause:
+  %next = add i32 %i, 1
+  %patient = icmp ult i32 %next, 2000
+  br i1 %patient, label %again, label %sleep
+again:
+  call void @mapsto.relax()
+  br label %spin
+sleep:
+  store atomic i32 1, ptr @mapsto.pool.waiting seq_cst, align 4
+  br label %check
+check:
+  %now = load atomic i32, ptr @mapsto.pool.remaining seq_cst, align 4
+  %over = icmp eq i32 %now, 0
+  br i1 %over, label %awake, label %wait
+wait:
+  call void @mapsto.pool.wait(ptr @mapsto.pool.remaining, i32 %now)
+  br label %check
+awake:
+  store atomic i32 0, ptr @mapsto.pool.waiting monotonic, align 4
+  br label %done
+done:
+  ret void
+}
+
+; ---- participants
+
+define internal void @mapsto.pool.participate(i64 %worker, i32 %generation) {
+  %closure.ptr = getelementptr { ptr, ptr, i64, i64 }, ptr @mapsto.pool.region, i64 0, i32 1
+  %count.ptr = getelementptr { ptr, ptr, i64, i64 }, ptr @mapsto.pool.region, i64 0, i32 2
+  %participants.ptr = getelementptr { ptr, ptr, i64, i64 }, ptr @mapsto.pool.region, i64 0, i32 3
+  %task = load atomic ptr, ptr @mapsto.pool.region acquire, align 8
+  %closure = load atomic ptr, ptr %closure.ptr acquire, align 8
+  %count = load atomic i64, ptr %count.ptr acquire, align 8
+  %participants = load atomic i64, ptr %participants.ptr acquire, align 8
+  br label %loop
+loop:
+  %turn = phi i64 [ 0, %0 ], [ %turn.next, %next ]
+  %done = phi i32 [ 0, %0 ], [ %done.next, %next ]
+  %more = icmp slt i64 %turn, %participants
+  br i1 %more, label %next, label %report
+next:
+  %shifted = add i64 %worker, %turn
+  %victim = urem i64 %shifted, %participants
+  %after = add i64 %victim, 1
+  %scaled = mul i64 %count, %after
+  %end = udiv i64 %scaled, %participants
+  %cursor = getelementptr [8 x i64], ptr @mapsto.pool.cursors, i64 %victim
+  %ran = call i32 @mapsto.pool.drain(ptr %cursor, i32 %generation, i64 %end, ptr %task, ptr %closure, i64 %worker)
+  %done.next = add i32 %done, %ran
+  %turn.next = add i64 %turn, 1
+  br label %loop
+report:
+  %idle = icmp eq i32 %done, 0
+  br i1 %idle, label %leave, label %subtract
+subtract:
+  %before = atomicrmw sub ptr @mapsto.pool.remaining, i32 %done seq_cst
+  %last = icmp eq i32 %before, %done
+  br i1 %last, label %notify, label %leave
+notify:
+  %waiting = load atomic i32, ptr @mapsto.pool.waiting seq_cst, align 4
+  %asleep = icmp ne i32 %waiting, 0
+  br i1 %asleep, label %wake, label %leave
+wake:
+  call void @mapsto.pool.wake(ptr @mapsto.pool.remaining)
+  br label %leave
+leave:
+  ret void
+}
+
+; Runs indices of one cursor until it is empty or of another region; returns how many.
+define internal i32 @mapsto.pool.drain(ptr %cursor, i32 %generation, i64 %end, ptr %task, ptr %closure, i64 %worker) {
+  br label %loop
+loop:
+  %done = phi i32 [ 0, %0 ], [ %done, %claim ], [ %more, %run ]
+  %value = load atomic i64, ptr %cursor acquire, align 8
+  %high = lshr i64 %value, 32
+  %tag = trunc i64 %high to i32
+  %current = icmp eq i32 %tag, %generation
+  %index = and i64 %value, 4294967295
+  %left = icmp ult i64 %index, %end
+  %open = and i1 %current, %left
+  br i1 %open, label %claim, label %empty
+claim:
+  %next = add i64 %value, 1
+  %swap = cmpxchg ptr %cursor, i64 %value, i64 %next acq_rel monotonic
+  %won = extractvalue { i64, i1 } %swap, 1
+  br i1 %won, label %run, label %loop
+run:
+  call void %task(ptr %closure, i64 %index, i64 %worker)
+  %more = add i32 %done, 1
+  br label %loop
+empty:
+  ret i32 %done
+}
+
+; A worker's life; the argument holds its number and, above, the generation that it was born in.
+define internal ptr @mapsto.pool.worker(ptr %argument) {
+  %packed = ptrtoint ptr %argument to i64
+  %worker = and i64 %packed, 4294967295
+  %high = lshr i64 %packed, 32
+  %born = trunc i64 %high to i32
+  br label %idle
+idle:
+  %seen = phi i32 [ %born, %0 ], [ %now, %work ], [ %now, %skip ], [ %seen, %sleep ]
+  br label %spin
+spin:
+  %i = phi i32 [ 0, %idle ], [ %next, %again ]
+  %now = load atomic i32, ptr @mapsto.pool.generation acquire, align 4
+  %new = icmp ne i32 %now, %seen
+  br i1 %new, label %skip, label %pause
+pause:
+  %next = add i32 %i, 1
+  %patient = icmp ult i32 %next, 2000
+  br i1 %patient, label %again, label %sleep
+again:
+  call void @mapsto.relax()
+  br label %spin
+sleep:
+  %before = atomicrmw add ptr @mapsto.pool.sleepers, i32 1 seq_cst
+  call void @mapsto.pool.wait(ptr @mapsto.pool.generation, i32 %seen)
+  %after = atomicrmw sub ptr @mapsto.pool.sleepers, i32 1 seq_cst
+  br label %idle
+skip:
+  %participants.ptr = getelementptr { ptr, ptr, i64, i64 }, ptr @mapsto.pool.region, i64 0, i32 3
+  %participants = load atomic i64, ptr %participants.ptr acquire, align 8
+  %invited = icmp slt i64 %worker, %participants
+  br i1 %invited, label %work, label %idle
+work:
+  call void @mapsto.pool.participate(i64 %worker, i32 %now)
+  br label %idle
+}
+
+; Starts workers until there are `wanted` threads; returns how many there are, the caller included.
+; Workers block every signal: handlers run on the user's threads.
+define internal i64 @mapsto.pool.start(i64 %wanted) {
+  %existing = load atomic i64, ptr @mapsto.pool.started monotonic, align 8
+  %present = add i64 %existing, 1
+  %enough = icmp sge i64 %present, %wanted
+  br i1 %enough, label %ready, label %create
+ready:
+  ret i64 %present
+create:
+  %threads = call i64 @mapsto.pool.create(i64 %present, i64 %wanted)
+  ret i64 %threads
+}
+
+define internal i64 @mapsto.pool.create(i64 %present, i64 %wanted) noinline {
+  %all = alloca [128 x i8], align 16
+  %saved = alloca [128 x i8], align 16
+  %filled = call i32 @sigfillset(ptr %all)
+  %blocked = call i32 @pthread_sigmask(i32 2, ptr %all, ptr %saved)
+  %generation = load atomic i32, ptr @mapsto.pool.generation monotonic, align 4
+  %wide = zext i32 %generation to i64
+  %high = shl i64 %wide, 32
+  br label %loop
+loop:
+  %worker = phi i64 [ %present, %0 ], [ %next, %created ]
+  %missing = icmp slt i64 %worker, %wanted
+  br i1 %missing, label %spawn, label %done
+spawn:
+  %packed = or i64 %high, %worker
+  %argument = inttoptr i64 %packed to ptr
+  %handle = getelementptr i64, ptr @mapsto.pool.handles, i64 %worker
+  %status = call i32 @pthread_create(ptr %handle, ptr null, ptr @mapsto.pool.worker, ptr %argument)
+  %succeeded = icmp eq i32 %status, 0
+  br i1 %succeeded, label %created, label %done
+created:
+  %thread = load i64, ptr %handle, align 8
+  %detached = call i32 @pthread_detach(i64 %thread)
+  store atomic i64 %worker, ptr @mapsto.pool.started monotonic, align 8
+  %next = add i64 %worker, 1
+  br label %loop
+done:
+  %restored = call i32 @pthread_sigmask(i32 2, ptr %saved, ptr null)
+  ret i64 %worker
+}
+
+; ---- futex (private to the process): 128 = wait while the word has this value, 129 = wake all
+
+define internal void @mapsto.pool.wait(ptr %word, i32 %value) noinline {
+  %number = load i64, ptr @mapsto.futex, align 8
+  %status = call i64 (i64, ...) @syscall(i64 %number, ptr %word, i32 128, i32 %value, ptr null, ptr null, i32 0)
+  ret void
+}
+
+define internal void @mapsto.pool.wake(ptr %word) noinline {
+  %number = load i64, ptr @mapsto.futex, align 8
+  %status = call i64 (i64, ...) @syscall(i64 %number, ptr %word, i32 129, i32 2147483647, ptr null, ptr null, i32 0)
+  ret void
+}
