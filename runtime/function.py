@@ -1,0 +1,201 @@
+"""Compiled programs as Python functions."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from mapsto.ir.dims import dim_value
+from mapsto.ir.types import DType
+from mapsto.lowering.cpu.machine import Machine
+from mapsto.runtime.arrays import Array, check_arrays, convert_arguments
+from mapsto.runtime.errors import ArgumentError, ExecutionError
+from mapsto.runtime.jit import CompiledModule, compile_module
+from mapsto.runtime.numpy_abi import layout_is_known, numpy_symbols
+from mapsto.runtime.python_entry import BOUND_OFFSET, ENTRY_NAME, python_entry_text
+from mapsto.runtime.signature import Signature, TensorSpec
+
+__all__ = ["NativeFunction"]
+
+
+class NativeFunction:
+    """A compiled entry with its parameters: arrays in, arrays out.
+
+    `bound` are the arrays of the signature's bound arguments, in order: dense, of the right types.
+    They are kept alive, read, and (by a training step) written in place.  Raises ArgumentError if
+    one does not fit.
+
+    `fast` is the C function: positional NumPy arrays only; `NotImplemented` if they do not fit.
+    """
+
+    def __init__(
+        self,
+        compiled: CompiledModule,
+        entry_name: str,
+        signature: Signature,
+        bound: Sequence[Array] = (),
+    ) -> None:
+        self.signature = signature
+        self.compiled = compiled
+        self.entry_name = entry_name
+        self._bound = list(bound)
+        self._context = _new_context(compiled, entry_name, len(self._bound))
+        check_bound(signature.bound, self._bound)
+        for position, array in enumerate(self._bound):
+            self._context[BOUND_OFFSET + position] = array.ctypes.data
+        make = _c_function if layout_is_known() else _ctypes_function
+        self.fast: Callable[..., Any] = make(self)
+
+    def __call__(self, *arguments: object) -> Any:
+        """Runs the program: None, the result, or the tuple of results, as new NumPy arrays.
+
+        Raises ArgumentError if the arguments do not fit, and ExecutionError if the program fails.
+        """
+        result = self.fast(*arguments)
+        if result is not NotImplemented:
+            return result
+        result = self.fast(*convert_arguments(self.signature.inputs, arguments))
+        if result is NotImplemented:
+            raise ArgumentError("the arguments give a result a negative or too large dimension")
+        return result
+
+    def rebind(self, position: int, array: Array) -> None:
+        """Replaces the array of a bound argument.  Raises ArgumentError if it does not fit."""
+        check_bound([self.signature.bound[position]], [array])
+        self._bound[position] = array
+        self._context[BOUND_OFFSET + position] = array.ctypes.data
+
+    @property
+    def keepalive(self) -> tuple[object, ...]:
+        """What must live as long as the C function; `rebind` changes the list inside."""
+        return (self.compiled, self._context, self._bound)
+
+    @property
+    def context_address(self) -> int:
+        """The address of the context that the C function works with."""
+        return int(self._context.ctypes.data)
+
+
+def check_bound(specs: Sequence[TensorSpec], arrays: Sequence[Array]) -> None:
+    """Raises ArgumentError unless compiled code can work on the arrays in place."""
+    if len(specs) != len(arrays):
+        raise ArgumentError(f"expected {len(specs)} bound arrays, found {len(arrays)}")
+    for spec, array in zip(specs, arrays, strict=True):
+        if DType.of(array.dtype) is not spec.dtype or not array.dtype.isnative:
+            raise ArgumentError(f"expected {spec}, found an array of {array.dtype}")
+        if not (array.flags.c_contiguous and array.flags.aligned and array.flags.writeable):
+            raise ArgumentError(f"expected {spec} as a dense, aligned, writeable array")
+    check_arrays(specs, arrays)
+
+
+def _new_context(compiled: CompiledModule, entry_name: str, bound: int) -> Array:
+    """The words that python_support.ll describes."""
+    context = np.zeros(BOUND_OFFSET + bound, np.int64)
+    context[0] = compiled.address(entry_name)
+    context[1] = compiled.address(f"{entry_name}.arena_bytes")
+    context[5] = id(raise_error)
+    return context
+
+
+def raise_error(code: int) -> None:
+    """Called by native code: raises the exception for an error code."""
+    raise ExecutionError(code)
+
+
+# ---- the C function
+
+
+class _MethodDefinition(ctypes.Structure):
+    """CPython's PyMethodDef."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
+
+
+_METH_FASTCALL = 0x80
+
+
+def _c_function(function: NativeFunction) -> Callable[..., Any]:
+    wrapper = compile_module(
+        python_entry_text(function.signature), Machine.host(), symbols=_support_symbols()
+    )
+    name = function.entry_name.encode()
+    definition = _MethodDefinition(name, wrapper.address(ENTRY_NAME), _METH_FASTCALL, None)
+    capsule = _new_capsule(function, (wrapper, definition, *function.keepalive))
+    new = ctypes.pythonapi.PyCFunction_NewEx
+    new.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
+    new.restype = ctypes.py_object
+    made: Callable[..., Any] = new(ctypes.addressof(definition), capsule, None)
+    return made
+
+
+def _new_capsule(function: NativeFunction, keepalive: tuple[object, ...]) -> object:
+    """A capsule around the context that owns `keepalive` until its destructor runs."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(keepalive))
+    function._context[6] = id(keepalive)
+    new = ctypes.pythonapi.PyCapsule_New
+    new.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    new.restype = ctypes.py_object
+    capsule: object = new(function.context_address, None, _support().address("mapsto.destroy"))
+    return capsule
+
+
+@lru_cache(maxsize=1)
+def _support() -> CompiledModule:
+    """What all entry points share; it lives as long as the process, for destructors at its end."""
+    text = files("mapsto.runtime").joinpath("python_support.ll").read_text(encoding="utf-8")
+    module = compile_module(text, Machine.host(), symbols=numpy_symbols())
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
+    return module
+
+
+@lru_cache(maxsize=1)
+def _support_symbols() -> Mapping[str, int]:
+    names = ("mapsto.new_array", "mapsto.run", "mapsto.fail")
+    return {**numpy_symbols(), **{name: _support().address(name) for name in names}}
+
+
+# ---- the same through ctypes, for an interpreter whose objects are laid out in another way
+
+
+def _ctypes_function(function: NativeFunction) -> Callable[..., Any]:
+    signature, compiled = function.signature, function.compiled
+    words = ctypes.c_void_p
+    entry = ctypes.CFUNCTYPE(ctypes.c_int32, words, words, words)(
+        compiled.address(function.entry_name)
+    )
+    arena_bytes = ctypes.CFUNCTYPE(ctypes.c_int64, words)(
+        compiled.address(f"{function.entry_name}.arena_bytes")
+    )
+
+    def call(*arguments: object) -> Any:
+        arrays = convert_arguments(signature.inputs, arguments)
+        sizes = check_arrays(signature.inputs, arrays)
+        shapes = [[dim_value(dim, sizes) for dim in spec.shape] for spec in signature.results]
+        if any(dim < 0 for shape in shapes for dim in shape):
+            return NotImplemented
+        results = [
+            np.empty(shape, spec.dtype.numpy)
+            for shape, spec in zip(shapes, signature.results, strict=True)
+        ]
+        unbound, bound = iter(arrays), iter(function.keepalive[2])  # type: ignore[call-overload]
+        used = [next(bound if argument.bound else unbound) for argument in signature.arguments]
+        buffers = (ctypes.c_void_p * (len(used) + len(results)))(
+            *(array.ctypes.data for array in [*used, *results])
+        )
+        dims = (ctypes.c_int64 * len(signature.symbols))(*(sizes[n] for n in signature.symbols))
+        arena = np.empty(arena_bytes(dims) + 64, np.uint8)
+        code = entry(buffers, dims, arena.ctypes.data + -arena.ctypes.data % 64)
+        if code:
+            raise ExecutionError(code)
+        return results[0] if len(results) == 1 else tuple(results) or None
+
+    return call

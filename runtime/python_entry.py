@@ -1,0 +1,240 @@
+"""The Python entry point of a compiled program, as LLVM text: a METH_FASTCALL C function.
+
+The function takes NumPy arrays and reads their fields directly.  It returns the result, a tuple of
+results or None; or `NotImplemented`, without any effect, when an argument is not an array of just
+the right element type, rank, shape and layout.  The caller then converts or explains.
+
+The code depends on the signature only: programs of one signature share it, and find what is theirs
+(entry, arena, parameters) in the context behind `self` (see `python_support.ll`).
+"""
+
+from __future__ import annotations
+
+from mapsto.ir.dims import Dim
+from mapsto.lowering.llvm.types import I1, I8, I32, I64, PTR, VOID, Operand, constant
+from mapsto.lowering.llvm.writer import Block, ModuleWriter
+from mapsto.runtime.dim_code import DimWriter
+from mapsto.runtime.signature import MAX_DIM, Signature, TensorSpec, plain_symbol
+
+__all__ = ["BOUND_OFFSET", "ENTRY_NAME", "PythonLayout", "python_entry_text"]
+
+ENTRY_NAME = "mapsto.python_entry"
+BOUND_OFFSET = 7
+"""The word of a context where the bound buffers begin."""
+
+_NULL = Operand("null", PTR)
+_CONTIGUOUS_AND_ALIGNED = 0x101
+
+
+class PythonLayout:
+    """Where the fields of a NumPy array lie, in bytes, after an object header of a given size."""
+
+    def __init__(self, header: int) -> None:
+        self.type = header - 8
+        self.data = header
+        self.rank = header + 8
+        self.dims = header + 16
+        self.descriptor = header + 40
+        self.flags = header + 48
+
+
+def python_entry_text(signature: Signature) -> str:
+    """LLVM text of the function `mapsto.python_entry(self, arguments, count)` for a signature."""
+    return _EntryWriter(signature).text()
+
+
+class _EntryWriter:
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+        self.layout = PythonLayout(object.__basicsize__)
+        self.module = ModuleWriter()
+        self.f = self.module.function(
+            ENTRY_NAME, [(PTR, "self"), (PTR, "args"), (I64, "count")], PTR
+        )
+        self.context = _NULL
+        self.sizes: dict[str, Operand] = {}
+        self.mismatch: Block = self.f.block("mismatch")
+
+    def text(self) -> str:
+        """The module."""
+        f, signature = self.f, self.signature
+        self.guard(f.icmp("eq", f.parameters[2], constant(I64, len(signature.inputs))))
+        inputs = [self.read_input(k, spec) for k, spec in enumerate(signature.inputs)]
+        shapes = self.result_shapes(inputs)
+        self.context = self.call("PyCapsule_GetPointer", f.parameters[0], _NULL)
+        results = self.allocate(shapes)
+        buffers = self.buffers([data for data, _ in inputs], results)
+        self.finish(self.run(buffers), results)
+        f.begin(self.mismatch)
+        f.ret(self.new_reference("python.NotImplemented"))
+        return str(self.module)
+
+    # ---- arguments
+
+    def read_input(self, position: int, spec: TensorSpec) -> tuple[Operand, Operand]:
+        """Checks an argument; its data pointer and the pointer to its dimensions."""
+        f, layout = self.f, self.layout
+        array = f.load(PTR, f.getelementptr(PTR, f.parameters[1], position))
+        self.guard(f.icmp("eq", self.field(array, layout.type), self.symbol("numpy.ndarray")))
+        self.check_header(array, spec)
+        dims = self.field(array, layout.dims)
+        for axis, dim in enumerate(spec.shape):
+            self.read_dim(f.getelementptr(I64, dims, axis), dim)
+        return self.field(array, layout.data), dims
+
+    def check_header(self, array: Operand, spec: TensorSpec) -> None:
+        f, layout = self.f, self.layout
+        descriptor = self.field(array, layout.descriptor)
+        rank = f.load(I32, f.getelementptr(I8, array, layout.rank))
+        flags = f.load(I32, f.getelementptr(I8, array, layout.flags))
+        wanted = constant(I32, _CONTIGUOUS_AND_ALIGNED)
+        same = f.icmp("eq", descriptor, self.symbol(f"numpy.{spec.dtype}"))
+        ranked = f.icmp("eq", rank, constant(I32, len(spec.shape)))
+        dense = f.icmp("eq", f.and_(flags, wanted), wanted)
+        self.guard(f.and_(f.and_(same, ranked), dense))
+
+    def read_dim(self, address: Operand, dim: Dim) -> None:
+        """Compares a fixed or known dimension; takes an unknown named size from here."""
+        f, name = self.f, plain_symbol(dim)
+        if isinstance(dim, int):
+            self.guard(f.icmp("eq", f.load(I64, address), constant(I64, dim)))
+        elif name in self.sizes:
+            self.guard(f.icmp("eq", f.load(I64, address), self.sizes[name]))
+        elif name is not None:
+            self.sizes[name] = f.load(I64, address)
+            self.guard(f.icmp("ule", self.sizes[name], constant(I64, MAX_DIM)))
+
+    def result_shapes(self, inputs: list[tuple[Operand, Operand]]) -> list[Operand]:
+        """Arrays of the results' dimensions, once the arguments' composite dimensions agree."""
+        f = self.f
+        writer = DimWriter(f, self.sizes)
+        for spec, (_, dims) in zip(self.signature.inputs, inputs, strict=True):
+            for axis, dim in enumerate(spec.shape):
+                if not isinstance(dim, int) and plain_symbol(dim) is None:
+                    actual = f.load(I64, f.getelementptr(I64, dims, axis))
+                    writer.require(f.icmp("eq", actual, writer.dim(dim)))
+        shapes = [self.result_shape(writer, spec) for spec in self.signature.results]
+        self.guard(f.not_(writer.invalid()))
+        return shapes
+
+    def result_shape(self, writer: DimWriter, spec: TensorSpec) -> Operand:
+        f = self.f
+        shape = f.alloca(I64, max(1, len(spec.shape)), align=8)
+        for axis, dim in enumerate(spec.shape):
+            value = writer.dim(dim)
+            if not isinstance(dim, int) and plain_symbol(dim) is None:
+                writer.require(f.icmp("sge", value, constant(I64, 0)))
+            f.store(value, f.getelementptr(I64, shape, axis))
+        return shape
+
+    # ---- the call
+
+    def allocate(self, shapes: list[Operand]) -> list[Operand]:
+        """The result arrays; where one cannot be made the function leaves with its exception."""
+        results: list[Operand] = []
+        for spec, shape in zip(self.signature.results, shapes, strict=True):
+            rank = constant(I32, len(spec.shape))
+            descriptor = self.symbol(f"numpy.{spec.dtype}")
+            array = self.call("mapsto.new_array", descriptor, rank, shape)
+            self.leave_if_null(array, results)
+            results.append(array)
+        return results
+
+    def buffers(self, inputs: list[Operand], results: list[Operand]) -> Operand:
+        """The entry's array of data pointers."""
+        f, unbound, bound = self.f, iter(inputs), iter(range(len(self.signature.bound)))
+        pointers = [
+            self.bound(next(bound)) if argument.bound else next(unbound)
+            for argument in self.signature.arguments
+        ]
+        pointers += [self.field(array, self.layout.data) for array in results]
+        buffers = f.alloca(PTR, max(1, len(pointers)), align=8)
+        for k, pointer in enumerate(pointers):
+            f.store(pointer, f.getelementptr(PTR, buffers, k))
+        return buffers
+
+    def bound(self, position: int) -> Operand:
+        f = self.f
+        return f.load(PTR, f.getelementptr(I64, self.context, BOUND_OFFSET + position))
+
+    def run(self, buffers: Operand) -> Operand:
+        """Runs the program, without the GIL if so wanted; its error code."""
+        f, signature = self.f, self.signature
+        dims = f.alloca(I64, max(1, len(signature.symbols)), align=8)
+        for k, name in enumerate(signature.symbols):
+            f.store(self.sizes[name], f.getelementptr(I64, dims, k))
+        exclusive = constant(I1, signature.exclusive)
+        if not signature.release_gil:
+            return self.call_run(buffers, dims, exclusive)
+        state = self.call("PyEval_SaveThread")
+        code = self.call_run(buffers, dims, exclusive)
+        f.declare("PyEval_RestoreThread", VOID, [PTR])
+        f.call("PyEval_RestoreThread", VOID, [state])
+        return code
+
+    def call_run(self, buffers: Operand, dims: Operand, exclusive: Operand) -> Operand:
+        self.f.declare("mapsto.run", I32, [PTR, PTR, PTR, exclusive.type])
+        return self.f.call("mapsto.run", I32, [self.context, buffers, dims, exclusive])
+
+    def finish(self, code: Operand, results: list[Operand]) -> None:
+        """Returns the results, or raises the exception of an error code."""
+        f = self.f
+        good, bad = f.block("good"), f.block("bad")
+        f.branch_if(f.icmp("eq", code, constant(I32, 0)), good, bad)
+        f.begin(bad)
+        self.release(results)
+        f.ret(self.call("mapsto.fail", self.context, code))
+        f.begin(good)
+        f.ret(self.result_value(results))
+
+    def result_value(self, results: list[Operand]) -> Operand:
+        if not results:
+            return self.new_reference("python.None")
+        if len(results) == 1:
+            return results[0]
+        f = self.f
+        items = self.call("PyTuple_New", constant(I64, len(results)))
+        self.leave_if_null(items, results)
+        f.declare("PyTuple_SetItem", I32, [PTR, I64, PTR])
+        for k, array in enumerate(results):
+            f.call("PyTuple_SetItem", I32, [items, constant(I64, k), array])
+        return items
+
+    # ---- parts
+
+    def guard(self, condition: Operand) -> None:
+        """Leaves with NotImplemented where an i1 is false."""
+        following = self.f.block("checked")
+        self.f.branch_if(condition, following, self.mismatch)
+        self.f.begin(following)
+
+    def leave_if_null(self, value: Operand, owned: list[Operand]) -> None:
+        f = self.f
+        failed, following = f.block("failed"), f.block("made")
+        f.branch_if(f.icmp("eq", value, _NULL), failed, following)
+        f.begin(failed)
+        self.release(owned)
+        f.ret(_NULL)
+        f.begin(following)
+
+    def release(self, objects: list[Operand]) -> None:
+        self.f.declare("Py_DecRef", VOID, [PTR])
+        for value in objects:
+            self.f.call("Py_DecRef", VOID, [value])
+
+    def new_reference(self, name: str) -> Operand:
+        self.f.declare("Py_IncRef", VOID, [PTR])
+        value = self.symbol(name)
+        self.f.call("Py_IncRef", VOID, [value])
+        return value
+
+    def field(self, pointer: Operand, offset: int) -> Operand:
+        return self.f.load(PTR, self.f.getelementptr(I8, pointer, offset))
+
+    def symbol(self, name: str) -> Operand:
+        return self.module.add_global(name, "external global i8")
+
+    def call(self, name: str, *arguments: Operand) -> Operand:
+        """Calls an outside function that returns a pointer."""
+        self.f.declare(name, PTR, [argument.type for argument in arguments])
+        return self.f.call(name, PTR, arguments)
