@@ -1,0 +1,144 @@
+"""Diagnostics as data: what is wrong, where, and the facts that a message needs.
+
+Nothing here is a sentence.  `mapsto.dsl.wording` turns a kind and its facts into words and
+`mapsto.dsl.render` draws them under the source line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from mapsto.dsl.source import Span
+
+__all__ = [
+    "Diagnostic",
+    "DiagnosticError",
+    "Fact",
+    "Help",
+    "Kind",
+    "Note",
+    "NoteKind",
+    "nearest",
+    "report",
+]
+
+Fact = object
+"""A fact of a message: shown by `str`, or as a list of alternatives if it is a tuple."""
+
+
+class Kind(Enum):
+    """What is wrong.  `mapsto.dsl.wording.MESSAGES` has one sentence for each."""
+
+    # The text
+    SOURCE_TOO_LONG = auto()
+    UNREADABLE_FILE = auto()
+    UNEXPECTED_CHARACTER = auto()
+    UNTERMINATED_STRING = auto()
+    BAD_ESCAPE = auto()
+    BAD_NUMBER = auto()
+    NUMBER_TOO_LARGE = auto()
+    TAB_INDENTATION = auto()
+    UNEXPECTED_INDENT = auto()
+    INCONSISTENT_DEDENT = auto()
+    MISSING_BLOCK = auto()
+    UNCLOSED_BRACKET = auto()
+    UNMATCHED_BRACKET = auto()
+    MISMATCHED_BRACKET = auto()
+    NESTED_TOO_DEEPLY = auto()
+    TOO_MANY_ERRORS = auto()
+
+    # The grammar
+    UNEXPECTED_TOKEN = auto()
+    MISSING_COLON = auto()
+    KEYWORD_AS_NAME = auto()
+    CHAINED_COMPARISON = auto()
+    ASSIGNMENT_WITHOUT_LET = auto()
+    RETURN_STATEMENT = auto()
+    FOREIGN_KEYWORD = auto()
+    MISPLACED_STATEMENT = auto()
+    BAD_BINDER = auto()
+    BAD_UPDATE_TARGET = auto()
+    POSITIONAL_AFTER_NAMED = auto()
+    UNTYPED_PARAMETER = auto()
+    MISPLACED_SPREAD = auto()
+
+
+class NoteKind(Enum):
+    """A second place that explains a diagnostic; `wording.NOTES` has the words."""
+
+    OPENED_HERE = auto()
+    DIMENSION_FROM = auto()
+    VALUE_HAS_TYPE = auto()
+    DEFINED_HERE = auto()
+    CALLED_HERE = auto()
+
+
+class Help(Enum):
+    """A way to repair a mistake; `wording.HELPS` has the words."""
+
+    DID_YOU_MEAN = auto()
+    USE_SPACES = auto()
+    CLOSE_STRING = auto()
+    ALIGN = auto()
+    ADD_BLOCK = auto()
+    ADD_COLON = auto()
+    OTHER_NAME = auto()
+    SPLIT_EXPRESSION = auto()
+    SPLIT_COMPARISON = auto()
+    WRITE_LET = auto()
+    DROP_RETURN = auto()
+    WRITE_INSTEAD = auto()
+    WRITE_BINDERS = auto()
+    UPDATE_STATE = auto()
+    POSITIONAL_FIRST = auto()
+    ADD_TYPE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A place that explains a diagnostic, such as where a dimension got its value."""
+
+    kind: NoteKind
+    span: Span | None
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """A mistake in a program: its kind, the smallest span that has it, and the facts about it."""
+
+    kind: Kind
+    span: Span
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+    help: Help | None = None
+
+
+class DiagnosticError(Exception):
+    """Carries a diagnostic to whoever collects them."""
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        super().__init__(diagnostic.kind.name)
+        self.diagnostic = diagnostic
+
+
+def report(
+    kind: Kind,
+    span: Span,
+    *,
+    notes: Iterable[Note] = (),
+    help: Help | None = None,
+    **facts: Fact,
+) -> Diagnostic:
+    """A diagnostic with its facts given by name: `report(Kind.BAD_NUMBER, span, text="1x")`."""
+    return Diagnostic(kind, span, facts, tuple(notes), help)
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that `name` is most likely a misspelling of, or None if none is close."""
+    by_folded = {candidate.casefold(): candidate for candidate in candidates if candidate != name}
+    matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.7)
+    return by_folded[matches[0]] if matches else None
