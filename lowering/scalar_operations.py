@@ -4,21 +4,25 @@ One row an operation.  `lowering/loop_interpreter.py` gives each its meaning (Nu
 its instructions; a test walks this table against both.
 
 Integers wrap around.  Integer `div` and `mod` round down (Python's `//` and `%`), and dividing by
-zero gives 0; the `mod` of floats is `a - b * floor(a / b)`.  Shift amounts are taken modulo the
-width.  A cast from float to integer rounds towards zero, saturates, and takes NaN to 0.  `round`
-takes halves to even; `sign`, `min` and `max` propagate NaN.  `and`, `or`, `xor` and `not` are
-logical on bool and bitwise on integers.
+zero gives 0; the `mod` of floats is Python's too.  Shift amounts are taken modulo the width;
+`shift_right` keeps the sign of signed types; `mul_high` takes types of up to 32 bits.  A cast from
+float to integer rounds towards zero, saturates, and takes NaN to 0.  `round` takes halves to even;
+`sign`, `min` and `max` propagate NaN.  `and`, `or`, `xor` and `not` are logical on bool and bitwise
+on integers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
+
 from mapsto.ir.types import DType
 
-__all__ = ["OPERATIONS", "Kind", "ScalarOperation", "check_operands"]
+__all__ = ["OPERATIONS", "REDUCTIONS", "Kind", "ScalarOperation", "check_operands", "identity"]
 
 
 class Kind(Enum):
@@ -121,5 +125,31 @@ def check_operands(op: str, dtypes: tuple[DType, ...]) -> None:
             raise TypeError(f"the condition of `select` is a bool, not {dtypes[0]}")
     if len(set(values)) != 1:
         raise TypeError(f"`{op}` takes operands of one type, not {', '.join(map(str, values))}")
-    if not row.operands.accepts(values[0]):
+    if not row.operands.accepts(values[0]) or (op == "mul_high" and values[0].bits > 32):
         raise TypeError(f"`{op}` takes {row.operands.value}, not {values[0]}")
+
+
+REDUCTIONS = frozenset({"add", "mul", "min", "max", "and", "or"})
+"""The operations that `Reduce` takes: associative, with an identity."""
+
+
+def identity(op: str, dtype: DType) -> bool | int | float:
+    """The value that changes nothing when a reduction combines it: 0 for `add` (-0.0 for floats,
+    which keeps the sign of zeros), 1 for `mul`, the greatest value for `min`, and so on."""
+    if op in ("and", "or"):
+        constant_zero = False if dtype is DType.BOOL else 0
+        every = True if dtype is DType.BOOL else -1 if dtype.is_signed else 2**dtype.bits - 1
+        return every if op == "and" else constant_zero
+    if op in ("add", "mul"):
+        one = 1 if op == "mul" else 0
+        return (float(one) or -0.0) if dtype.is_float else one
+    return _bound(dtype, greatest=op == "min")
+
+
+def _bound(dtype: DType, greatest: bool) -> bool | int | float:
+    if dtype is DType.BOOL:
+        return greatest
+    if dtype.is_float:
+        return math.inf if greatest else -math.inf
+    info = np.iinfo(dtype.numpy.name)
+    return int(info.max if greatest else info.min)

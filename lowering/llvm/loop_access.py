@@ -1,0 +1,306 @@
+"""Loads and stores: scalar, contiguous, strided, gathered; guarded and masked.
+
+In a vector loop every access is classified by how its address moves from lane to lane: not at all
+(one scalar access), by one element (a vector access), by a small constant (vector loads and
+shuffles), otherwise a gather or scatter.  Addresses that a guard or mask disables are not touched.
+"""
+
+from __future__ import annotations
+
+from mapsto.lowering.indices import Index, flat_offset
+from mapsto.lowering.llvm.loop_indices import IndexEmitter, is_literal
+from mapsto.lowering.llvm.loop_scope import Place, Scope, memory_type, value_type
+from mapsto.lowering.llvm.types import I1, LLVMType, Operand, constant
+from mapsto.lowering.loops import Buffer, Expression, Load
+
+__all__ = ["AccessEmitter"]
+
+_LARGEST_SHUFFLED_STRIDE = 4
+_ZEROS_BYTES = 512
+
+
+class AccessEmitter(IndexEmitter):
+    """Emits loads and stores.  Masks and guards are i1 scalars or vectors; None is true."""
+
+    # ---- masks
+
+    def combine(self, scope: Scope, *conditions: Operand | None) -> Operand | None:
+        """The conjunction; a vector where one of the conditions is."""
+        result: Operand | None = None
+        for condition in conditions:
+            if condition is None or condition == _TRUE:
+                continue
+            if result is None:
+                result = condition
+                continue
+            lanes = max(result.type.lanes, condition.type.lanes)
+            left, right = self.splat(scope, result, lanes), self.splat(scope, condition, lanes)
+            result = self.f.and_(left, right)
+        return result
+
+    def guard_operand(self, scope: Scope, guard: Expression | None) -> Operand | None:
+        """The value of a guard, or None where it is certainly true."""
+        if guard is None:
+            return None
+        value = self.evaluate(scope, guard)
+        return None if value.text in ("true", "splat (i1 true)") else value
+
+    def any_lane(self, mask: Operand) -> Operand:
+        """Whether a condition holds in some lane."""
+        return self.f.reduce("or", mask) if mask.type.lanes > 1 else mask
+
+    def _tail(self, scope: Scope) -> Operand | None:
+        return scope.lanes.tail if scope.lanes else None
+
+    def _predicate(self, scope: Scope) -> Operand | None:
+        return scope.lanes.predicate if scope.lanes else None
+
+    # ---- loads
+
+    def load(self, scope: Scope, load: Load) -> Operand:
+        """The value of a load: of one lane where address and guard are the same in all."""
+        guard = self.guard_operand(scope, load.guard)
+        otherwise = constant(value_type(load.buffer.dtype), load.otherwise)
+        if guard is not None and guard.text == "false":
+            return otherwise
+        place = scope.places[load.buffer.name]
+        offset = flat_offset(load.indices, place.shape)
+        parts = self.split(scope, offset)
+        if parts is None:
+            return self._gather(scope, place, offset, guard, otherwise)
+        first, slope = parts
+        _check_register_of_body(place, slope)
+        if slope == 0:
+            return self._load_uniform(scope, place, first, guard, otherwise)
+        if slope == 1:
+            return self._load_contiguous(scope, place, first, guard, otherwise)
+        mask = self.combine(scope, self._tail(scope), self._predicate(scope), guard)
+        if mask is None and isinstance(slope, int) and 1 < slope <= _LARGEST_SHUFFLED_STRIDE:
+            return self._load_strided(scope, place, first, slope)
+        return self._gather(scope, place, offset, guard, otherwise)
+
+    def _load_uniform(
+        self, scope: Scope, place: Place, first: Index, guard: Operand | None, otherwise: Operand
+    ) -> Operand:
+        pointer = self.address(scope, place, first)
+        if not place.is_register:
+            needed = self.combine(scope, self._predicate(scope), guard)
+            if needed is not None:
+                pointer = self._pointer_or_zeros(self.any_lane(needed), pointer)
+        value = self._read(place, pointer, place.lanes, self.alignment(place, first))
+        return self._or_otherwise(scope, guard, value, otherwise)
+
+    def _load_contiguous(
+        self, scope: Scope, place: Place, first: Index, guard: Operand | None, otherwise: Operand
+    ) -> Operand:
+        assert scope.lanes is not None, "only lanes make an access contiguous"
+        count = scope.lanes.count
+        pointer = self.address(scope, place, first)
+        align = self.alignment(place, first)
+        if place.is_register:
+            value = self._read(place, pointer, count, align)
+            return self._or_otherwise(scope, guard, value, otherwise)
+        mask = self.combine(scope, self._tail(scope), self._predicate(scope), guard)
+        if mask is None or mask.type.lanes == 1:
+            if mask is not None:
+                pointer = self._pointer_or_zeros(mask, pointer)
+            value = self._read(place, pointer, count, align)
+            return self._or_otherwise(scope, guard, value, otherwise)
+        return self._masked_read(scope, place, pointer, mask, otherwise)
+
+    def _or_otherwise(
+        self, scope: Scope, guard: Operand | None, value: Operand, otherwise: Operand
+    ) -> Operand:
+        if guard is None:
+            return value
+        lanes = max(guard.type.lanes, value.type.lanes)
+        value, rest = self.splat(scope, value, lanes), self.splat(scope, otherwise, lanes)
+        return self.f.select(guard, value, rest)
+
+    def _pointer_or_zeros(self, needed: Operand, pointer: Operand) -> Operand:
+        """The pointer, or one to constant zeros where the access is not wanted: no branch."""
+        text = f"internal constant [{_ZEROS_BYTES} x i8] zeroinitializer, align 64"
+        return self.f.select(needed, pointer, self.f.module.add_global("mapsto.zeros", text))
+
+    def _read(self, place: Place, pointer: Operand, lanes: int, align: int) -> Operand:
+        return self._from_memory(place, self.f.load(self._type(place, lanes), pointer, align))
+
+    def _masked_read(
+        self, scope: Scope, place: Place, pointer: Operand, mask: Operand, otherwise: Operand
+    ) -> Operand:
+        type = self._type(place, mask.type.lanes)
+        rest = self.splat(scope, self._to_memory(place, otherwise), type.lanes)
+        return self._from_memory(place, self.f.masked_load(type, pointer, mask, rest))
+
+    def _gather(
+        self, scope: Scope, place: Place, offset: Index, guard: Operand | None, otherwise: Operand
+    ) -> Operand:
+        assert scope.lanes is not None, "only lanes make an address vary"
+        count = scope.lanes.count
+        mask = self.combine(scope, self._tail(scope), self._predicate(scope), guard)
+        lanes_mask = None if mask is None else self.splat(scope, mask, count)
+        addresses = self.lane_addresses(scope, place, offset)
+        rest = self.splat(scope, self._to_memory(place, otherwise), count)
+        value = self.f.masked_gather(self._type(place, count), addresses, lanes_mask, rest)
+        return self._from_memory(place, value)
+
+    def _load_strided(self, scope: Scope, place: Place, first: Index, stride: int) -> Operand:
+        """Every `stride`-th element from whole vectors.  The last vector ends at the last element
+        that is needed, so nothing beyond it is read."""
+        assert scope.lanes is not None, "only lanes make an access strided"
+        count = scope.lanes.count
+        last = (count - 1) * stride
+        starts = [part * count for part in range(stride - 1)] + [last - count + 1]
+        vectors = [self._strided_part(scope, place, first + start) for start in starts]
+        result = vectors[0]
+        for part, start in enumerate(starts):
+            picks = [
+                count + lane * stride - start
+                if min(lane * stride // count, stride - 1) == part
+                else lane
+                for lane in range(count)
+            ]
+            result = self.f.shufflevector(result, vectors[part], picks)
+        return self._from_memory(place, result)
+
+    def _strided_part(self, scope: Scope, place: Place, first: Index) -> Operand:
+        assert scope.lanes is not None, "only lanes make an access strided"
+        type = self._type(place, scope.lanes.count)
+        return self.f.load(type, self.address(scope, place, first), self.alignment(place, first))
+
+    # ---- stores
+
+    def store(
+        self,
+        scope: Scope,
+        buffer: Buffer,
+        indices: tuple[Index, ...],
+        value: Operand,
+        guard: Operand | None = None,
+    ) -> None:
+        """Store a value where the guard and the conditions around hold."""
+        if guard is not None and guard.text == "false":
+            return
+        place = scope.places[buffer.name]
+        offset = flat_offset(indices, place.shape)
+        parts = self.split(scope, offset)
+        if place.is_register and parts is not None and (place.lanes > 1 or parts[1] in (0, 1)):
+            self._store_register(scope, place, *parts, value, guard)
+        elif parts is not None and parts[1] == 0:
+            self._store_uniform(scope, place, offset, parts[0], value, guard)
+        elif parts is not None and parts[1] == 1:
+            self._store_contiguous(scope, place, parts[0], value, guard)
+        else:
+            self._scatter(scope, place, offset, value, guard)
+
+    def _store_register(
+        self,
+        scope: Scope,
+        place: Place,
+        first: Index,
+        slope: Index,
+        value: Operand,
+        guard: Operand | None,
+    ) -> None:
+        """Registers blend in the new value: they stay promotable."""
+        _check_register_of_body(place, slope)
+        lanes = place.lanes
+        if scope.lanes is not None and slope == 1:
+            lanes = scope.lanes.count
+        pointer, align = self.address(scope, place, first), self.alignment(place, first)
+        mask = self.combine(scope, self._predicate(scope), guard)
+        if lanes == 1 and value.type.lanes > 1:
+            self._store_uniform(scope, place, 0, first, value, guard)
+            return
+        value = self.splat(scope, value, lanes)
+        if mask is not None:
+            condition = mask if lanes > 1 else self.any_lane(mask)
+            value = self.f.select(condition, value, self._read(place, pointer, lanes, align))
+        self.f.store(self._to_memory(place, value), pointer, align)
+
+    def _store_uniform(
+        self,
+        scope: Scope,
+        place: Place,
+        offset: Index,
+        first: Index,
+        value: Operand,
+        guard: Operand | None,
+    ) -> None:
+        """One address for all lanes: the last lane that stores wins."""
+        pointer = self.address(scope, place, first)
+        data = self._to_memory(place, value)
+        mask = self.combine(scope, self._predicate(scope), guard)
+        if value.type.lanes > 1:
+            lanes = value.type.lanes
+            mask = self.combine(scope, self._tail(scope), mask)
+            if mask is not None:
+                addresses = self.splat(scope, pointer, lanes)
+                self.f.masked_scatter(data, addresses, self.splat(scope, mask, lanes))
+                return
+            data = self.f.extractelement(data, lanes - 1)
+        elif mask is not None and mask.type.lanes > 1:
+            mask = self.combine(scope, self._tail(scope), mask)
+        needed = None if mask is None else self.any_lane(mask)
+        self._store_if(needed, data, pointer, self.alignment(place, first))
+
+    def _store_contiguous(
+        self, scope: Scope, place: Place, first: Index, value: Operand, guard: Operand | None
+    ) -> None:
+        assert scope.lanes is not None, "only lanes make an access contiguous"
+        pointer, align = self.address(scope, place, first), self.alignment(place, first)
+        data = self._to_memory(place, self.splat(scope, value, scope.lanes.count))
+        mask = self.combine(scope, self._tail(scope), self._predicate(scope), guard)
+        if mask is None or mask.type.lanes == 1:
+            self._store_if(mask, data, pointer, align)
+        else:
+            self.f.masked_store(data, pointer, mask)
+
+    def _store_if(
+        self, condition: Operand | None, data: Operand, pointer: Operand, align: int
+    ) -> None:
+        if condition is None:
+            self.f.store(data, pointer, align)
+            return
+        then, after = self.f.block("store"), self.f.block("after")
+        self.f.branch_if(condition, then, after)
+        self.f.begin(then)
+        self.f.store(data, pointer, align)
+        self.f.branch(after)
+        self.f.begin(after)
+
+    def _scatter(
+        self, scope: Scope, place: Place, offset: Index, value: Operand, guard: Operand | None
+    ) -> None:
+        assert scope.lanes is not None, "only lanes make an address vary"
+        count = scope.lanes.count
+        mask = self.combine(scope, self._tail(scope), self._predicate(scope), guard)
+        enabled = self.splat(scope, _TRUE if mask is None else mask, count)
+        data = self._to_memory(place, self.splat(scope, value, count))
+        self.f.masked_scatter(data, self.lane_addresses(scope, place, offset), enabled)
+
+    # ---- memory and value types
+
+    def _type(self, place: Place, lanes: int) -> LLVMType:
+        return memory_type(place.buffer.dtype, lanes)
+
+    def _from_memory(self, place: Place, data: Operand) -> Operand:
+        if value_type(place.buffer.dtype) != I1:
+            return data
+        return self.f.icmp("ne", data, constant(data.type, 0))
+
+    def _to_memory(self, place: Place, value: Operand) -> Operand:
+        if value_type(place.buffer.dtype) != I1:
+            return value
+        if is_literal(value) and value.type.lanes == 1:
+            return constant(memory_type(place.buffer.dtype), value.text == "true")
+        return self.f.zext(value, memory_type(place.buffer.dtype, value.type.lanes))
+
+
+_TRUE = constant(I1, True)
+
+
+def _check_register_of_body(place: Place, slope: Index) -> None:
+    if place.lanes > 1 and slope != 0:
+        name = place.buffer.name
+        raise ValueError(f"register `{name}` of a vector loop's body is indexed by its variable")

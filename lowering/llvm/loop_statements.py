@@ -1,0 +1,203 @@
+"""Statements of the loop IR to LLVM, except parallel loops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from mapsto.lowering.indices import Index, atom_index, flat_offset
+from mapsto.lowering.llvm.loop_scope import Fact, Place, Scope, memory_type
+from mapsto.lowering.llvm.loop_vectors import VectorLoopEmitter
+from mapsto.lowering.llvm.types import Operand
+from mapsto.lowering.loops import (
+    Allocate,
+    Buffer,
+    Comment,
+    For,
+    If,
+    Let,
+    LoopKind,
+    Prefetch,
+    Reduce,
+    Space,
+    Statement,
+    Store,
+)
+
+__all__ = ["LARGEST_STACK_BUFFER", "StatementEmitter", "on_stack"]
+
+LARGEST_STACK_BUFFER = 4096
+"""Local buffers of static size up to this many bytes are on the stack, others in scratch memory."""
+
+_LEAST_ROW_PADDING = 16
+
+
+def on_stack(buffer: Buffer) -> bool:
+    """Whether a declared buffer is on the stack rather than in scratch memory."""
+    if buffer.space is Space.REGISTER:
+        return True
+    sizes = [dim for dim in buffer.shape if isinstance(dim, int)]
+    static = len(sizes) == len(buffer.shape)
+    return static and math.prod(sizes) * buffer.dtype.bytes <= LARGEST_STACK_BUFFER
+
+
+class StatementEmitter(VectorLoopEmitter):
+    """Emits blocks of statements; `parallel_loop` comes from the kernel emitter."""
+
+    def parallel_loop(self, scope: Scope, loop: For) -> None:
+        """Emit a parallel loop."""
+        raise NotImplementedError
+
+    def run_block(self, scope: Scope, body: tuple[Statement, ...]) -> None:
+        for statement in body:
+            scope = self._run(scope, statement)
+
+    def _run(self, scope: Scope, statement: Statement) -> Scope:
+        """Emit a statement; returns the scope of those that follow."""
+        match statement:
+            case Let(name, value):
+                return scope.with_let(name, self.evaluate(scope, value))
+            case Allocate(buffer):
+                return self._allocate(scope, buffer)
+            case Store(buffer, indices, value, guard):
+                condition = self.guard_operand(scope, guard)
+                self.store(scope, buffer, indices, self.evaluate(scope, value), condition)
+            case Reduce():
+                self.reduce(scope, statement)
+            case If():
+                self._if(scope, statement)
+            case For():
+                self._for(scope, statement)
+            case Prefetch():
+                self._prefetch(scope, statement)
+            case Comment(text):
+                self.f.emit_void(f"; {' '.join(text.split())}")
+        return scope
+
+    # ---- loops
+
+    def _for(self, scope: Scope, loop: For) -> None:
+        if loop.kind is LoopKind.VECTOR:
+            self.vector_loop(scope, loop)
+        elif loop.kind is LoopKind.PARALLEL:
+            self.parallel_loop(scope, loop)
+        elif loop.kind is LoopKind.UNROLL:
+            self._lay_out(scope, loop)
+        else:
+            self._serial_loop(scope, loop)
+
+    def _lay_out(self, scope: Scope, loop: For) -> None:
+        start = self.resolve(scope, loop.start)
+        extent = self.resolve(scope, loop.stop) - start
+        if not isinstance(extent, int):
+            raise ValueError(f"unrolled loop `{loop.variable}` has no static extent: {extent}")
+        for offset in range(0, extent, loop.step):
+            self.run_block(scope.with_index(loop.variable, start + offset), loop.body)
+
+    def _serial_loop(self, scope: Scope, loop: For) -> None:
+        start = self.resolve(scope, loop.start)
+        stop = self.resolve(scope, loop.stop)
+        copies = max(1, loop.unroll)
+
+        def iteration(inner: Scope, index: Index) -> None:
+            self.run_block(inner.with_index(loop.variable, index), loop.body)
+
+        def group(inner: Scope, index: Index) -> None:
+            for copy in range(copies):
+                iteration(inner, index + copy * loop.step)
+
+        if copies > 1:
+            unit = copies * loop.step
+            whole = start + self.round_down(scope, stop - start, unit)
+            self.counted_loop(scope, start, whole, unit, group)
+            start = whole
+        self.counted_loop(scope, start, stop, loop.step, iteration)
+
+    def counted_loop(
+        self,
+        scope: Scope,
+        start: Index,
+        stop: Index,
+        step: int,
+        body: Callable[[Scope, Index], None],
+    ) -> None:
+        extent = stop - start
+        if isinstance(extent, int) and extent <= step:
+            if extent > 0:
+                body(scope, start)
+            return
+        fact = Fact(math.gcd(self.multiple_of(start), step), self.is_nonnegative(start))
+
+        def emit_body(index: Operand) -> None:
+            self.facts[index.text] = fact
+            body(scope.nested(), atom_index(index.text))
+
+        first, last = self.index_operand(scope, start), self.index_operand(scope, stop)
+        self.f.loop(first, last, step, emit_body, metadata=self._loop_metadata())
+
+    def _loop_metadata(self) -> str:
+        """Keeps LLVM from vectorizing and unrolling what is already laid out as it should be."""
+        module = self.f.module
+        width = module.metadata('!{!"llvm.loop.vectorize.width", i32 1}')
+        unroll = module.metadata('!{!"llvm.loop.unroll.disable"}')
+        return "!llvm.loop " + module.metadata(f"distinct !{{@, {width}, {unroll}}}")
+
+    # ---- the rest
+
+    def _if(self, scope: Scope, statement: If) -> None:
+        condition = self.evaluate(scope, statement.condition)
+        if condition.text in ("true", "false"):
+            self.run_block(
+                scope, statement.then if condition.text == "true" else statement.otherwise
+            )
+        elif condition.type.lanes > 1:
+            self._predicated(scope, condition, statement.then)
+            if statement.otherwise:
+                self._predicated(scope, self.f.not_(condition), statement.otherwise)
+        else:
+            self._branch(scope, condition, statement)
+
+    def _predicated(self, scope: Scope, condition: Operand, body: tuple[Statement, ...]) -> None:
+        assert scope.lanes is not None, "only lanes make a condition vary"
+        predicate = self.combine(scope, scope.lanes.predicate, condition)
+        self.run_block(scope.with_lanes(replace(scope.lanes, predicate=predicate)), body)
+
+    def _branch(self, scope: Scope, condition: Operand, statement: If) -> None:
+        then, after = self.f.block("then"), self.f.block("after")
+        otherwise = self.f.block("else") if statement.otherwise else after
+        self.f.branch_if(condition, then, otherwise)
+        self.f.begin(then)
+        self.run_block(scope.nested(), statement.then)
+        self.f.branch(after)
+        if statement.otherwise:
+            self.f.begin(otherwise)
+            self.run_block(scope.nested(), statement.otherwise)
+            self.f.branch(after)
+        self.f.begin(after)
+
+    def _prefetch(self, scope: Scope, statement: Prefetch) -> None:
+        place = scope.places[statement.buffer.name]
+        parts = self.split(scope, flat_offset(statement.indices, place.shape))
+        if parts is not None:
+            self.f.prefetch(self.address(scope, place, parts[0]))
+
+    def _allocate(self, scope: Scope, buffer: Buffer) -> Scope:
+        if not on_stack(buffer):
+            return scope
+        lanes = scope.lanes.count if scope.lanes and buffer.space is Space.REGISTER else 1
+        shape = tuple(dim for dim in buffer.shape if isinstance(dim, int))
+        if len(shape) != len(buffer.shape):
+            raise ValueError(f"register buffer `{buffer.name}` has no static shape")
+        if lanes == 1 and shape:
+            shape = (*shape[:-1], self._padded(buffer, shape[-1]))
+        pointer = self.f.alloca(memory_type(buffer.dtype, lanes), math.prod(shape))
+        alignment = min(64, lanes * buffer.dtype.bytes) if lanes > 1 else 64
+        return scope.with_place(Place(buffer, pointer, shape, alignment, lanes))
+
+    def _padded(self, buffer: Buffer, extent: int) -> int:
+        """Rows of registers hold whole vectors: the tail needs no masks.  Memory is left as is."""
+        if buffer.space is not Space.REGISTER or extent == 1:
+            return extent
+        unit = max(_LEAST_ROW_PADDING, self.machine.lanes(buffer.dtype.bits))
+        return -(-extent // unit) * unit

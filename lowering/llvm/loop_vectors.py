@@ -1,0 +1,355 @@
+"""Vector loops: whole vectors, the tail, and reductions with vector accumulators.
+
+The extent is cut into groups of `lanes * unroll` iterations, then single vectors, then a tail of
+fewer than `lanes`: one masked vector where the machine has masked loads and stores for the types in
+the loop, else a scalar loop.  A short loop of known extent is laid out without branches, so that
+register buffers indexed by its variable become registers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+
+from mapsto.ir.types import DType
+from mapsto.lowering.indices import Index, atom_index, atoms, flat_offset
+from mapsto.lowering.llvm.loop_expressions import ExpressionEmitter
+from mapsto.lowering.llvm.loop_scope import Fact, Lanes, Partial, Place, Scope, memory_type
+from mapsto.lowering.llvm.scalar_lowering import HEAVY, lower
+from mapsto.lowering.llvm.types import I1, I64, Operand, constant, constant_vector
+from mapsto.lowering.loop_walk import (
+    direct_expressions,
+    expressions,
+    free_names,
+    statements,
+    subexpressions,
+)
+from mapsto.lowering.loops import (
+    Allocate,
+    Apply,
+    Constant,
+    For,
+    If,
+    Load,
+    LoopKind,
+    Reduce,
+    Space,
+    Statement,
+    Store,
+)
+from mapsto.lowering.scalar_operations import identity
+
+__all__ = ["VectorLoopEmitter", "natural_lanes"]
+
+_LAID_OUT_COST = 64
+_LAID_OUT_VECTORS = 64
+_LIGHT_OPERATIONS = 8
+_LAID_OUT = (LoopKind.UNROLL, LoopKind.VECTOR)
+
+_Body = Callable[[Scope, Index], None]
+
+
+class VectorLoopEmitter(ExpressionEmitter):
+    """Emits vector loops; `run_block` comes from the statement emitter."""
+
+    def run_block(self, scope: Scope, body: tuple[Statement, ...]) -> None:
+        """Emit statements in order."""
+        raise NotImplementedError
+
+    def counted_loop(self, scope: Scope, start: Index, stop: Index, step: int, body: _Body) -> None:
+        """Emit a loop; `body` gets the scope inside and the index."""
+        raise NotImplementedError
+
+    def vector_loop(self, scope: Scope, loop: For) -> None:
+        """Emit a vector loop.  Raises ValueError if it stands inside another one."""
+        if scope.lanes is not None:
+            raise ValueError(f"vector loop `{loop.variable}` inside `{scope.lanes.variable}`")
+        start = self.resolve(scope, loop.start)
+        extent = self.resolve(scope, loop.stop) - start
+        lanes = self._choose_lanes(loop, extent)
+        if lanes == 1:
+            self._scalar_part(scope, loop, start, 0, extent)
+            return
+        targets = _reduction_targets(scope, loop)
+        copies = loop.unroll or _choose_copies(loop, bool(targets))
+        if isinstance(extent, int):
+            copies = max(1, min(copies, extent // lanes))
+        partials = {
+            place.buffer.name: self._begin(place, op, lanes, copies) for place, op in targets
+        }
+        inside = scope.with_lanes(Lanes(loop.variable, lanes, partials=partials))
+        if isinstance(extent, int) and _is_laid_out(loop, extent // lanes):
+            vectors = extent // lanes
+            for number in range(vectors):
+                self._vector(inside, loop, start + number * lanes, number % copies)
+            whole: Index = vectors * lanes
+        else:
+            whole = self._whole_vectors(inside, loop, start, extent, copies)
+        masked = self._has_masks(loop, lanes)
+        if masked:
+            self._masked_tail(inside, loop, start, whole, extent)
+        for place, op in targets:
+            self._finish(scope, place, op, partials[place.buffer.name], copies)
+        if not masked:
+            self._scalar_part(scope, loop, start, whole, extent)
+
+    # ---- choices
+
+    def _choose_lanes(self, loop: For, extent: Index) -> int:
+        if loop.lanes:
+            return loop.lanes
+        lanes = natural_lanes(self.machine.vector_bits, loop)
+        if isinstance(extent, int):
+            return min(lanes, 1 << max(0, extent - 1).bit_length())
+        return lanes
+
+    def _has_masks(self, loop: For, lanes: int) -> bool:
+        """Whether masked accesses are single instructions for the types in the loop."""
+        if self.machine.vector_bits >= 512:
+            return True
+        return self.machine.vector_bits == 256 and all(
+            buffer.dtype.bits >= 32 for buffer in free_names(loop.body).buffers
+        )
+
+    # ---- parts
+
+    def _vector(self, scope: Scope, loop: For, first: Index, copy: int = 0) -> None:
+        assert scope.lanes is not None, "inside a vector loop"
+        lanes = replace(scope.lanes, copy=copy)
+        self.run_block(scope.with_index(loop.variable, first).with_lanes(lanes), loop.body)
+
+    def _whole_vectors(
+        self, scope: Scope, loop: For, start: Index, extent: Index, copies: int
+    ) -> Index:
+        """Emit the iterations that fill vectors; returns how many they are."""
+        assert scope.lanes is not None, "inside a vector loop"
+        lanes = scope.lanes.count
+        grouped = self.round_down(scope, extent, lanes * copies)
+        whole = self.round_down(scope, extent, lanes)
+
+        def group(inner: Scope, offset: Index) -> None:
+            for copy in range(copies):
+                self._vector(inner, loop, start + offset + copy * lanes, copy)
+
+        def single(inner: Scope, offset: Index) -> None:
+            self._vector(inner, loop, start + offset)
+
+        self.counted_loop(scope, 0, grouped, lanes * copies, group)
+        if copies > 1 and grouped != whole:
+            self.counted_loop(scope, grouped, whole, lanes, single)
+        return whole
+
+    def round_down(self, scope: Scope, extent: Index, unit: int) -> Index:
+        if isinstance(extent, int):
+            return max(0, extent) // unit * unit
+        count = self.index_operand(scope, extent)
+        if not self.is_nonnegative(extent):
+            count = self.f.smax(count, constant(I64, 0))
+        if unit & (unit - 1):
+            rounded = self.f.sub(count, self.f.urem(count, constant(I64, unit)), "nsw")
+        else:
+            rounded = self.f.and_(count, constant(I64, -unit))
+        self.facts[rounded.text] = Fact(unit, nonnegative=True)
+        return atom_index(rounded.text)
+
+    def _masked_tail(
+        self, scope: Scope, loop: For, start: Index, whole: Index, extent: Index
+    ) -> None:
+        assert scope.lanes is not None, "inside a vector loop"
+        rest, count = extent - whole, scope.lanes.count
+        if isinstance(rest, int):
+            if rest > 0:
+                mask = constant_vector(I1, [lane < rest for lane in range(count)])
+                masked = scope.with_lanes(replace(scope.lanes, tail=mask))
+                self._vector(masked, loop, start + whole)
+            return
+        limit = self.index_operand(scope, rest)
+        then, after = self.f.block("tail"), self.f.block("after")
+        self.f.branch_if(self.f.icmp("sgt", limit, constant(I64, 0)), then, after)
+        self.f.begin(then)
+        inner = scope.nested()
+        mask = self.lane_mask(inner, limit, count)
+        masked = inner.with_lanes(replace(scope.lanes, tail=mask))
+        self._vector(masked, loop, start + whole)
+        self.f.branch(after)
+        self.f.begin(after)
+
+    def _scalar_part(
+        self, scope: Scope, loop: For, start: Index, whole: Index, extent: Index
+    ) -> None:
+        rest = extent - whole
+        if isinstance(rest, int) and isinstance(whole, int) and _is_laid_out(loop, rest):
+            for number in range(rest):
+                inner = scope.with_index(loop.variable, start + whole + number)
+                self.run_block(inner, loop.body)
+            return
+
+        def iteration(inner: Scope, offset: Index) -> None:
+            self.run_block(inner.with_index(loop.variable, start + offset), loop.body)
+
+        self.counted_loop(scope, whole, extent, 1, iteration)
+
+    # ---- reductions
+
+    def reduce(self, scope: Scope, statement: Reduce) -> None:
+        """Emit a `Reduce`, into the vector accumulators of the loop around where it has them."""
+        lanes = scope.lanes
+        partial = lanes.partials.get(statement.buffer.name) if lanes else None
+        if lanes is None or partial is None:
+            self._reduce_in_place(scope, statement)
+            return
+        place = partial.place
+        offset = self.resolve(scope, flat_offset(statement.indices, place.shape))
+        pointer = self.address(scope, place, offset + lanes.copy * partial.elements)
+        type = memory_type(place.buffer.dtype, lanes.count)
+        old = self._from_memory(place, self.f.load(type, pointer, place.alignment))
+        value = self.splat(scope, self.evaluate(scope, statement.value), lanes.count)
+        new = lower(self.f, statement.op, place.buffer.dtype, (old, value))
+        guard = self.guard_operand(scope, statement.guard)
+        mask = self.combine(scope, lanes.tail, lanes.predicate, guard)
+        if mask is not None:
+            new = self.f.select(self.splat(scope, mask, lanes.count), new, old)
+        self.f.store(self._to_memory(place, new), pointer, place.alignment)
+
+    def _reduce_in_place(self, scope: Scope, statement: Reduce) -> None:
+        buffer = statement.buffer
+        old = self.load(scope, Load(buffer, statement.indices, statement.guard))
+        value = self.evaluate(scope, statement.value)
+        lanes = max(old.type.lanes, value.type.lanes)
+        operands = self.splat(scope, old, lanes), self.splat(scope, value, lanes)
+        new = lower(self.f, statement.op, buffer.dtype, operands)
+        guard = self.guard_operand(scope, statement.guard)
+        self.store(scope, buffer, statement.indices, new, guard)
+
+    def _begin(self, target: Place, op: str, lanes: int, copies: int) -> Partial:
+        """Vector accumulators for a reduction target, set to the identity."""
+        buffer = target.buffer
+        elements = math.prod(dim for dim in target.shape if isinstance(dim, int))
+        type = memory_type(buffer.dtype, lanes)
+        pointer = self.f.alloca(type, elements * copies)
+        alignment = min(64, lanes * buffer.dtype.bytes)
+        place = Place(buffer, pointer, target.shape, alignment, lanes)
+        start = constant(type, identity(op, buffer.dtype))
+        for copy, offset in product(range(copies), _offsets(target)):
+            address = self.f.getelementptr(type, pointer, copy * elements + offset)
+            self.f.store(start, address, alignment)
+        return Partial(place, elements)
+
+    def _finish(self, scope: Scope, target: Place, op: str, partial: Partial, copies: int) -> None:
+        """Combine the accumulators, halving, into the target."""
+        dtype, place = target.buffer.dtype, partial.place
+        type = memory_type(dtype, place.lanes)
+        for offset in _offsets(target):
+            vectors = []
+            for copy in range(copies):
+                number = copy * partial.elements + offset
+                address = self.f.getelementptr(type, place.pointer, number)
+                vectors.append(
+                    self._from_memory(place, self.f.load(type, address, place.alignment))
+                )
+            while len(vectors) > 1:
+                half = (len(vectors) + 1) // 2
+                pairs = zip(vectors, vectors[half:], strict=False)
+                combined = [lower(self.f, op, dtype, pair) for pair in pairs]
+                vectors = combined + vectors[len(combined) : half]
+            total = self._across_lanes(op, dtype, vectors[0])
+            pointer = self.address(scope, target, offset)
+            old = self._from_memory(target, self.f.load(memory_type(dtype), pointer))
+            new = lower(self.f, op, dtype, (old, total))
+            self.f.store(self._to_memory(target, new), pointer)
+
+    def _across_lanes(self, op: str, dtype: DType, vector: Operand) -> Operand:
+        """One value from all lanes: lane `l` with lane `l + half`, until one is left."""
+        lanes = vector.type.lanes
+        while lanes > 2:
+            lanes //= 2
+            low = self.f.shufflevector(vector, vector, list(range(lanes)))
+            high = self.f.shufflevector(vector, vector, list(range(lanes, 2 * lanes)))
+            vector = lower(self.f, op, dtype, (low, high))
+        ends = self.f.extractelement(vector, 0), self.f.extractelement(vector, 1)
+        return lower(self.f, op, dtype, ends)
+
+
+def natural_lanes(vector_bits: int, loop: For) -> int:
+    """How many elements of the widest type in a vector loop fit a vector; guards and iotas, which
+    are computed in any width, do not count."""
+    widths = [8]
+    for expression in expressions(loop.body):
+        if isinstance(expression, Load) or (
+            isinstance(expression, Apply | Constant) and expression.type is not DType.BOOL
+        ):
+            widths.append(expression.type.bits)
+    for statement in statements(loop.body):
+        if isinstance(statement, Store | Reduce):
+            widths.append(statement.buffer.dtype.bits)
+    return max(1, vector_bits // max(widths))
+
+
+def _choose_copies(loop: For, reduces: bool) -> int:
+    """How many vectors to interleave: enough to hide the latency of an accumulation."""
+    operations = [e.op for e in expressions(loop.body) if isinstance(e, Apply)]
+    nested = any(isinstance(statement, For) for statement in loop.body)
+    if nested or len(operations) > _LIGHT_OPERATIONS or not HEAVY.isdisjoint(operations):
+        return 1
+    return 4 if reduces else 2
+
+
+def _is_laid_out(loop: For, vectors: int) -> bool:
+    """Whether to lay out so many copies of the body instead of a loop."""
+    if vectors <= 1 or (_indexes_registers(loop) and vectors <= _LAID_OUT_VECTORS):
+        return True
+    return vectors * _cost(loop.body) <= _LAID_OUT_COST
+
+
+def _cost(body: tuple[Statement, ...]) -> int:
+    total = 0
+    for statement in body:
+        total += 1 + sum(1 for e in direct_expressions(statement) for _ in subexpressions(e))
+        if isinstance(statement, For):
+            extent = statement.stop - statement.start
+            repeats = extent if isinstance(extent, int) and statement.kind in _LAID_OUT else 1
+            total += repeats * _cost(statement.body)
+        elif isinstance(statement, If):
+            total += _cost(statement.then) + _cost(statement.otherwise)
+    return total
+
+
+def _indexes_registers(loop: For) -> bool:
+    """Whether a register buffer declared outside is indexed by the loop's variable."""
+    outside = {b.name for b in free_names(loop.body).buffers if b.space is Space.REGISTER}
+    accesses: list[Load | Statement] = [e for e in expressions(loop.body) if isinstance(e, Load)]
+    accesses += statements(loop.body)
+    return any(
+        isinstance(access, Load | Store | Reduce)
+        and access.buffer.name in outside
+        and any(loop.variable in atoms(index) for index in access.indices)
+        for access in accesses
+    )
+
+
+def _reduction_targets(scope: Scope, loop: For) -> list[tuple[Place, str]]:
+    """The outside registers that the loop reduces into, with the operation.  Raises ValueError for
+    a reduction that vector accumulators cannot hold."""
+    inside = {s.buffer.name for s in statements(loop.body) if isinstance(s, Allocate)}
+    targets: dict[str, str] = {}
+    for statement in statements(loop.body):
+        if not isinstance(statement, Reduce) or statement.buffer.name in inside:
+            continue
+        if any(loop.variable in atoms(index) for index in statement.indices):
+            continue
+        name, space = statement.buffer.name, statement.buffer.space
+        if space is not Space.REGISTER or targets.setdefault(name, statement.op) != statement.op:
+            raise ValueError(
+                f"the vector loop over `{loop.variable}` reduces into `{name}`: "
+                "the target must be a register buffer, reduced by one operation"
+            )
+    return [(scope.places[name], op) for name, op in targets.items()]
+
+
+def _offsets(place: Place) -> list[int]:
+    """The element offsets of the elements of a register buffer, its padding excluded."""
+    extents = [range(dim) for dim in place.buffer.shape if isinstance(dim, int)]
+    offsets = (flat_offset(indices, place.shape) for indices in product(*extents))
+    return [offset for offset in offsets if isinstance(offset, int)]
