@@ -1,0 +1,173 @@
+"""What a schedule needs to know of a contraction of two operands.
+
+The dimensions of the iteration domain are sorted by where they appear:
+
+- `batch`: in the result and in both operands;
+- `rows`: in the result and in one operand, whose elements are broadcast;
+- `columns`: in the result and in the other operand, which is read in vectors; the result's last
+  dimension is one of these, so that results are stored in vectors as well;
+- `reduced`: summed over.
+
+Each group is handled as one flat index: `rows` of extents (n, h) are n*h rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mapsto.ir.dims import Dim, product
+from mapsto.ir.ops.contraction import Contract
+from mapsto.ir.types import DType
+from mapsto.lowering.indices import Index, floor_div, from_dim, modulo
+from mapsto.lowering.loops import Expression, Statement
+
+__all__ = ["ContractionProblem", "Group", "OperandAccess", "analyze"]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Dimensions of the iteration domain that a schedule treats as one, the last fastest."""
+
+    dims: tuple[int, ...]
+    extents: tuple[Dim, ...]
+
+    @property
+    def size(self) -> Dim:
+        """The number of flat positions."""
+        return product(self.extents)
+
+    def split(self, flat: Index) -> dict[int, Index]:
+        """The index of each dimension at a flat position."""
+        indices: dict[int, Index] = {}
+        for position in range(len(self.dims) - 1, 0, -1):
+            extent = from_dim(self.extents[position])
+            indices[self.dims[position]] = modulo(flat, extent)
+            flat = floor_div(flat, extent)
+        if self.dims:
+            indices[self.dims[0]] = flat
+        return indices
+
+
+class OperandAccess(Protocol):
+    """How the kernel around a contraction reads operands and uses results."""
+
+    def read(self, operand: int, indices: Sequence[Index]) -> Expression:
+        """The operand's factor at a point of the iteration domain, zero outside the tensor."""
+
+    def is_direct(self, operand: int) -> bool:
+        """Whether reading is a plain load from memory, without computation or bounds checks."""
+
+    def store(
+        self, indices: Sequence[Index], value: Expression, guard: Expression | None
+    ) -> Sequence[Statement]:
+        """What is done with the result at an index of the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContractionProblem:
+    """A contraction with its dimensions sorted; `row_operand` is 0 or 1."""
+
+    op: Contract
+    access: OperandAccess
+    batch: Group
+    rows: Group
+    columns: Group
+    reduced: Group
+    row_operand: int
+
+    @property
+    def dtype(self) -> DType:
+        """The element type of operands and result."""
+        return self.op.operands[0].dtype
+
+    def point(self, *parts: dict[int, Index]) -> list[Index]:
+        """A point of the iteration domain from the indices of its groups."""
+        merged: dict[int, Index] = {}
+        for part in parts:
+            merged |= part
+        return [merged[d] for d in range(len(self.op.extents))]
+
+    def read_row(self, batch: Index, row: Index, k: Index) -> Expression:
+        """The factor that is broadcast over columns."""
+        return self._read(self.row_operand, batch, row, 0, k)
+
+    def read_column(self, batch: Index, column: Index, k: Index) -> Expression:
+        """The factor that is read in vectors."""
+        return self._read(1 - self.row_operand, batch, 0, column, k)
+
+    def _read(self, operand: int, batch: Index, row: Index, column: Index, k: Index) -> Expression:
+        groups = ((self.batch, batch), (self.rows, row), (self.columns, column), (self.reduced, k))
+        return self.access.read(operand, self.point(*(g.split(flat) for g, flat in groups)))
+
+    def store(
+        self,
+        batch: Index,
+        row: Index,
+        column: Index,
+        value: Expression,
+        guard: Expression | None,
+    ) -> Sequence[Statement]:
+        """What is done with the result of a row and column."""
+        groups = ((self.batch, batch), (self.rows, row), (self.columns, column))
+        merged: dict[int, Index] = {}
+        for group, flat in groups:
+            merged |= group.split(flat)
+        return self.access.store([merged[d] for d in range(self.op.rank)], value, guard)
+
+    def contiguous_in(self, operand: int, group: Group) -> bool:
+        """Whether neighbours along the group's last dimension are neighbours in memory."""
+        map_ = self.op.maps[operand]
+        if not group.dims or not map_.results:
+            return False
+        last = group.dims[-1]
+        others = [expr for expr in map_.results[:-1] if expr.coefficients[last] != 0]
+        return map_.results[-1].coefficients[last] == 1 and not others
+
+
+def analyze(op: Contract, access: OperandAccess) -> ContractionProblem | None:
+    """Sorts the dimensions of a sum of products of two; None for what is not of that form."""
+    if op.kind != "sum" or len(op.operands) != 2 or not op.reduced or op.rank == 0:
+        return None
+    if not op.attributes["reassociate"]:
+        return None
+    first, second = (map_.dims for map_ in op.maps)
+    last = op.rank - 1
+    if (last in first) == (last in second):
+        return None
+    row_operand = 0 if last in second else 1
+    row_dims, column_dims = (first, second) if row_operand == 0 else (second, first)
+    batch = [d for d in range(op.rank) if d in row_dims and d in column_dims]
+    rows = [d for d in range(op.rank) if d in row_dims and d not in column_dims]
+    columns = [d for d in range(op.rank) if d in column_dims and d not in row_dims]
+    if len(batch) + len(rows) + len(columns) != op.rank:
+        return None
+    reduced = _reduction_order(op, row_operand)
+    return ContractionProblem(
+        op,
+        access,
+        _group(op, batch),
+        _group(op, rows),
+        _group(op, columns),
+        _group(op, reduced),
+        row_operand,
+    )
+
+
+def _reduction_order(op: Contract, row_operand: int) -> list[int]:
+    """The reduced dimensions, those that are contiguous in the row operand innermost."""
+    results = op.maps[row_operand].results
+
+    def position(dim: int) -> int:
+        axes = [i for i, expr in enumerate(results) if expr.coefficients[dim] != 0]
+        return axes[-1] if axes else -1
+
+    return sorted(op.reduced, key=position)
+
+
+def _group(op: Contract, dims: Sequence[int]) -> Group:
+    kept = [d for d in dims if op.extents[d] != 1] or list(dims[:1])
+    ones = [d for d in dims if d not in kept]
+    ordered = [*ones, *kept]
+    return Group(tuple(ordered), tuple(op.extents[d] for d in ordered))

@@ -1,0 +1,73 @@
+"""Choosing the register tile and the blocks of a packed contraction, from the machine description.
+
+The innermost work of a contraction multiplies a sliver of rows with a panel of columns and keeps
+`rows * vectors` vector accumulators in registers (Goto and van de Geijn, "Anatomy of
+high-performance matrix multiplication", 2008).  The choice is by counting: multiply-adds issued
+against vector loads, and the waste in the last tile of each direction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from math import ceil
+
+from mapsto.ir.dims import Dim
+from mapsto.lowering.cpu.machine import Machine
+
+__all__ = ["Tile", "choose_tile"]
+
+UNKNOWN_EXTENT = 10_000
+"""Stands for an extent that is known only at run time: large, so that edges count little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """`rows` broadcast elements times `vectors` vectors of `lanes` elements."""
+
+    rows: int
+    vectors: int
+    lanes: int
+
+    @property
+    def columns(self) -> int:
+        """The number of columns of the tile."""
+        return self.vectors * self.lanes
+
+
+def choose_tile(machine: Machine, element_bits: int, rows: Dim, columns: Dim) -> Tile:
+    """The tile with the least estimated time for a product of this many rows and columns."""
+    known_rows = rows if isinstance(rows, int) else UNKNOWN_EXTENT
+    known_columns = columns if isinstance(columns, int) else UNKNOWN_EXTENT
+    return _choose(
+        machine.lanes(element_bits),
+        machine.vector_registers,
+        machine.has_fma,
+        max(1, known_rows),
+        max(1, known_columns),
+    )
+
+
+@cache
+def _choose(lanes: int, registers: int, has_fma: bool, rows: int, columns: int) -> Tile:
+    temporaries = 1 if has_fma else 2
+    candidates = [
+        Tile(r, v, lanes)
+        for v in range(1, 5)
+        for r in range(1, 29)
+        if r * v + v + temporaries <= registers
+    ]
+    return min(candidates, key=lambda tile: _estimated_cycles(tile, rows, columns))
+
+
+def _estimated_cycles(tile: Tile, rows: int, columns: int) -> float:
+    """Cycles per reduction step over the whole product, in units of one multiply-add issued.
+
+    A step issues `rows * vectors` multiply-adds, each with an element to broadcast, and loads
+    `vectors` vectors; fewer than 8 independent accumulators leave the multiply-add units waiting.
+    """
+    tiles = ceil(rows / tile.rows) * ceil(columns / tile.columns)
+    issued = tile.rows * tile.vectors
+    loads = tile.vectors + tile.rows
+    overhead = 0.5
+    return tiles * (max(issued, 8.0) + 0.25 * loads + overhead)
