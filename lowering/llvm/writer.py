@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.llvm.memory import MemoryWriter
 from mapsto.lowering.llvm.types import I64, PTR, VOID, LLVMType, Operand, constant
 
@@ -154,8 +155,9 @@ class FunctionWriter(MemoryWriter):
     def alloca(self, type: LLVMType, count: int = 1, align: int = 64) -> Operand:
         self._values += 1
         name = f"%stack{self._values}"
-        repeat = f", i64 {count}" if count != 1 else ""
-        self._allocas.append(f"  {name} = alloca {type.text}{repeat}, align {align}")
+        # An array type: LLVM does not promote `alloca float, i64 8` to registers.
+        allocated = type.text if count == 1 else f"[{count} x {type.text}]"
+        self._allocas.append(f"  {name} = alloca {allocated}, align {align}")
         return Operand(name, PTR)
 
     def __str__(self) -> str:
@@ -184,17 +186,32 @@ class ModuleWriter:
     """Collects what one LLVM module holds: functions, globals, declarations, metadata.
 
     `attributes` are given to every function (a machine's `function_attributes`); `has_fma` says
-    whether `FunctionWriter.fma` may use the fused instruction.
+    whether `FunctionWriter.fma` may use the fused instruction, `has_avx512` whether AVX-512's own
+    intrinsics may be used.
     """
 
-    def __init__(self, triple: str = "", has_fma: bool = True, attributes: str = "") -> None:
+    def __init__(
+        self,
+        triple: str = "",
+        has_fma: bool = True,
+        attributes: str = "",
+        has_avx512: bool = False,
+    ) -> None:
         self.triple = triple
         self.has_fma = has_fma
+        self.has_avx512 = has_avx512
         self.attributes = attributes
         self._functions: dict[str, FunctionWriter] = {}
         self._declarations: dict[str, str] = {}
         self._globals: dict[str, str] = {}
         self._metadata: dict[str, int] = {}
+
+    @staticmethod
+    def for_machine(machine: Machine) -> "ModuleWriter":
+        """An empty module for a CPU."""
+        return ModuleWriter(
+            machine.triple, machine.has_fma, machine.function_attributes, machine.has_avx512
+        )
 
     def function(
         self,
