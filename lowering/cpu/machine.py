@@ -70,6 +70,11 @@ class Machine:
         return replace(self, features=features, vector_bits=bits, vector_registers=16)
 
     @property
+    def has_avx512(self) -> bool:
+        """Whether AVX-512 is there and its full width in use."""
+        return self.vector_bits == 512 and self.triple.startswith("x86_64")
+
+    @property
     def function_attributes(self) -> str:
         """LLVM function attributes that keep LLVM's own vectorizers at this machine's width."""
         return f'"prefer-vector-width"="{self.vector_bits}"'

@@ -160,7 +160,7 @@ def write_sum(module: ModuleWriter, name: str) -> None:
 
 def test_a_loop_runs() -> None:
     machine = Machine.host()
-    module = ModuleWriter(machine.triple, machine.has_fma, machine.function_attributes)
+    module = ModuleWriter.for_machine(machine)
     write_sum(module, "sum")
     engine = compile_module(module, machine)
     signature = ctypes.CFUNCTYPE(ctypes.c_float, ctypes.c_void_p, ctypes.c_int64)

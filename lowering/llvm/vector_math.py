@@ -1,0 +1,70 @@
+"""Elementary functions of vectors, any number of lanes, as polynomials; nothing calls libm.
+
+`emit(f, "exp", x)` computes on f32 or f64; f16 and bf16 are computed in f32 and rounded.  Each
+function becomes one internal function of the module for each type, inlined where it is small.
+Special values are those of IEEE 754 and C; the accuracy of each is measured in
+`docs/vector-math.md`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mapsto.lowering.llvm import vector_exponential, vector_logarithm
+from mapsto.lowering.llvm.types import Operand
+from mapsto.lowering.llvm.vector_value import Vector
+from mapsto.lowering.llvm.writer import FunctionWriter, ModuleWriter
+
+
+@dataclass(frozen=True, slots=True)
+class VectorFunction:
+    """How to write a function of `arity` vectors; `inline` where a call would cost more."""
+
+    write: Callable[..., Vector]
+    arity: int = 1
+    inline: bool = True
+
+
+FUNCTIONS: Mapping[str, VectorFunction] = {
+    "exp": VectorFunction(vector_exponential.exp),
+    "expm1": VectorFunction(vector_exponential.expm1),
+    "log": VectorFunction(vector_logarithm.log),
+    "log1p": VectorFunction(vector_logarithm.log1p),
+    "tanh": VectorFunction(vector_exponential.tanh),
+    "sigmoid": VectorFunction(vector_exponential.sigmoid),
+    "erf": VectorFunction(vector_exponential.erf),
+    "rsqrt": VectorFunction(vector_logarithm.rsqrt),
+}
+
+
+def emit(f: FunctionWriter, name: str, *arguments: Operand) -> Operand:
+    """Compute a function of `FUNCTIONS` on operands of one floating-point type.
+
+    Raises KeyError for an unknown name, TypeError for operands that do not fit it.
+    """
+    function = FUNCTIONS[name]
+    types = {argument.type for argument in arguments}
+    if len(arguments) != function.arity or len(types) != 1 or not arguments[0].type.is_float:
+        given = ", ".join(argument.type.text for argument in arguments)
+        raise TypeError(f"{name} takes {function.arity} operands of one float type, not ({given})")
+    type = arguments[0].type
+    if type.bits == 16:
+        wide = type.with_kind("float")
+        extended = [f.fpext(argument, wide) for argument in arguments]
+        return f.fptrunc(emit(f, name, *extended), type)
+    return f.call(_define(f.module, name, function, arguments), type, arguments)
+
+
+def _define(
+    module: ModuleWriter, name: str, function: VectorFunction, arguments: tuple[Operand, ...]
+) -> str:
+    """The name of the module's function for these operands, written when first asked for."""
+    type = arguments[0].type
+    full = f"mapsto.{name}.{type.suffix}"
+    if module.has_function(full):
+        return full
+    parameters = [(type, f"x{number}") for number in range(function.arity)]
+    attributes = "alwaysinline" if function.inline else "noinline"
+    f = module.function(full, parameters, type, "internal", attributes)
+    result = function.write(*(Vector(f, parameter) for parameter in f.parameters))
+    f.ret(result.operand)
+    return full
