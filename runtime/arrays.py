@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from mapsto.ir.dims import dim_value
 from mapsto.ir.types import DType
 from mapsto.runtime.errors import ArgumentError

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+
 from mapsto.ir.types import DType
 from mapsto.runtime.arrays import Array
 from mapsto.runtime.errors import CheckpointError
 from mapsto.runtime.files import write_atomically
-from safetensors import SafetensorError, safe_open
 
 __all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
 

@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
+
 from mapsto.ir.dims import dim_value
 from mapsto.ir.types import DType
 from mapsto.lowering.cpu.machine import Machine

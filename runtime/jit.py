@@ -17,17 +17,20 @@ import hashlib
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 from llvmlite import binding
+
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.runtime.thread_pool import POOL_SYMBOLS, pool_text
 
 __all__ = [
     "CompiledModule",
     "Optimization",
+    "Options",
     "compile_module",
     "emit_assembly",
     "emit_llvm",
@@ -37,6 +40,21 @@ __all__ = [
 
 Optimization = Literal["none", "lean", "O1", "O2", "O3"]
 """Passes before code generation: `lean` for code that our emitters wrote, `O1`.. for any other."""
+
+Texts = str | Sequence[str]
+"""LLVM text of a module, or of several that are linked into one."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How artefacts are made: the passes, and the only functions that stay visible (None: all)."""
+
+    optimization: Optimization = "lean"
+    exports: frozenset[str] | None = None
+
+
+DEFAULT_OPTIONS = Options()
+"""The passes for our own code; every function stays visible."""
 
 _CACHE_SIZE = 256
 _Value = TypeVar("_Value")
@@ -77,19 +95,19 @@ def compile_module(
     return module
 
 
-def emit_object(text: str, machine: Machine, optimization: Optimization = "lean") -> bytes:
-    """A relocatable object file.  Raises RuntimeError if the text is not valid LLVM IR."""
-    return bytes(_target_machine(machine).emit_object(_prepare(text, machine, optimization)))
+def emit_object(texts: Texts, machine: Machine, options: Options = DEFAULT_OPTIONS) -> bytes:
+    """A relocatable object file.  Raises RuntimeError if a text is not valid LLVM IR."""
+    return bytes(_target_machine(machine).emit_object(_prepare(texts, machine, options)))
 
 
-def emit_assembly(text: str, machine: Machine, optimization: Optimization = "lean") -> str:
-    """The target's assembly.  Raises RuntimeError if the text is not valid LLVM IR."""
-    return str(_target_machine(machine).emit_assembly(_prepare(text, machine, optimization)))
+def emit_assembly(texts: Texts, machine: Machine, options: Options = DEFAULT_OPTIONS) -> str:
+    """The target's assembly.  Raises RuntimeError if a text is not valid LLVM IR."""
+    return str(_target_machine(machine).emit_assembly(_prepare(texts, machine, options)))
 
 
-def emit_llvm(text: str, machine: Machine, optimization: Optimization = "lean") -> str:
+def emit_llvm(texts: Texts, machine: Machine, options: Options = DEFAULT_OPTIONS) -> str:
     """The LLVM text after the passes, with its target.  Raises RuntimeError if it is not valid."""
-    return str(_prepare(text, machine, optimization))
+    return str(_prepare(texts, machine, options))
 
 
 @lru_cache
@@ -114,7 +132,7 @@ def _key(
 def _load(
     text: str, machine: Machine, optimization: Optimization, symbols: Mapping[str, int]
 ) -> CompiledModule:
-    module = _prepare(text, machine, optimization)
+    module = _prepare(text, machine, Options(optimization))
     pool = {name: pool_address(name) for name in POOL_SYMBOLS if name in text}
     return _link(module, machine, {**pool, **symbols})
 
@@ -146,7 +164,7 @@ def _linker() -> Any:
 @lru_cache(maxsize=1)
 def _pool() -> CompiledModule:
     machine = Machine.host()
-    return _immortal(_link(_prepare(pool_text(machine.triple), machine, "lean"), machine, {}))
+    return _immortal(_link(_prepare(pool_text(machine.triple), machine, Options()), machine, {}))
 
 
 def _immortal(value: _Value) -> _Value:
@@ -155,14 +173,31 @@ def _immortal(value: _Value) -> _Value:
     return value
 
 
-def _prepare(text: str, machine: Machine, optimization: Optimization) -> Any:
+def _prepare(texts: Texts, machine: Machine, options: Options) -> Any:
+    """The verified and optimized module."""
     target = _target_machine(machine)
+    first, *others = [texts] if isinstance(texts, str) else texts
+    module = _parse(first, machine, target)
+    for text in others:
+        module.link_in(_parse(text, machine, target))
+    if options.exports is not None:
+        _internalize(module, options.exports)
+    module.verify()
+    _optimize(module, target, options.optimization)
+    return module
+
+
+def _parse(text: str, machine: Machine, target: Any) -> Any:
     module = binding.parse_assembly(text)
     module.triple = machine.triple
     module.data_layout = str(target.target_data)
-    module.verify()
-    _optimize(module, target, optimization)
     return module
+
+
+def _internalize(module: Any, exports: frozenset[str]) -> None:
+    for value in (*module.functions, *module.global_variables):
+        if not value.is_declaration and value.name not in exports:
+            value.linkage = "internal"
 
 
 @lru_cache

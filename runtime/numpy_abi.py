@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+
 from mapsto.ir.types import DType
 from mapsto.runtime.python_entry import PythonLayout
 

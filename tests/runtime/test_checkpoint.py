@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
 from mapsto.runtime import checkpoint, files
 from mapsto.runtime.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from safetensors.numpy import load_file, save_file
 
 DTYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "float16", "float32", "float64"]
 

@@ -1,0 +1,107 @@
+"""Text to machine code: the cache, errors, artefacts, and the life of code in memory."""
+
+import ctypes
+import gc
+
+import pytest
+
+from mapsto.lowering.cpu.machine import Machine
+from mapsto.runtime.jit import (
+    Options,
+    compile_module,
+    emit_assembly,
+    emit_llvm,
+    emit_object,
+)
+
+TEXT = """
+define internal i64 @inner(i64 %x) alwaysinline {
+  %slot = alloca [2 x i64]
+  store i64 %x, ptr %slot
+  %y = load i64, ptr %slot
+  %z = mul i64 %y, NUMBER
+  ret i64 %z
+}
+
+define i64 @outer(i64 %x) {
+  %y = call i64 @inner(i64 %x)
+  ret i64 %y
+}
+"""
+
+
+def text(number: int) -> str:
+    return TEXT.replace("NUMBER", str(number))
+
+
+def outer(source: str, optimization: str = "lean") -> int:
+    module = compile_module(source, Machine.host(), optimization)  # type: ignore[arg-type]
+    return int(ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(module.address("outer"))(14))
+
+
+@pytest.mark.parametrize("optimization", ["none", "lean", "O1", "O2", "O3"])
+def test_every_optimization_computes_the_same(optimization: str) -> None:
+    assert outer(text(3), optimization) == 42
+
+
+def test_same_text_is_compiled_once() -> None:
+    machine = Machine.host()
+    first = compile_module(text(5), machine)
+    assert compile_module(text(5), machine) is first
+    assert compile_module(text(6), machine) is not first
+    assert compile_module(text(5), machine, "none") is not first
+    assert compile_module(text(5), machine.with_vector_bits(128)) is not first
+
+
+def test_code_of_many_modules_stays_apart() -> None:
+    modules = [compile_module(text(k), Machine.host()) for k in range(300)]
+    gc.collect()
+    function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+    assert [function(m.address("outer"))(1) for m in modules] == list(range(300))
+
+
+def test_internal_functions_have_no_address() -> None:
+    with pytest.raises(KeyError):
+        compile_module(text(3), Machine.host()).address("inner")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "define i64 @f( {",
+        "define i64 @f() {\n  ret i32 0\n}",
+        "define i64 @f(i1 %c) {\n  br i1 %c, label %a, label %b\na:\n  %x = add i64 1, 1\n"
+        "  br label %b\nb:\n  ret i64 %x\n}",
+        "declare i64 @no_such_function_anywhere()\ndefine i64 @f() {\n"
+        "  %x = call i64 @no_such_function_anywhere()\n  ret i64 %x\n}",
+    ],
+)
+def test_bad_text_raises(bad: str) -> None:
+    with pytest.raises(RuntimeError):
+        compile_module(bad, Machine.host())
+
+
+def test_symbols_can_be_given() -> None:
+    source = (
+        "@answer = external global i64\ndefine i64 @outer(i64 %x) {\n"
+        "  %y = load i64, ptr @answer\n  ret i64 %y\n}"
+    )
+    value = ctypes.c_int64(99)
+    module = compile_module(source, Machine.host(), symbols={"answer": ctypes.addressof(value)})
+    assert ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(module.address("outer"))(0) == 99
+
+
+def test_artefacts_of_several_texts_export_only_what_is_asked() -> None:
+    machine = Machine.host()
+    texts = [text(3), "define i64 @other() {\n  ret i64 1\n}"]
+    options = Options(exports=frozenset({"outer"}))
+    llvm = emit_llvm(texts, machine, options)
+    assert "define i64 @outer" in llvm
+    assert "other" not in llvm
+    assert "alloca" not in llvm
+    assert "outer:" in emit_assembly(texts, machine, options)
+    assert emit_object(texts, machine, options)[:4] == b"\x7fELF"
+
+
+def test_object_bytes_are_reproducible() -> None:
+    assert emit_object(text(3), Machine.host()) == emit_object(text(3), Machine.host())
