@@ -53,7 +53,7 @@ def _choose(lanes: int, registers: int, has_fma: bool, rows: int, columns: int) 
     temporaries = 1 if has_fma else 2
     candidates = [
         Tile(r, v, lanes)
-        for v in range(1, 5)
+        for v in range(1, 17)
         for r in range(1, 29)
         if r * v + v + temporaries <= registers
     ]
