@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from mapsto.ir.types import DType
+from mapsto.lowering.llvm import vector_math
 from mapsto.lowering.llvm.loop_scope import value_type
 from mapsto.lowering.llvm.types import FastMath, LLVMType, Operand, constant, zero
 from mapsto.lowering.llvm.writer import FunctionWriter
@@ -60,10 +61,7 @@ def _unary(name: str) -> Lowering:
 
 
 def _math(name: str) -> Lowering:
-    def write(f, dtype, operands):
-        from mapsto.lowering.llvm import vector_math
-        return vector_math.emit(f, name, *operands)
-    return write
+    return lambda f, dtype, operands: vector_math.emit(f, name, *operands)
 
 
 def _arithmetic(integer: str, floating: str) -> Lowering:
