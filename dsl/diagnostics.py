@@ -14,6 +14,8 @@ from enum import Enum, auto
 from mapsto.dsl.source import Span
 
 __all__ = [
+    "MAXIMUM_ERRORS",
+    "Collector",
     "Diagnostic",
     "DiagnosticError",
     "Fact",
@@ -24,6 +26,9 @@ __all__ = [
     "nearest",
     "report",
 ]
+
+MAXIMUM_ERRORS = 25
+"""After so many errors in a file the rest is not looked at."""
 
 Fact = object
 """A fact of a message: shown by `str`, or as a list of alternatives if it is a tuple."""
@@ -52,18 +57,20 @@ class Kind(Enum):
 
     # The grammar
     UNEXPECTED_TOKEN = auto()
+    UNKNOWN_STATEMENT = auto()
+    MISPLACED_STATEMENT = auto()
     MISSING_COLON = auto()
     KEYWORD_AS_NAME = auto()
     CHAINED_COMPARISON = auto()
     ASSIGNMENT_WITHOUT_LET = auto()
-    RETURN_STATEMENT = auto()
-    FOREIGN_KEYWORD = auto()
-    MISPLACED_STATEMENT = auto()
+    FOREIGN_SPELLING = auto()
     BAD_BINDER = auto()
+    MISPLACED_SPREAD = auto()
     BAD_UPDATE_TARGET = auto()
     POSITIONAL_AFTER_NAMED = auto()
     UNTYPED_PARAMETER = auto()
-    MISPLACED_SPREAD = auto()
+    MISPLACED_DOCSTRING = auto()
+    UNNAMED_IMPORT = auto()
 
 
 class NoteKind(Enum):
@@ -82,6 +89,9 @@ class Help(Enum):
     DID_YOU_MEAN = auto()
     USE_SPACES = auto()
     CLOSE_STRING = auto()
+    DOUBLE_QUOTES = auto()
+    DOUBLE_BACKSLASH = auto()
+    ADD_ALIAS = auto()
     ALIGN = auto()
     ADD_BLOCK = auto()
     ADD_COLON = auto()
@@ -90,6 +100,8 @@ class Help(Enum):
     SPLIT_COMPARISON = auto()
     WRITE_LET = auto()
     DROP_RETURN = auto()
+    ONE_STATEMENT_A_LINE = auto()
+    BELONGS = auto()
     WRITE_INSTEAD = auto()
     WRITE_BINDERS = auto()
     UPDATE_STATE = auto()
@@ -123,6 +135,26 @@ class DiagnosticError(Exception):
     def __init__(self, diagnostic: Diagnostic) -> None:
         super().__init__(diagnostic.kind.name)
         self.diagnostic = diagnostic
+
+
+class Collector:
+    """Gathers diagnostics, up to a number that a reader can use."""
+
+    def __init__(self, limit: int = MAXIMUM_ERRORS) -> None:
+        self.diagnostics: list[Diagnostic] = []
+        self._limit = limit
+
+    def add(self, diagnostic: Diagnostic) -> None:
+        """Take a diagnostic.
+
+        Raises:
+            DiagnosticError: there are too many; the last one says so.
+        """
+        self.diagnostics.append(diagnostic)
+        if len(self.diagnostics) == self._limit:
+            last = report(Kind.TOO_MANY_ERRORS, diagnostic.span, limit=self._limit)
+            self.diagnostics.append(last)
+            raise DiagnosticError(last)
 
 
 def report(
