@@ -7,11 +7,13 @@ shuffles), otherwise a gather or scatter.  Addresses that a guard or mask disabl
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 from mapsto.lowering.indices import Index, flat_offset
 from mapsto.lowering.llvm.loop_indices import IndexEmitter, is_literal
 from mapsto.lowering.llvm.loop_scope import Place, Scope, memory_type, value_type
 from mapsto.lowering.llvm.types import I1, LLVMType, Operand, constant
-from mapsto.lowering.loops import Buffer, Expression, Load
+from mapsto.lowering.loops import Apply, Buffer, Expression, Load
 
 __all__ = ["AccessEmitter"]
 
@@ -38,12 +40,26 @@ class AccessEmitter(IndexEmitter):
             result = self.f.and_(left, right)
         return result
 
+    def split_guard(
+        self, scope: Scope, guard: Expression | None
+    ) -> tuple[Operand | None, Operand | None]:
+        """A guard as two conditions: one for all lanes, and one of each lane.  They are cheaper
+        apart: a branch, and a mask."""
+        uniform: Operand | None = None
+        varying: Operand | None = None
+        for part in _conjuncts(guard):
+            value = self.evaluate(scope, part)
+            if value.type.lanes > 1:
+                varying = self.combine(scope, varying, value)
+            else:
+                uniform = value if value == _FALSE else self.combine(scope, uniform, value)
+                if uniform == _FALSE:
+                    break
+        return uniform, varying
+
     def guard_operand(self, scope: Scope, guard: Expression | None) -> Operand | None:
         """The value of a guard, or None where it is certainly true."""
-        if guard is None:
-            return None
-        value = self.evaluate(scope, guard)
-        return None if value.text in ("true", "splat (i1 true)") else value
+        return self.combine(scope, *self.split_guard(scope, guard))
 
     def any_lane(self, mask: Operand) -> Operand:
         """Whether a condition holds in some lane."""
@@ -59,21 +75,22 @@ class AccessEmitter(IndexEmitter):
 
     def load(self, scope: Scope, load: Load) -> Operand:
         """The value of a load: of one lane where address and guard are the same in all."""
-        guard = self.guard_operand(scope, load.guard)
+        uniform, varying = self.split_guard(scope, load.guard)
         otherwise = constant(value_type(load.buffer.dtype), load.otherwise)
-        if guard is not None and guard.text == "false":
+        if uniform == _FALSE:
             return otherwise
         place = scope.places[load.buffer.name]
         offset = flat_offset(load.indices, place.shape)
         parts = self.split(scope, offset)
+        if parts is not None and parts[1] == 1 and place.lanes == 1:
+            return self._load_contiguous(scope, place, parts[0], uniform, varying, otherwise)
+        guard = self.combine(scope, uniform, varying)
         if parts is None:
             return self._gather(scope, place, offset, guard, otherwise)
         first, slope = parts
         _check_register_of_body(place, slope)
         if slope == 0:
             return self._load_uniform(scope, place, first, guard, otherwise)
-        if slope == 1:
-            return self._load_contiguous(scope, place, first, guard, otherwise)
         mask = self.combine(scope, self._tail(scope), self._predicate(scope), guard)
         if mask is None and isinstance(slope, int) and 1 < slope <= _LARGEST_SHUFFLED_STRIDE:
             return self._load_strided(scope, place, first, slope)
@@ -91,7 +108,13 @@ class AccessEmitter(IndexEmitter):
         return self._or_otherwise(scope, guard, value, otherwise)
 
     def _load_contiguous(
-        self, scope: Scope, place: Place, first: Index, guard: Operand | None, otherwise: Operand
+        self,
+        scope: Scope,
+        place: Place,
+        first: Index,
+        uniform: Operand | None,
+        varying: Operand | None,
+        otherwise: Operand,
     ) -> Operand:
         assert scope.lanes is not None, "only lanes make an access contiguous"
         count = scope.lanes.count
@@ -99,14 +122,18 @@ class AccessEmitter(IndexEmitter):
         align = self.alignment(place, first)
         if place.is_register:
             value = self._read(place, pointer, count, align)
-            return self._or_otherwise(scope, guard, value, otherwise)
-        mask = self.combine(scope, self._tail(scope), self._predicate(scope), guard)
-        if mask is None or mask.type.lanes == 1:
-            if mask is not None:
-                pointer = self._pointer_or_zeros(mask, pointer)
+            return self._or_otherwise(
+                scope, self.combine(scope, uniform, varying), value, otherwise
+            )
+        if uniform is not None:
+            pointer = self._pointer_or_zeros(uniform, pointer)
+        mask = self.combine(scope, self._tail(scope), self._predicate(scope), varying)
+        if mask is None:
             value = self._read(place, pointer, count, align)
-            return self._or_otherwise(scope, guard, value, otherwise)
-        return self._masked_read(scope, place, pointer, mask, otherwise)
+        else:
+            value = self._masked_read(scope, place, pointer, mask, otherwise)
+        zero = uniform is None or otherwise == constant(otherwise.type, 0)
+        return value if zero else self._or_otherwise(scope, uniform, value, otherwise)
 
     def _or_otherwise(
         self, scope: Scope, guard: Operand | None, value: Operand, otherwise: Operand
@@ -116,6 +143,18 @@ class AccessEmitter(IndexEmitter):
         lanes = max(guard.type.lanes, value.type.lanes)
         value, rest = self.splat(scope, value, lanes), self.splat(scope, otherwise, lanes)
         return self.f.select(guard, value, rest)
+
+    def when(self, condition: Operand | None, emit: Callable[[], None]) -> None:
+        """Emit code that runs only where a (scalar) condition holds."""
+        if condition is None:
+            emit()
+            return
+        then, after = self.f.block("when"), self.f.block("after")
+        self.f.branch_if(condition, then, after)
+        self.f.begin(then)
+        emit()
+        self.f.branch(after)
+        self.f.begin(after)
 
     def _pointer_or_zeros(self, needed: Operand, pointer: Operand) -> Operand:
         """The pointer, or one to constant zeros where the access is not wanted: no branch."""
@@ -179,8 +218,6 @@ class AccessEmitter(IndexEmitter):
         guard: Operand | None = None,
     ) -> None:
         """Store a value where the guard and the conditions around hold."""
-        if guard is not None and guard.text == "false":
-            return
         place = scope.places[buffer.name]
         offset = flat_offset(indices, place.shape)
         parts = self.split(scope, offset)
@@ -259,15 +296,7 @@ class AccessEmitter(IndexEmitter):
     def _store_if(
         self, condition: Operand | None, data: Operand, pointer: Operand, align: int
     ) -> None:
-        if condition is None:
-            self.f.store(data, pointer, align)
-            return
-        then, after = self.f.block("store"), self.f.block("after")
-        self.f.branch_if(condition, then, after)
-        self.f.begin(then)
-        self.f.store(data, pointer, align)
-        self.f.branch(after)
-        self.f.begin(after)
+        self.when(condition, lambda: self.f.store(data, pointer, align))
 
     def _scatter(
         self, scope: Scope, place: Place, offset: Index, value: Operand, guard: Operand | None
@@ -297,7 +326,15 @@ class AccessEmitter(IndexEmitter):
         return self.f.zext(value, memory_type(place.buffer.dtype, value.type.lanes))
 
 
-_TRUE = constant(I1, True)
+def _conjuncts(guard: Expression | None) -> Iterator[Expression]:
+    if isinstance(guard, Apply) and guard.op == "and":
+        for operand in guard.operands:
+            yield from _conjuncts(operand)
+    elif guard is not None:
+        yield guard
+
+
+_TRUE, _FALSE = constant(I1, True), constant(I1, False)
 
 
 def _check_register_of_body(place: Place, slope: Index) -> None:

@@ -15,7 +15,7 @@ parameters again and so keep their `noalias` and `readonly`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mapsto.ir.dims import Dim, symbols
 from mapsto.lowering.cpu.machine import Machine
@@ -111,6 +111,7 @@ class _Captures:
     lets: dict[str, Operand]
     known: dict[str, int] = field(default_factory=dict)
     facts: dict[str, Fact] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def operands(self) -> list[Operand]:
         """The values to pass, in a fixed order."""
@@ -121,17 +122,16 @@ class _Captures:
         """The same, where the values have other names."""
         first = len(self.places)
         second = first + len(self.integers)
-        return _Captures(
-            [_placed(p.buffer, new) for p, new in zip(self.places, operands, strict=False)],
-            dict(zip(self.integers, operands[first:second], strict=True)),
-            dict(zip(self.lets, operands[second : second + len(self.lets)], strict=True)),
-            self.known,
-            self.facts,
+        return replace(
+            self,
+            places=[_placed(p.buffer, new) for p, new in zip(self.places, operands, strict=False)],
+            integers=dict(zip(self.integers, operands[first:second], strict=True)),
+            lets=dict(zip(self.lets, operands[second : second + len(self.lets)], strict=True)),
         )
 
     def with_places(self, places: list[Place]) -> _Captures:
         """The captures with more buffers."""
-        return _Captures([*self.places, *places], self.integers, self.lets, self.known, self.facts)
+        return replace(self, places=[*self.places, *places])
 
 
 def _placed(buffer: Buffer, pointer: Operand) -> Place:
@@ -183,7 +183,7 @@ class _RegionEmitter(StatementEmitter):
 
     def scope(self, captures: _Captures) -> Scope:
         """The scope at the start of a function that has captured these."""
-        scope = Scope(captures.known, captures.lets, {})
+        scope = Scope(captures.known, captures.lets, {}, ranges=captures.ranges)
         for place in captures.places:
             scope = scope.with_place(place)
         for name, value in captures.integers.items():
@@ -238,7 +238,8 @@ class _RegionEmitter(StatementEmitter):
             integers[name] = self.index_operand(scope, value)
             facts[name] = Fact(self.multiple_of(value), self.is_nonnegative(value))
         lets = {name: scope.lets[name] for name in names.lets}
-        return _Captures(self._captured_places(scope, names, loop), integers, lets, known, facts)
+        places = self._captured_places(scope, names, loop)
+        return _Captures(places, integers, lets, known, facts, scope.ranges)
 
     def _captured_places(self, scope: Scope, names: Names, loop: For) -> list[Place]:
         places = [scope.places[buffer.name] for buffer in names.buffers]

@@ -114,15 +114,19 @@ class ExpressionEmitter(AccessEmitter):
             return constant(I1, (limit > 0) != negated)
         return self.lane_mask(scope, self.index_operand(scope, limit), lanes, negated)
 
-    def lane_mask(self, scope: Scope, limit: Operand, lanes: int, negated: bool = False) -> Operand:
-        """The mask of the lanes `l < limit` (negated: `l >= limit`) for an i64."""
+    def lane_mask(
+        self, scope: Scope, limit: Operand, lanes: int, negated: bool = False, inside: bool = False
+    ) -> Operand:
+        """The mask of the lanes `l < limit` (negated: `l >= limit`) for an i64, which is known to
+        be `inside` 0..lanes or else is clamped to that."""
         key = ("mask", limit.text, lanes, negated)
         found = scope.cache.get(key)
         if found is not None:
             return found
         kind = I64.with_kind(f"i{max(8, min(64, self.machine.vector_bits // lanes))}")
-        clamped = self.f.smin(self.f.smax(limit, constant(I64, 0)), constant(I64, lanes))
-        narrow = clamped if kind == I64 else self.f.trunc(clamped, kind)
+        if not inside:
+            limit = self.f.smin(self.f.smax(limit, constant(I64, 0)), constant(I64, lanes))
+        narrow = limit if kind == I64 else self.f.trunc(limit, kind)
         numbers = constant_vector(kind, range(lanes))
         wide = self.splat(scope, narrow, lanes)
         mask = self.f.icmp("sge" if negated else "slt", numbers, wide)

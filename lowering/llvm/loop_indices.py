@@ -15,6 +15,7 @@ from mapsto.lowering.indices import (
     index_terms,
     linear_parts,
     map_atoms,
+    simplify_index,
 )
 from mapsto.lowering.llvm.loop_scope import Fact, Place, Scope, memory_type
 from mapsto.lowering.llvm.types import I64, PTR, LLVMType, Operand, constant, constant_vector
@@ -60,7 +61,13 @@ class IndexEmitter:
         by that of its first lane) and values of expressions computed."""
         if isinstance(index, int):
             return index
-        return map_atoms(index, lambda atom: self._binding(scope, atom))
+        simple = self._simplified(scope, index)
+        return map_atoms(simple, lambda atom: self._binding(scope, atom))
+
+    def _simplified(self, scope: Scope, index: IndexExpression) -> Index:
+        if any(isinstance(atom, Composite) for monomial, _ in index.terms for atom in monomial):
+            return simplify_index(index, scope.ranges)
+        return index
 
     def _binding(self, scope: Scope, atom: Atom) -> Index | None:
         if isinstance(atom, str):
@@ -82,13 +89,13 @@ class IndexEmitter:
         lanes = scope.lanes
         if lanes is None or isinstance(index, int):
             return self.resolve(scope, index), 0
-        pinned = self._pin_uniform_values(scope, index)
+        pinned = self._pin_uniform_values(scope, self._simplified(scope, index))
         parts = None if pinned is None else linear_parts(pinned, lanes.variable)
         if pinned is None or parts is None:
             return None
         return self.resolve(scope, pinned), self.resolve(scope, parts[0])
 
-    def _pin_uniform_values(self, scope: Scope, index: IndexExpression) -> Index | None:
+    def _pin_uniform_values(self, scope: Scope, index: Index) -> Index | None:
         """The index with values of expressions computed; None where one differs between lanes."""
         uniform = True
 
@@ -242,23 +249,19 @@ class IndexEmitter:
 
     def address(self, scope: Scope, place: Place, offset: Index) -> Operand:
         """The address of the element at a resolved offset; neighbours share the variable part."""
-        terms = index_terms(offset)
-        fixed = terms[-1][1] if not terms[-1][0] else 0
-        base = place.pointer
-        element = memory_type(place.buffer.dtype, place.lanes)
-        if not isinstance(offset, int):
-            moving = IndexExpression(terms[:-1]) if fixed else offset
-            base = self._moving_address(scope, place, moving)
-        return self._element_address(element, base, constant(I64, fixed)) if fixed else base
-
-    def _moving_address(self, scope: Scope, place: Place, offset: Index) -> Operand:
+        if offset == 0:
+            return place.pointer
         key = (place.pointer.text, offset)
         found = scope.cache.get(key)
         if found is not None:
             return found
         element = memory_type(place.buffer.dtype, place.lanes)
-        index = self.index_operand(scope, offset)
-        return scope.cache.put(key, self._element_address(element, place.pointer, index))
+        base, index = place.pointer, self.index_operand
+        terms = index_terms(offset)
+        if len(terms) > 1 and not terms[-1][0]:
+            base = self.address(scope, place, IndexExpression(terms[:-1]))
+            offset = terms[-1][1]
+        return scope.cache.put(key, self._element_address(element, base, index(scope, offset)))
 
     def _element_address(self, element: LLVMType, base: Operand, index: Operand) -> Operand:
         """Without `inbounds`: a guarded access may compute an address outside its buffer."""

@@ -127,13 +127,18 @@ class Cache:
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Bindings at one point: loop variables (to an index over SSA names, written as atoms `%v1`),
-    `Let` names, buffers; the vector loop around; values computed before."""
+    `Let` names, buffers, the vector loop around, ranges of loop variables, values computed before."""
 
     indices: Mapping[str, Index]
     lets: Mapping[str, Operand]
     places: Mapping[str, Place]
     lanes: Lanes | None = None
+    ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     cache: Cache = field(default_factory=Cache)
+
+    def with_range(self, name: str, low: int, high: int) -> Scope:
+        """The scope in which a loop variable is known to stay within (inclusive) bounds."""
+        return replace(self, ranges={**self.ranges, name: (low, high)})
 
     def with_index(self, name: str, value: Index) -> Scope:
         """The scope with a loop variable bound."""

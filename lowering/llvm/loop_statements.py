@@ -60,9 +60,8 @@ class StatementEmitter(VectorLoopEmitter):
                 return scope.with_let(name, self.evaluate(scope, value))
             case Allocate(buffer):
                 return self._allocate(scope, buffer)
-            case Store(buffer, indices, value, guard):
-                condition = self.guard_operand(scope, guard)
-                self.store(scope, buffer, indices, self.evaluate(scope, value), condition)
+            case Store():
+                self._guarded_store(scope, statement)
             case Reduce():
                 self.reduce(scope, statement)
             case If():
@@ -75,9 +74,25 @@ class StatementEmitter(VectorLoopEmitter):
                 self.f.emit_void(f"; {' '.join(text.split())}")
         return scope
 
+    def _guarded_store(self, scope: Scope, statement: Store) -> None:
+        uniform, varying = self.split_guard(scope, statement.guard)
+        if uniform is not None and uniform.text == "false":
+            return
+        buffer, indices = statement.buffer, statement.indices
+        value = self.evaluate(scope, statement.value)
+        if scope.lanes is None or buffer.space is Space.REGISTER:
+            condition = self.combine(scope, uniform, varying)
+            self.store(scope, buffer, indices, value, condition)
+        else:
+            inner = scope.nested() if uniform is not None else scope
+            self.when(uniform, lambda: self.store(inner, buffer, indices, value, varying))
+
     # ---- loops
 
     def _for(self, scope: Scope, loop: For) -> None:
+        start, stop = self.resolve(scope, loop.start), self.resolve(scope, loop.stop)
+        if isinstance(start, int) and isinstance(stop, int):
+            scope = scope.with_range(loop.variable, start, max(start, stop - 1))
         if loop.kind is LoopKind.VECTOR:
             self.vector_loop(scope, loop)
         elif loop.kind is LoopKind.PARALLEL:

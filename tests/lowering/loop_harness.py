@@ -51,7 +51,7 @@ def machines() -> tuple[Machine, ...]:
 
 def module_text(function: LoopFunction, machine: Machine) -> str:
     """LLVM text with the kernel and `entry(buffers, sizes, scratch)`, which calls it."""
-    module = ModuleWriter(machine.triple, machine.has_fma, machine.function_attributes)
+    module = ModuleWriter.for_machine(machine)
     emit_loop_function(module, function, machine)
     f = module.function("entry", [(PTR, "buffers"), (PTR, "sizes"), (PTR, "scratch")])
     buffers, sizes, scratch = f.parameters
