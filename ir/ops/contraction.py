@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+
 from mapsto.ir.affine import AffineExpr, AffineMap, axis, identity_map, projection
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Array, Operation, Value
@@ -108,6 +109,20 @@ class Contract(Operation):
         axes = tuple(self.reduced)
         result = REDUCTIONS[self.kind].reduce(terms, axis=axes, initial=identity, dtype=dtype)
         return (np.asarray(result, dtype),)
+
+    def jvp(
+        self, build: Builder, results: Sequence[Value], tangents: Sequence[Value | None]
+    ) -> Sequence[Value | None]:
+        from mapsto.ir.ops.contraction_derivative import contract_jvp
+
+        return [contract_jvp(self, build, results[0], tangents)]
+
+    def transpose(
+        self, build: Builder, cotangent: Value, linear: Sequence[bool]
+    ) -> Sequence[Value | None]:
+        from mapsto.ir.ops.contraction_derivative import contract_transpose
+
+        return contract_transpose(self, build, cotangent, linear)
 
 
 def reduction_identity(kind: str, dtype: DType) -> float | int:
