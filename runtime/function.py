@@ -126,7 +126,7 @@ _METH_FASTCALL = 0x80
 
 def _c_function(function: NativeFunction) -> Callable[..., Any]:
     wrapper = compile_module(
-        python_entry_text(function.signature), Machine.host(), symbols=_support_symbols()
+        python_entry_text(function.signature), Machine.host(), "none", _support_symbols()
     )
     name = function.entry_name.encode()
     definition = _MethodDefinition(name, wrapper.address(ENTRY_NAME), _METH_FASTCALL, None)
@@ -153,7 +153,7 @@ def _new_capsule(function: NativeFunction, keepalive: tuple[object, ...]) -> obj
 def _support() -> CompiledModule:
     """What all entry points share; it lives as long as the process, for destructors at its end."""
     text = files("mapsto.runtime").joinpath("python_support.ll").read_text(encoding="utf-8")
-    module = compile_module(text, Machine.host(), symbols=numpy_symbols())
+    module = compile_module(text, Machine.host(), "none", numpy_symbols())
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
     return module
 

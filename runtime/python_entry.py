@@ -10,6 +10,9 @@ The code depends on the signature only: programs of one signature share it, and 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import groupby, islice
+
 from mapsto.ir.dims import Dim
 from mapsto.lowering.llvm.types import I1, I8, I32, I64, PTR, VOID, Operand, constant
 from mapsto.lowering.llvm.writer import Block, ModuleWriter
@@ -142,20 +145,30 @@ class _EntryWriter:
 
     def buffers(self, inputs: list[Operand], results: list[Operand]) -> Operand:
         """The entry's array of data pointers."""
-        f, unbound, bound = self.f, iter(inputs), iter(range(len(self.signature.bound)))
-        pointers = [
-            self.bound(next(bound)) if argument.bound else next(unbound)
-            for argument in self.signature.arguments
-        ]
-        pointers += [self.field(array, self.layout.data) for array in results]
-        buffers = f.alloca(PTR, max(1, len(pointers)), align=8)
-        for k, pointer in enumerate(pointers):
-            f.store(pointer, f.getelementptr(PTR, buffers, k))
+        f, arguments = self.f, self.signature.arguments
+        buffers = f.alloca(PTR, max(1, len(arguments) + len(results)), align=8)
+        position = copied = 0
+        unbound = iter(inputs)
+        for bound, run in groupby(arguments, key=lambda argument: argument.bound):
+            count = len(list(run))
+            if bound:
+                self.copy_bound(copied, count, f.getelementptr(PTR, buffers, position))
+                copied += count
+            else:
+                self.store_all(islice(unbound, count), buffers, position)
+            position += count
+        data = [self.field(array, self.layout.data) for array in results]
+        self.store_all(data, buffers, position)
         return buffers
 
-    def bound(self, position: int) -> Operand:
-        f = self.f
-        return f.load(PTR, f.getelementptr(I64, self.context, BOUND_OFFSET + position))
+    def copy_bound(self, first: int, count: int, target: Operand) -> None:
+        """Copies pointers of bound arrays from the context."""
+        source = self.f.getelementptr(I64, self.context, BOUND_OFFSET + first)
+        self.f.memcpy(target, source, constant(I64, 8 * count))
+
+    def store_all(self, pointers: Iterable[Operand], array: Operand, position: int) -> None:
+        for k, pointer in enumerate(pointers):
+            self.f.store(pointer, self.f.getelementptr(PTR, array, position + k))
 
     def run(self, buffers: Operand) -> Operand:
         """Runs the program, without the GIL if so wanted; its error code."""
