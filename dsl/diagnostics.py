@@ -6,7 +6,6 @@ Nothing here is a sentence.  `mapsto.dsl.wording` turns a kind and its facts int
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -27,8 +26,10 @@ __all__ = [
     "report",
 ]
 
-MAXIMUM_ERRORS = 25
+MAXIMUM_ERRORS = 20
 """After so many errors in a file the rest is not looked at."""
+
+_LONGEST_MISSPELLING = 40
 
 Fact = object
 """A fact of a message: shown by `str`, or as a list of alternatives if it is a tuple."""
@@ -170,7 +171,28 @@ def report(
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that `name` is most likely a misspelling of, or None if none is close."""
-    by_folded = {candidate.casefold(): candidate for candidate in candidates if candidate != name}
-    matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.7)
-    return by_folded[matches[0]] if matches else None
+    """The candidate that `name` is most likely a misspelling of, or None if none is close.
+
+    Close is at most a third of the letters inserted, deleted, replaced or swapped with their
+    neighbour; of very short names only the case may differ.
+    """
+    if len(name) > _LONGEST_MISSPELLING:
+        return None
+    limit = len(name) // 3
+    near = [other for other in candidates if other != name and abs(len(other) - len(name)) <= limit]
+    ranked = sorted((_distance(name.casefold(), other.casefold()), other) for other in near)
+    return ranked[0][1] if ranked and ranked[0][0] <= limit else None
+
+
+def _distance(first: str, second: str) -> int:
+    """Optimal string alignment distance (Damerau 1964, restricted edits)."""
+    rows = [list(range(len(second) + 1))]
+    for i, letter in enumerate(first, 1):
+        row = [i]
+        for j, other in enumerate(second, 1):
+            cost = min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == second[j - 2] and other == first[i - 2]:
+                cost = min(cost, rows[-2][j - 2] + 1)
+            row.append(cost)
+        rows.append(row)
+    return rows[-1][-1]

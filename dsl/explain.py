@@ -55,10 +55,10 @@ _DESCRIPTIONS = {
     "INTEGER": "a number",
     "FLOAT": "a number",
     "STRING": "a string",
-    "_NEWLINE": "the end of the line",
+    "_NEWLINE": "end of line",
     "_INDENT": "an indented block",
-    "_DEDENT": "the end of the block",
-    END: "the end of the file",
+    "_DEDENT": "end of the block",
+    END: "end of the file",
 }
 _LONGEST_LIST = 4
 

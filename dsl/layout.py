@@ -30,6 +30,7 @@ MAXIMUM_BLOCKS = 24
 BROKEN = "_BROKEN"
 
 _CLOSING = {"(": ")", "[": "]"}
+_OPENING = {")": "(", "]": "["}
 _HEADERS = {"map", "module", "train", "if", "elif", "else", "for", "_GRADIENT", "_LOSS", "_METRIC"}
 _STARTERS = {"map", "module", "train", "import", "from", "for"}
 _TAB = 8
@@ -155,6 +156,9 @@ class _Joiner:
         if token.type == expected:
             return
         self.line.damaged = True
+        if any(bracket.type == _OPENING[token.type] for bracket in self.brackets):
+            while self.brackets.pop().type != _OPENING[token.type]:
+                continue
         note = Note(
             NoteKind.OPENED_HERE,
             self.source.span(opening.start, opening.end),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from mapsto.dsl.builder import Builder
 from mapsto.dsl.diagnostics import Collector, Diagnostic, DiagnosticError, Help, Kind, report
 from mapsto.dsl.explain import explain
-from mapsto.dsl.lalr import Automaton, Token, TooDeep, UnexpectedToken
+from mapsto.dsl.lalr import MAXIMUM_DEPTH, Automaton, Token, TooDeep, UnexpectedToken
 from mapsto.dsl.layout import BROKEN, Line, lay_out
 from mapsto.dsl.lexer import scan
 from mapsto.dsl.source import Source
@@ -38,8 +38,9 @@ def parse(source: Source) -> tuple[Program, list[Diagnostic]]:
             definitions.append(_Definition(source, group, collector).parse())
     except DiagnosticError:
         pass  # the collector has it
-    diagnostics = sorted(collector.diagnostics, key=lambda diagnostic: diagnostic.span.start)
-    return _program(source, definitions, diagnostics), diagnostics
+    diagnostics = collector.diagnostics
+    program = _program(source, definitions, diagnostics)
+    return program, sorted(diagnostics, key=lambda diagnostic: diagnostic.span.start)
 
 
 def _program(
@@ -120,8 +121,8 @@ class _Definition:
             self.collector.add(explain(self.source, error, line))
             return
         span = self.source.span(error.token.start, error.token.end)
-        diagnostic = report(Kind.NESTED_TOO_DEEPLY, span, help=Help.SPLIT_EXPRESSION)
-        self.collector.add(diagnostic)
+        help = Help.SPLIT_EXPRESSION
+        self.collector.add(report(Kind.NESTED_TOO_DEEPLY, span, help=help, limit=MAXIMUM_DEPTH))
 
     def replace(self, line: Line) -> bool:
         """Put a `Broken` node for a line on the stack; whether one can stand there."""

@@ -1,0 +1,70 @@
+"""Every wrong program under `diagnostics/` gives exactly the messages written below it.
+
+A file is a program, the line `#! expected`, and the rendered messages, each line after `# `.  The
+program is what stands before the marker.  To accept the messages as they are now, run with the
+environment variable MAPSTO_ACCEPT=1 and read the difference.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mapsto.dsl.diagnostics import Diagnostic, Help, Kind, NoteKind
+from mapsto.dsl.parser import parse
+from mapsto.dsl.render import render_all
+from mapsto.dsl.source import Source
+from mapsto.dsl.wording import HELPS, MESSAGES, NOTES
+
+MARKER = "#! expected\n"
+FILES = sorted(Path(__file__).with_name("diagnostics").glob("*.mto"))
+
+
+def diagnose(source: Source) -> list[Diagnostic]:
+    """All diagnostics of a program."""
+    _, diagnostics = parse(source)
+    return diagnostics
+
+
+def read(path: Path) -> tuple[str, str]:
+    """The program and the expected messages of a file."""
+    program, _, expected = path.read_bytes().decode().partition(MARKER)
+    return program, "\n".join(line.removeprefix("#")[1:] for line in expected.splitlines())
+
+
+def accept(path: Path, program: str, messages: str) -> None:
+    lines = "".join(f"# {line}".rstrip() + "\n" for line in messages.splitlines())
+    path.write_bytes(f"{program}{MARKER}{lines}".encode())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_messages(path: Path) -> None:
+    program, expected = read(path)
+    messages = render_all(diagnose(Source(path.name, program)))
+    if os.environ.get("MAPSTO_ACCEPT"):
+        accept(path, program, messages)
+        return
+    assert messages == expected
+
+
+def test_every_kind_of_syntax_error_has_a_file() -> None:
+    programs = [read(path)[0] for path in FILES]
+    found = {d.kind for program in programs for d in diagnose(Source("test.mto", program))}
+    # Tested elsewhere: they need a file on disk or a very long text.
+    elsewhere = {Kind.UNREADABLE_FILE, Kind.SOURCE_TOO_LONG}
+    assert set(Kind) - found - elsewhere == set()
+
+
+@pytest.mark.parametrize("sentences", [MESSAGES, NOTES, HELPS])
+def test_sentences_are_lower_case_without_period(sentences: dict[object, str]) -> None:
+    for sentence in sentences.values():
+        assert not sentence[0].isupper()
+        assert not sentence.endswith(".") or sentence.endswith("...")
+
+
+def test_every_kind_has_a_sentence() -> None:
+    assert set(MESSAGES) == set(Kind)
+    assert set(NOTES) == set(NoteKind)
+    assert set(HELPS) == set(Help)
