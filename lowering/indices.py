@@ -230,10 +230,11 @@ def linear_parts(index: Index, name: str) -> tuple[Index, Index] | None:
     slope: list[tuple[Monomial, int]] = []
     rest: list[tuple[Monomial, int]] = []
     for monomial, coefficient in index.terms:
-        others = tuple(atom for atom in monomial if atom != name)
-        if len(monomial) - len(others) > 1 or any(_mentions(atom, name) for atom in others):
+        times = monomial.count(name)
+        others = tuple(atom for atom in monomial if atom != name) if times else monomial
+        if times > 1 or any(not isinstance(atom, str) and _mentions(atom, name) for atom in others):
             return None
-        (rest if len(others) == len(monomial) else slope).append((others, coefficient))
+        (slope if times else rest).append((others, coefficient))
     return from_terms(slope), from_terms(rest)
 
 
@@ -249,9 +250,7 @@ def atoms(index: Index) -> Iterator[Atom]:
                 yield from atoms(atom.right)
 
 
-def _mentions(atom: Atom, name: str) -> bool:
-    if isinstance(atom, str):
-        return atom == name
+def _mentions(atom: Composite | ValueOf, name: str) -> bool:
     if isinstance(atom, Composite):
         return name in atoms(atom.left) or name in atoms(atom.right)
     return True
@@ -266,21 +265,33 @@ def map_atoms(index: Index, replace: Callable[[Atom], Index | None]) -> Index:
     """The index with each atom replaced by what `replace` gives; None keeps the atom."""
     if isinstance(index, int):
         return index
-    total: Index = 0
+    terms: list[tuple[Monomial, int]] = []
     for monomial, coefficient in index.terms:
-        term: Index = coefficient
+        kept: Monomial = ()
+        sums: Index = 1
         for atom in monomial:
-            term = term * _mapped_atom(atom, replace)
-        total = total + term
-    return total
+            value = _mapped_atom(atom, replace)
+            if value is None:
+                kept += (atom,)
+            elif isinstance(value, int):
+                coefficient *= value
+            elif len(value.terms) == 1:
+                kept += value.terms[0][0]
+                coefficient *= value.terms[0][1]
+            else:
+                sums = value * sums
+        ordered = tuple(sorted(kept, key=str)) if len(kept) > 1 else kept
+        if isinstance(sums, int):
+            terms.append((ordered, coefficient))
+        else:
+            terms.extend((_merged(ordered, m), coefficient * c) for m, c in sums.terms)
+    return from_terms(terms)
 
 
-def _mapped_atom(atom: Atom, replace: Callable[[Atom], Index | None]) -> Index:
+def _mapped_atom(atom: Atom, replace: Callable[[Atom], Index | None]) -> Index | None:
     value = replace(atom)
-    if value is not None:
+    if value is not None or not isinstance(atom, Composite):
         return value
-    if not isinstance(atom, Composite):
-        return atom_index(atom)
     left, right = map_atoms(atom.left, replace), map_atoms(atom.right, replace)
     return COMPOSITES[atom.kind](left, right)
 
@@ -373,12 +384,13 @@ def from_terms(terms: Iterable[tuple[Monomial, int]]) -> Index:
     merged: dict[Monomial, int] = {}
     for monomial, coefficient in terms:
         merged[monomial] = merged.get(monomial, 0) + coefficient
-    kept = [(monomial, c) for monomial, c in merged.items() if c]
-    if not kept:
-        return 0
-    if len(kept) == 1:
-        return IndexExpression((kept[0],)) if kept[0][0] else kept[0][1]
-    return IndexExpression(tuple(sorted(kept, key=_term_order)))
+    if not all(merged.values()):
+        merged = {monomial: c for monomial, c in merged.items() if c}
+    if len(merged) > 1:
+        return IndexExpression(tuple(sorted(merged.items(), key=_term_order)))
+    for monomial, c in merged.items():
+        return IndexExpression(((monomial, c),)) if monomial else c
+    return 0
 
 
 def _scaled(index: IndexExpression, factor: int) -> Index:
@@ -392,8 +404,8 @@ def _split_multiples(index: Index, divisor: int) -> tuple[list[tuple[Monomial, i
     return exact, from_terms((m, c) for m, c in index_terms(index) if c % divisor)
 
 
-def _term_order(term: tuple[Monomial, int]) -> tuple[int, tuple[str, ...]]:
-    return (-len(term[0]), tuple(str(atom) for atom in term[0]))
+def _term_order(term: tuple[Monomial, int]) -> tuple[int, list[str]]:
+    return (-len(term[0]), list(map(str, term[0])))
 
 
 def _merged(left: Monomial, right: Monomial) -> Monomial:

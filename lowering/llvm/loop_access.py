@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from mapsto.lowering.indices import Index, flat_offset
+from mapsto.lowering.indices import Index
 from mapsto.lowering.llvm.loop_indices import IndexEmitter, is_literal
 from mapsto.lowering.llvm.loop_scope import Place, Scope, memory_type, value_type
 from mapsto.lowering.llvm.types import I1, LLVMType, Operand, constant
@@ -80,7 +80,7 @@ class AccessEmitter(IndexEmitter):
         if uniform == _FALSE:
             return otherwise
         place = scope.places[load.buffer.name]
-        offset = flat_offset(load.indices, place.shape)
+        offset = self.flat_offset(place, load.indices)
         parts = self.split(scope, offset)
         if parts is not None and parts[1] == 1 and place.lanes == 1:
             return self._load_contiguous(scope, place, parts[0], uniform, varying, otherwise)
@@ -219,7 +219,7 @@ class AccessEmitter(IndexEmitter):
     ) -> None:
         """Store a value where the guard and the conditions around hold."""
         place = scope.places[buffer.name]
-        offset = flat_offset(indices, place.shape)
+        offset = self.flat_offset(place, indices)
         parts = self.split(scope, offset)
         if place.is_register and parts is not None and (place.lanes > 1 or parts[1] in (0, 1)):
             self._store_register(scope, place, *parts, value, guard)

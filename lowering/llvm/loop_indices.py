@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from mapsto.ir.dims import Dim
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.indices import (
     Atom,
@@ -12,6 +13,7 @@ from mapsto.lowering.indices import (
     IndexExpression,
     ValueOf,
     atom_index,
+    flat_offset,
     index_terms,
     linear_parts,
     map_atoms,
@@ -39,6 +41,7 @@ class IndexEmitter:
         self.f = f
         self.machine = machine
         self.facts: dict[str, Fact] = {}
+        self._offsets: dict[tuple[int, tuple[Dim, ...]], tuple[tuple[Index, ...], Index]] = {}
 
     def evaluate(self, scope: Scope, expression: Expression) -> Operand:
         """The value of a scalar expression: one lane where it is the same in all, else a vector."""
@@ -61,8 +64,11 @@ class IndexEmitter:
         by that of its first lane) and values of expressions computed."""
         if isinstance(index, int):
             return index
-        simple = self._simplified(scope, index)
-        return map_atoms(simple, lambda atom: self._binding(scope, atom))
+        bindings = scope.indices.get
+        return map_atoms(
+            self._simplified(scope, index),
+            lambda atom: bindings(atom) if isinstance(atom, str) else self._binding(scope, atom),
+        )
 
     def _simplified(self, scope: Scope, index: IndexExpression) -> Index:
         if any(isinstance(atom, Composite) for monomial, _ in index.terms for atom in monomial):
@@ -70,8 +76,6 @@ class IndexEmitter:
         return index
 
     def _binding(self, scope: Scope, atom: Atom) -> Index | None:
-        if isinstance(atom, str):
-            return scope.indices.get(atom)
         if isinstance(atom, ValueOf):
             return atom_index(self._integer_value(scope, atom).text)
         return None
@@ -89,11 +93,16 @@ class IndexEmitter:
         lanes = scope.lanes
         if lanes is None or isinstance(index, int):
             return self.resolve(scope, index), 0
-        pinned = self._pin_uniform_values(scope, self._simplified(scope, index))
+        pinned: Index | None = index
+        if not all(isinstance(atom, str) for monomial, _ in index.terms for atom in monomial):
+            pinned = self._pin_uniform_values(scope, self._simplified(scope, index))
         parts = None if pinned is None else linear_parts(pinned, lanes.variable)
         if pinned is None or parts is None:
             return None
-        return self.resolve(scope, pinned), self.resolve(scope, parts[0])
+        slope = parts[0]
+        if not isinstance(slope, int):
+            slope = self.resolve(scope, slope)
+        return self.resolve(scope, pinned), slope
 
     def _pin_uniform_values(self, scope: Scope, index: Index) -> Index | None:
         """The index with values of expressions computed; None where one differs between lanes."""
@@ -246,6 +255,14 @@ class IndexEmitter:
         return self._floor_divide(atom.kind, left, right)
 
     # ---- addresses
+
+    def flat_offset(self, place: Place, indices: tuple[Index, ...]) -> Index:
+        """The (unresolved) row-major element offset, found once for each access of the kernel."""
+        key = (id(indices), place.shape)
+        found = self._offsets.get(key)
+        if found is None or found[0] is not indices:
+            found = self._offsets[key] = (indices, flat_offset(indices, place.shape))
+        return found[1]
 
     def address(self, scope: Scope, place: Place, offset: Index) -> Operand:
         """The address of the element at a resolved offset; neighbours share the variable part."""

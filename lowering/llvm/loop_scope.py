@@ -127,7 +127,7 @@ class Cache:
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Bindings at one point: loop variables (to an index over SSA names, written as atoms `%v1`),
-    `Let` names, buffers, the vector loop around, ranges of loop variables, values computed before."""
+    `Let` names, buffers, the vector loop around, ranges of variables, values computed before."""
 
     indices: Mapping[str, Index]
     lets: Mapping[str, Operand]
@@ -138,15 +138,18 @@ class Scope:
 
     def with_range(self, name: str, low: int, high: int) -> Scope:
         """The scope in which a loop variable is known to stay within (inclusive) bounds."""
-        return replace(self, ranges={**self.ranges, name: (low, high)})
+        ranges = {**self.ranges, name: (low, high)}
+        return Scope(self.indices, self.lets, self.places, self.lanes, ranges, self.cache)
 
     def with_index(self, name: str, value: Index) -> Scope:
         """The scope with a loop variable bound."""
-        return replace(self, indices={**self.indices, name: value})
+        indices = {**self.indices, name: value}
+        return Scope(indices, self.lets, self.places, self.lanes, self.ranges, self.cache)
 
     def with_let(self, name: str, value: Operand) -> Scope:
         """The scope with a `Let` name bound."""
-        return replace(self, lets={**self.lets, name: value})
+        lets = {**self.lets, name: value}
+        return Scope(self.indices, lets, self.places, self.lanes, self.ranges, self.cache)
 
     def with_place(self, place: Place) -> Scope:
         """The scope with a buffer added."""
@@ -154,9 +157,10 @@ class Scope:
 
     def with_lanes(self, lanes: Lanes | None) -> Scope:
         """The scope inside (or outside) a vector loop."""
-        return replace(self, lanes=lanes)
+        return Scope(self.indices, self.lets, self.places, lanes, self.ranges, self.cache)
 
     def nested(self) -> Scope:
         """The scope of a block that the current one dominates but that does not dominate what
         follows: values computed inside stay inside."""
-        return replace(self, cache=Cache(self.cache))
+        cache = Cache(self.cache)
+        return Scope(self.indices, self.lets, self.places, self.lanes, self.ranges, cache)

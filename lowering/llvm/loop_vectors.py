@@ -14,45 +14,34 @@ from dataclasses import replace
 from itertools import product
 
 from mapsto.ir.types import DType
-from mapsto.lowering.indices import Index, atom_index, atoms, flat_offset
+from mapsto.lowering.cpu.machine import Machine
+from mapsto.lowering.indices import Index, atom_index, flat_offset
 from mapsto.lowering.llvm.loop_expressions import ExpressionEmitter
+from mapsto.lowering.llvm.loop_plan import LoopPlan, plan_loop
 from mapsto.lowering.llvm.loop_scope import Fact, Lanes, Partial, Place, Scope, memory_type
-from mapsto.lowering.llvm.scalar_lowering import HEAVY, lower
+from mapsto.lowering.llvm.loop_transpose import Block, transpose, transposed_block
+from mapsto.lowering.llvm.scalar_lowering import lower
 from mapsto.lowering.llvm.types import I1, I64, Operand, constant, constant_vector
-from mapsto.lowering.loop_walk import (
-    direct_expressions,
-    expressions,
-    free_names,
-    statements,
-    subexpressions,
-)
+from mapsto.lowering.llvm.writer import FunctionWriter
 from mapsto.lowering.loops import (
-    Allocate,
-    Apply,
-    Constant,
     For,
-    If,
     Load,
-    LoopKind,
     Reduce,
-    Space,
     Statement,
-    Store,
 )
 from mapsto.lowering.scalar_operations import identity
 
-__all__ = ["VectorLoopEmitter", "natural_lanes"]
-
-_LAID_OUT_COST = 64
-_LAID_OUT_VECTORS = 64
-_LIGHT_OPERATIONS = 8
-_LAID_OUT = (LoopKind.UNROLL, LoopKind.VECTOR)
+__all__ = ["VectorLoopEmitter"]
 
 _Body = Callable[[Scope, Index], None]
 
 
 class VectorLoopEmitter(ExpressionEmitter):
     """Emits vector loops; `run_block` comes from the statement emitter."""
+
+    def __init__(self, f: FunctionWriter, machine: Machine) -> None:
+        super().__init__(f, machine)
+        self._plans: dict[int, LoopPlan] = {}
 
     def run_block(self, scope: Scope, body: tuple[Statement, ...]) -> None:
         """Emit statements in order."""
@@ -68,26 +57,27 @@ class VectorLoopEmitter(ExpressionEmitter):
             raise ValueError(f"vector loop `{loop.variable}` inside `{scope.lanes.variable}`")
         start = self.resolve(scope, loop.start)
         extent = self.resolve(scope, loop.stop) - start
-        lanes = self._choose_lanes(loop, extent)
+        plan = self.plan(loop)
+        lanes = self._choose_lanes(loop, plan, extent)
         if lanes == 1:
             self._scalar_part(scope, loop, start, 0, extent)
             return
-        targets = _reduction_targets(scope, loop)
-        copies = loop.unroll or _choose_copies(loop, bool(targets))
+        targets = [(scope.places[name], op) for name, op in plan.reductions]
+        copies = loop.unroll or plan.copies
         if isinstance(extent, int):
             copies = max(1, min(copies, extent // lanes))
         partials = {
             place.buffer.name: self._begin(place, op, lanes, copies) for place, op in targets
         }
         inside = scope.with_lanes(Lanes(loop.variable, lanes, partials=partials))
-        if isinstance(extent, int) and _is_laid_out(loop, extent // lanes):
+        if isinstance(extent, int) and plan.is_laid_out(extent // lanes):
             vectors = extent // lanes
             for number in range(vectors):
                 self._vector(inside, loop, start + number * lanes, number % copies)
             whole: Index = vectors * lanes
         else:
             whole = self._whole_vectors(inside, loop, start, extent, copies)
-        masked = self._has_masks(loop, lanes)
+        masked = self._has_masks(plan)
         if masked:
             self._masked_tail(inside, loop, start, whole, extent)
         for place, op in targets:
@@ -97,28 +87,52 @@ class VectorLoopEmitter(ExpressionEmitter):
 
     # ---- choices
 
-    def _choose_lanes(self, loop: For, extent: Index) -> int:
+    def plan(self, loop: For) -> LoopPlan:
+        """What a vector loop does, found once."""
+        found = self._plans.get(id(loop))
+        if found is None:
+            found = self._plans[id(loop)] = plan_loop(loop)
+        return found
+
+    def _choose_lanes(self, loop: For, plan: LoopPlan, extent: Index) -> int:
         if loop.lanes:
             return loop.lanes
-        lanes = natural_lanes(self.machine.vector_bits, loop)
+        lanes = max(1, self.machine.vector_bits // plan.widest_bits)
         if isinstance(extent, int):
             return min(lanes, 1 << max(0, extent - 1).bit_length())
         return lanes
 
-    def _has_masks(self, loop: For, lanes: int) -> bool:
+    def _has_masks(self, plan: LoopPlan) -> bool:
         """Whether masked accesses are single instructions for the types in the loop."""
-        if self.machine.vector_bits >= 512:
-            return True
-        return self.machine.vector_bits == 256 and all(
-            buffer.dtype.bits >= 32 for buffer in free_names(loop.body).buffers
-        )
+        bits = self.machine.vector_bits
+        return bits >= 512 or (bits == 256 and plan.narrowest_bits >= 32)
 
     # ---- parts
 
     def _vector(self, scope: Scope, loop: For, first: Index, copy: int = 0) -> None:
         assert scope.lanes is not None, "inside a vector loop"
         lanes = replace(scope.lanes, copy=copy)
-        self.run_block(scope.with_index(loop.variable, first).with_lanes(lanes), loop.body)
+        inside = scope.with_index(loop.variable, first).with_lanes(lanes)
+        whole = lanes.tail is None and lanes.predicate is None
+        block = transposed_block(self, inside, loop, lanes.count) if whole else None
+        if block is None:
+            self.run_block(inside, loop.body)
+        else:
+            self._transposed(inside, first, block)
+
+    def _transposed(self, scope: Scope, first: Index, block: Block) -> None:
+        """Emit the copy of a square block: read along the loop's variable, written across it."""
+        assert scope.lanes is not None, "inside a vector loop"
+        count, store = scope.lanes.count, block.store
+        start = self.resolve(scope, block.first)
+        rows = []
+        for row in range(count):
+            value = self.evaluate(scope.with_index(block.variable, start + row), store.value)
+            rows.append(self.splat(scope, value, count))
+        across = scope.with_index(block.variable, start).with_lanes(Lanes(block.variable, count))
+        for lane, column in enumerate(transpose(self.f, rows)):
+            at = across.with_index(scope.lanes.variable, first + lane)
+            self.store(at, store.buffer, store.indices, column)
 
     def _whole_vectors(
         self, scope: Scope, loop: For, start: Index, extent: Index, copies: int
@@ -170,7 +184,7 @@ class VectorLoopEmitter(ExpressionEmitter):
         self.f.branch_if(self.f.icmp("sgt", limit, constant(I64, 0)), then, after)
         self.f.begin(then)
         inner = scope.nested()
-        mask = self.lane_mask(inner, limit, count)
+        mask = self.lane_mask(inner, limit, count, inside=True)
         masked = inner.with_lanes(replace(scope.lanes, tail=mask))
         self._vector(masked, loop, start + whole)
         self.f.branch(after)
@@ -180,7 +194,7 @@ class VectorLoopEmitter(ExpressionEmitter):
         self, scope: Scope, loop: For, start: Index, whole: Index, extent: Index
     ) -> None:
         rest = extent - whole
-        if isinstance(rest, int) and isinstance(whole, int) and _is_laid_out(loop, rest):
+        if isinstance(rest, int) and isinstance(whole, int) and self.plan(loop).is_laid_out(rest):
             for number in range(rest):
                 inner = scope.with_index(loop.variable, start + whole + number)
                 self.run_block(inner, loop.body)
@@ -270,82 +284,6 @@ class VectorLoopEmitter(ExpressionEmitter):
             vector = lower(self.f, op, dtype, (low, high))
         ends = self.f.extractelement(vector, 0), self.f.extractelement(vector, 1)
         return lower(self.f, op, dtype, ends)
-
-
-def natural_lanes(vector_bits: int, loop: For) -> int:
-    """How many elements of the widest type in a vector loop fit a vector; guards and iotas, which
-    are computed in any width, do not count."""
-    widths = [8]
-    for expression in expressions(loop.body):
-        if isinstance(expression, Load) or (
-            isinstance(expression, Apply | Constant) and expression.type is not DType.BOOL
-        ):
-            widths.append(expression.type.bits)
-    for statement in statements(loop.body):
-        if isinstance(statement, Store | Reduce):
-            widths.append(statement.buffer.dtype.bits)
-    return max(1, vector_bits // max(widths))
-
-
-def _choose_copies(loop: For, reduces: bool) -> int:
-    """How many vectors to interleave: enough to hide the latency of an accumulation."""
-    operations = [e.op for e in expressions(loop.body) if isinstance(e, Apply)]
-    nested = any(isinstance(statement, For) for statement in loop.body)
-    if nested or len(operations) > _LIGHT_OPERATIONS or not HEAVY.isdisjoint(operations):
-        return 1
-    return 4 if reduces else 2
-
-
-def _is_laid_out(loop: For, vectors: int) -> bool:
-    """Whether to lay out so many copies of the body instead of a loop."""
-    if vectors <= 1 or (_indexes_registers(loop) and vectors <= _LAID_OUT_VECTORS):
-        return True
-    return vectors * _cost(loop.body) <= _LAID_OUT_COST
-
-
-def _cost(body: tuple[Statement, ...]) -> int:
-    total = 0
-    for statement in body:
-        total += 1 + sum(1 for e in direct_expressions(statement) for _ in subexpressions(e))
-        if isinstance(statement, For):
-            extent = statement.stop - statement.start
-            repeats = extent if isinstance(extent, int) and statement.kind in _LAID_OUT else 1
-            total += repeats * _cost(statement.body)
-        elif isinstance(statement, If):
-            total += _cost(statement.then) + _cost(statement.otherwise)
-    return total
-
-
-def _indexes_registers(loop: For) -> bool:
-    """Whether a register buffer declared outside is indexed by the loop's variable."""
-    outside = {b.name for b in free_names(loop.body).buffers if b.space is Space.REGISTER}
-    accesses: list[Load | Statement] = [e for e in expressions(loop.body) if isinstance(e, Load)]
-    accesses += statements(loop.body)
-    return any(
-        isinstance(access, Load | Store | Reduce)
-        and access.buffer.name in outside
-        and any(loop.variable in atoms(index) for index in access.indices)
-        for access in accesses
-    )
-
-
-def _reduction_targets(scope: Scope, loop: For) -> list[tuple[Place, str]]:
-    """The outside registers that the loop reduces into, with the operation.  Raises ValueError for
-    a reduction that vector accumulators cannot hold."""
-    inside = {s.buffer.name for s in statements(loop.body) if isinstance(s, Allocate)}
-    targets: dict[str, str] = {}
-    for statement in statements(loop.body):
-        if not isinstance(statement, Reduce) or statement.buffer.name in inside:
-            continue
-        if any(loop.variable in atoms(index) for index in statement.indices):
-            continue
-        name, space = statement.buffer.name, statement.buffer.space
-        if space is not Space.REGISTER or targets.setdefault(name, statement.op) != statement.op:
-            raise ValueError(
-                f"the vector loop over `{loop.variable}` reduces into `{name}`: "
-                "the target must be a register buffer, reduced by one operation"
-            )
-    return [(scope.places[name], op) for name, op in targets.items()]
 
 
 def _offsets(place: Place) -> list[int]:

@@ -57,7 +57,7 @@ def _rsqrt(f: FunctionWriter, dtype: DType, operands: tuple[Operand, ...]) -> Op
 
 
 def _unary(name: str) -> Lowering:
-    return lambda f, dtype, operands: getattr(f, name)(operands[0])  # type: ignore[no-any-return]
+    return lambda f, dtype, operands: getattr(f, name)(operands[0])
 
 
 def _math(name: str) -> Lowering:
@@ -74,7 +74,7 @@ def _arithmetic(integer: str, floating: str) -> Lowering:
 
 
 def _integer(name: str) -> Lowering:
-    return lambda f, dtype, operands: getattr(f, name)(*operands)  # type: ignore[no-any-return]
+    return lambda f, dtype, operands: getattr(f, name)(*operands)
 
 
 # ---- integer division, rounding down

@@ -1,0 +1,136 @@
+"""What the body of a vector loop does, and what follows for its lanes and copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mapsto.ir.types import DType
+from mapsto.lowering.indices import atoms
+from mapsto.lowering.llvm.scalar_lowering import HEAVY
+from mapsto.lowering.loop_walk import (
+    direct_expressions,
+    expressions,
+    free_names,
+    statements,
+    subexpressions,
+)
+from mapsto.lowering.loops import (
+    Allocate,
+    Apply,
+    Constant,
+    For,
+    If,
+    Load,
+    LoopKind,
+    Reduce,
+    Space,
+    Statement,
+    Store,
+)
+
+__all__ = ["LoopPlan", "plan_loop"]
+
+_LAID_OUT_COST = 64
+_LAID_OUT_VECTORS = 64
+_LIGHT_OPERATIONS = 8
+_LAID_OUT = (LoopKind.UNROLL, LoopKind.VECTOR)
+
+
+@dataclass(frozen=True, slots=True)
+class LoopPlan:
+    """`widest_bits`: of the values in the loop, which decides the lanes (guards and iotas, which
+    are computed in any width, do not count).  `narrowest_bits`: of the buffers it uses.  `copies`:
+    how many vectors to interleave.  `reductions`: names of the registers that it reduces into, with
+    the operation.  `indexes_registers`: whether its variable indexes registers from outside."""
+
+    widest_bits: int
+    narrowest_bits: int
+    copies: int
+    cost: int
+    indexes_registers: bool
+    reductions: tuple[tuple[str, str], ...]
+
+    def is_laid_out(self, vectors: int) -> bool:
+        """Whether to lay out so many copies of the body instead of a loop."""
+        if vectors <= 1 or (self.indexes_registers and vectors <= _LAID_OUT_VECTORS):
+            return True
+        return vectors * self.cost <= _LAID_OUT_COST
+
+
+def plan_loop(loop: For) -> LoopPlan:
+    """Analyse a vector loop.  Raises ValueError for a reduction that vector accumulators cannot
+    hold."""
+    reductions = tuple(_reductions(loop).items())
+    used = free_names(loop.body).buffers
+    registers = {buffer.name for buffer in used if buffer.space is Space.REGISTER}
+    return LoopPlan(
+        widest_bits=max(_widths(loop)),
+        narrowest_bits=min((buffer.dtype.bits for buffer in used), default=64),
+        copies=_choose_copies(loop, bool(reductions)),
+        cost=_cost(loop.body),
+        indexes_registers=_indexes_registers(loop, registers),
+        reductions=reductions,
+    )
+
+
+def _widths(loop: For) -> Iterator[int]:
+    yield 8
+    for expression in expressions(loop.body):
+        if isinstance(expression, Load) or (
+            isinstance(expression, Apply | Constant) and expression.type is not DType.BOOL
+        ):
+            yield expression.type.bits
+    for statement in statements(loop.body):
+        if isinstance(statement, Store | Reduce):
+            yield statement.buffer.dtype.bits
+
+
+def _choose_copies(loop: For, reduces: bool) -> int:
+    """Enough vectors to hide the latency of an accumulation."""
+    operations = [e.op for e in expressions(loop.body) if isinstance(e, Apply)]
+    nested = any(isinstance(statement, For) for statement in loop.body)
+    if nested or len(operations) > _LIGHT_OPERATIONS or not HEAVY.isdisjoint(operations):
+        return 1
+    return 4 if reduces else 2
+
+
+def _cost(body: tuple[Statement, ...]) -> int:
+    total = 0
+    for statement in body:
+        total += 1 + sum(1 for e in direct_expressions(statement) for _ in subexpressions(e))
+        if isinstance(statement, For):
+            extent = statement.stop - statement.start
+            repeats = extent if isinstance(extent, int) and statement.kind in _LAID_OUT else 1
+            total += repeats * _cost(statement.body)
+        elif isinstance(statement, If):
+            total += _cost(statement.then) + _cost(statement.otherwise)
+    return total
+
+
+def _indexes_registers(loop: For, registers: set[str]) -> bool:
+    accesses: list[Load | Statement] = [e for e in expressions(loop.body) if isinstance(e, Load)]
+    accesses += statements(loop.body)
+    return any(
+        isinstance(access, Load | Store | Reduce)
+        and access.buffer.name in registers
+        and any(loop.variable in atoms(index) for index in access.indices)
+        for access in accesses
+    )
+
+
+def _reductions(loop: For) -> dict[str, str]:
+    inside = {s.buffer.name for s in statements(loop.body) if isinstance(s, Allocate)}
+    found: dict[str, str] = {}
+    for statement in statements(loop.body):
+        if not isinstance(statement, Reduce) or statement.buffer.name in inside:
+            continue
+        if any(loop.variable in atoms(index) for index in statement.indices):
+            continue
+        name, space = statement.buffer.name, statement.buffer.space
+        if space is not Space.REGISTER or found.setdefault(name, statement.op) != statement.op:
+            raise ValueError(
+                f"the vector loop over `{loop.variable}` reduces into `{name}`: "
+                "the target must be a register buffer, reduced by one operation"
+            )
+    return found
