@@ -39,10 +39,8 @@ from mapsto.lowering.loops import (
     Expression,
     For,
     If,
-    Let,
     Load,
     LoopKind,
-    Ref,
     Space,
     Statement,
     all_of,
@@ -55,7 +53,7 @@ __all__ = ["Schedule", "contraction_body"]
 
 PADDING = 16
 """Elements added to the stride of packed rows."""
-K_UNROLL = 4
+K_UNROLL = 2
 """Steps of the reduction that are laid out in a row in the innermost loop."""
 
 
@@ -85,7 +83,8 @@ class _Side:
 
     `element(batch, position, k)` reads the operand; `width` is the tile's extent along the side.
     `k_inner` tells the order inside a tile: [position][k] where k is contiguous in memory and the
-    elements are broadcast, else [k][position].
+    elements are broadcast, else [k][position]; `transposed`: contiguous in memory along k all the
+    same.
     """
 
     name: str
@@ -94,6 +93,8 @@ class _Side:
     width: int
     packed: bool
     k_inner: bool
+    transposed: bool = False
+    lanes: int = 1
 
     @property
     def size(self) -> Index:
@@ -134,8 +135,21 @@ class _Side:
         value = self.element(batch, tile * self.width + position, start + k)
         copy, clear = buffer.store(at, value), buffer.store(at, constant(0, buffer.dtype))
         nest = _position_outer if self.k_inner else _position_inner
-        statements = nest(copy, 0, filled, depth)
-        return statements if self.is_even else statements + nest(clear, filled, self.width, depth)
+        whole = self._transposing(copy, depth) if self.transposed else nest(copy, 0, filled, depth)
+        if self.is_even:
+            return whole
+        edge = [*nest(copy, 0, filled, depth), *nest(clear, filled, self.width, depth)]
+        if not self.transposed:
+            return edge
+        return [If(compare("eq", filled, self.width), tuple(whole), tuple(edge))]
+
+    def _transposing(self, copy: Statement, depth: Index) -> list[Statement]:
+        """Square blocks of a tile, read along k and written along the positions."""
+        blocks: list[Statement] = []
+        for start in range(0, self.width, self.lanes):
+            block = For("p", start, start + self.lanes, (copy,), LoopKind.UNROLL)
+            blocks.append(For("k", 0, depth, (block,), LoopKind.VECTOR, lanes=self.lanes))
+        return blocks
 
     def packed_element(self, buffer: Buffer, slot: Index, position: Index, k: Index) -> Load:
         """An element of a packed tile."""
@@ -196,7 +210,17 @@ class _Loops:
     def columns(self) -> _Side:
         problem, schedule = self.problem, self.schedule
         width, packed = schedule.tile.columns, schedule.pack_columns
-        return _Side("columns", problem.columns, problem.read_column, width, packed, False)
+        transposed = problem.contiguous_in(1 - problem.row_operand, problem.reduced)
+        return _Side(
+            "columns",
+            problem.columns,
+            problem.read_column,
+            width,
+            packed,
+            k_inner=False,
+            transposed=transposed,
+            lanes=schedule.tile.lanes,
+        )
 
     @property
     def private(self) -> _Side:
@@ -345,20 +369,27 @@ class _Loops:
         resume = self._tile_loop(accumulators.store(("i", "j"), partial))
         return [If(compare("eq", variable("k_block"), 0), (zero,), (resume,))]
 
-    def _tile_loop(self, *body: Statement) -> Statement:
+    def _tile_loop(self, body: Statement) -> Statement:
         """The body for each row i and column j of a tile, laid out flat."""
-        tile = self.schedule.tile
-        inner = For("i", 0, tile.rows, body, LoopKind.UNROLL)
-        return For("j", 0, tile.columns, (inner,), LoopKind.VECTOR, lanes=tile.lanes)
+        inner = For("i", 0, self.schedule.tile.rows, (body,), LoopKind.UNROLL)
+        return self._vectors(inner)
 
     def _multiply(self, place: _Place, accumulators: Buffer) -> Statement:
+        """The sums of a block: for each step the column vectors, then row after row, so that one
+        broadcast element at a time occupies a register."""
         tile, k = self.schedule.tile, variable("k")
-        row, column = self._row_element(place, k), self._column_element(place, k)
-        total = fma(row, Ref("column", column.type), accumulators["i", "j"])
-        rows = For("i", 0, tile.rows, (accumulators.store(("i", "j"), total),), LoopKind.UNROLL)
-        body = (Let("column", column), rows)
-        step = For("j", 0, tile.columns, body, LoopKind.VECTOR, lanes=tile.lanes)
-        return For("k", 0, place.k_count, (step,), unroll=K_UNROLL)
+        columns = Buffer("column", self._dtype, (tile.columns,), Space.REGISTER)
+        load = columns.store(("j",), self._column_element(place, k))
+        row = self._row_element(place, k)
+        add = accumulators.store(("i", "j"), fma(row, columns["j"], accumulators["i", "j"]))
+        rows = For("i", 0, tile.rows, (self._vectors(add),), LoopKind.UNROLL)
+        body = (Allocate(columns), self._vectors(load), rows)
+        return For("k", 0, place.k_count, body, unroll=K_UNROLL)
+
+    def _vectors(self, statement: Statement) -> For:
+        """The statement for each column j of a tile, a vector at a time."""
+        tile = self.schedule.tile
+        return For("j", 0, tile.columns, (statement,), LoopKind.VECTOR, lanes=tile.lanes)
 
     def _row_element(self, place: _Place, k: Index) -> Expression:
         i = variable("i")

@@ -50,7 +50,7 @@ def choose_tile(machine: Machine, element_bits: int, rows: Dim, columns: Dim) ->
 
 @cache
 def _choose(lanes: int, registers: int, has_fma: bool, rows: int, columns: int) -> Tile:
-    temporaries = 1 if has_fma else 2
+    temporaries = 2 if has_fma else 3
     candidates = [
         Tile(r, v, lanes)
         for v in range(1, 17)

@@ -1,0 +1,234 @@
+"""The packed schedule of contractions: every shape, layout and choice of the schedule agrees with
+the loop interpreter and with NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from loop_harness import check, machines, module_text, run_native
+
+from mapsto import ir
+from mapsto.ir.ops.contraction import Contract
+from mapsto.lowering.contraction_loops import Schedule, contraction_body
+from mapsto.lowering.contraction_problem import ContractionProblem, analyze
+from mapsto.lowering.cpu.contraction_schedule import choose_schedule
+from mapsto.lowering.cpu.machine import Machine
+from mapsto.lowering.cpu.tiles import Tile, choose_tile
+from mapsto.lowering.indices import Index, from_dim
+from mapsto.lowering.loops import (
+    Buffer,
+    Expression,
+    For,
+    Load,
+    LoopFunction,
+    LoopKind,
+    Statement,
+    all_of,
+    apply,
+    within,
+)
+from mapsto.runtime.jit import emit_assembly
+
+
+@dataclass
+class Plain:
+    """Operands read from buffers by their maps, results stored as they are."""
+
+    operands: Sequence[Buffer]
+    maps: Sequence[ir.AffineMap]
+    result: Buffer
+    direct: bool = True
+
+    def read(self, operand: int, indices: Sequence[Index]) -> Expression:
+        buffer, at, guard = self.operands[operand], [], None
+        for expr, extent in zip(self.maps[operand].results, buffer.shape, strict=True):
+            position: Index = from_dim(expr.constant)
+            for coefficient, index in zip(expr.coefficients, indices, strict=True):
+                position = position + index * coefficient if coefficient else position
+            at.append(position)
+            if expr.single is None:
+                guard = all_of(guard, within(position, from_dim(extent)))
+        return Load(buffer, tuple(at), guard)
+
+    def is_direct(self, operand: int) -> bool:
+        return self.direct
+
+    def store(
+        self, indices: Sequence[Index], value: Expression, guard: Expression | None
+    ) -> Sequence[Statement]:
+        return [self.result.store(tuple(indices), apply("neg", value), guard)]
+
+
+def problem(
+    shapes: Sequence[Sequence[int]],
+    maps: Sequence[ir.AffineMap],
+    extents: Sequence[int],
+    rank: int,
+    dtype: ir.DType = ir.DType.F32,
+    direct: bool = True,
+) -> ContractionProblem:
+    types = [ir.TensorType(dtype, tuple(shape)) for shape in shapes]
+    block = ir.Block(types)
+    attributes = {"rank": rank, "extents": tuple(extents), "maps": tuple(maps)}
+    op = Contract(block.arguments, attributes)
+    buffers = [Buffer(f"x{i}", dtype, t.shape, readonly=True) for i, t in enumerate(types)]
+    result = Buffer("y", dtype, tuple(extents[:rank]))
+    found = analyze(op, Plain(buffers, maps, result, direct))
+    assert found is not None
+    return found
+
+
+def function(found: ContractionProblem, schedule: Schedule) -> LoopFunction:
+    access = found.access
+    assert isinstance(access, Plain)
+    body = contraction_body(found, schedule)
+    return LoopFunction("kernel", (*access.operands, access.result), (), body)
+
+
+def arrays(found: ContractionProblem) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    access = found.access
+    assert isinstance(access, Plain)
+    given = {b.name: random.normal(size=b.shape).astype(b.dtype.numpy) for b in access.operands}
+    return {**given, "y": np.zeros(access.result.shape, access.result.dtype.numpy)}
+
+
+def reference(found: ContractionProblem, given: dict[str, np.ndarray]) -> np.ndarray:
+    return -found.op.evaluate(given["x0"], given["x1"])[0]
+
+
+def agree(found: ContractionProblem, schedule: Schedule) -> None:
+    given = arrays(found)
+    loose = 1e-4 if found.dtype is ir.DType.F32 else 1e-11
+    expected = check(function(found, schedule), given, rtol=loose, atol=loose)
+    np.testing.assert_allclose(expected["y"], reference(found, given), rtol=loose, atol=loose)
+
+
+def product(m: int, n: int, k: int, layout: str = "nn", **options: object) -> ContractionProblem:
+    first = ((k, m), [2, 0]) if layout[0] == "t" else ((m, k), [0, 2])
+    second = ((n, k), [1, 2]) if layout[1] == "t" else ((k, n), [2, 1])
+    maps = [ir.projection(first[1], 3), ir.projection(second[1], 3)]
+    return problem([first[0], second[0]], maps, (m, n, k), 2, **options)  # type: ignore[arg-type]
+
+
+SMALL = Tile(rows=3, vectors=2, lanes=4)
+SCHEDULES = [
+    Schedule(SMALL, private_rows, block, depth, *packs)
+    for private_rows in (True, False)
+    for block in (1, 2)
+    for depth in (64, 5)
+    for packs in ((True, True), (False, True), (True, False), (False, False))
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+@pytest.mark.parametrize("layout", ["nn", "tn", "nt", "tt"])
+def test_every_schedule_of_a_product(schedule: Schedule, layout: str) -> None:
+    found = product(7, 19, 11, layout)
+    given = arrays(found)
+    loops = function(found, schedule)
+    run_native(loops, given, {}, Machine.host())
+    np.testing.assert_allclose(given["y"], reference(found, given), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["nn", "tn", "nt", "tt"])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (4, 9, 5), (12, 16, 32)])
+def test_small_products_at_every_width(sizes: tuple[int, int, int], layout: str) -> None:
+    agree(product(*sizes, layout), Schedule(SMALL, True, 2, 6, True, True))
+
+
+@pytest.mark.parametrize("dtype", [ir.DType.F32, ir.DType.F64])
+@pytest.mark.parametrize("machine", machines(), ids=lambda m: f"{m.cpu}-{m.vector_bits}")
+@pytest.mark.parametrize("layout", ["nn", "tn", "nt"])
+def test_chosen_schedules(machine: Machine, dtype: ir.DType, layout: str) -> None:
+    for m, n, k in ((1, 37, 29), (37, 1, 29), (53, 61, 47), (130, 100, 90)):
+        found = product(m, n, k, layout, dtype=dtype)
+        given = arrays(found)
+        run_native(function(found, choose_schedule(found, machine)), given, {}, machine)
+        loose = 1e-4 if dtype is ir.DType.F32 else 1e-12
+        np.testing.assert_allclose(given["y"], reference(found, given), rtol=loose, atol=loose)
+
+
+def test_long_reductions_are_blocked() -> None:
+    found = product(20, 30, 9000)
+    machine = replace(Machine.host(), l2=64 * 1024)
+    schedule = choose_schedule(found, machine)
+    assert schedule.reduction_block < 9000
+    given = arrays(found)
+    run_native(function(found, schedule), given, {}, machine)
+    np.testing.assert_allclose(given["y"], reference(found, given), rtol=1e-3, atol=1e-3)
+
+
+def test_batched_product() -> None:
+    maps = [ir.projection([0, 1, 3], 4), ir.projection([0, 3, 2], 4)]
+    found = problem([(5, 7, 6), (5, 6, 9)], maps, (5, 7, 9, 6), 3)
+    for private_rows in (True, False):
+        agree(found, Schedule(SMALL, private_rows, 2, 4, True, True))
+
+
+def test_rows_and_columns_of_several_dimensions() -> None:
+    maps = [ir.projection([0, 1, 4, 5], 6), ir.projection([5, 4, 2, 3], 6)]
+    found = problem([(2, 3, 4, 5), (5, 4, 3, 6)], maps, (2, 3, 3, 6, 4, 5), 4)
+    agree(found, Schedule(SMALL, True, 2, 64, True, True))
+
+
+def conv2d() -> ContractionProblem:
+    """Result [n, o, p, q]; reduced c, r, s; stride 2, padding 1."""
+
+    def window(outer: int, inner: int) -> ir.AffineExpr:
+        return (ir.axis(outer, 7).scaled(2) + ir.axis(inner, 7)).shifted(-1)
+
+    image = ir.AffineMap(7, (ir.axis(0, 7), ir.axis(4, 7), window(2, 5), window(3, 6)))
+    weights = ir.projection([1, 4, 5, 6], 7)
+    extents = (2, 5, 3, 3, 2, 3, 3)
+    return problem([(2, 2, 6, 6), (5, 2, 3, 3)], [image, weights], extents, 4, direct=False)
+
+
+def test_convolution_packs_windows() -> None:
+    found = conv2d()
+    assert found.row_operand == 1
+    schedule = choose_schedule(found, Machine.host())
+    assert not schedule.private_rows, "the image is packed by each task, never as a whole"
+    agree(found, schedule)
+    agree(found, Schedule(SMALL, False, 1, 8, True, True))
+
+
+def test_what_is_not_a_product() -> None:
+    x = ir.Block([ir.TensorType(ir.DType.F32, (4, 5))]).arguments[0]
+    diagonal = {"rank": 1, "extents": (4, 5), "maps": (ir.projection([0, 1], 2),) * 2}
+    assert analyze(Contract([x, x], diagonal), Plain([], [], Buffer("y", ir.DType.F32))) is None
+    ordered = {"rank": 2, "extents": (4, 4, 5), "reassociate": False}
+    maps = (ir.projection([0, 2], 3), ir.projection([1, 2], 3))
+    op = Contract([x, x], {**ordered, "maps": maps})
+    assert analyze(op, Plain([], [], Buffer("y", ir.DType.F32))) is None
+
+
+@pytest.mark.parametrize("machine", machines(), ids=lambda m: f"{m.cpu}-{m.vector_bits}")
+def test_tiles_fit_the_registers(machine: Machine) -> None:
+    for rows in (1, 5, 32, 1000):
+        for columns in (1, 10, 64, 1000):
+            tile = choose_tile(machine, 32, rows, columns)
+            accumulators = tile.rows * tile.vectors
+            assert accumulators + tile.vectors + 2 <= machine.vector_registers
+
+
+@pytest.mark.parametrize("machine", machines(), ids=lambda m: f"{m.cpu}-{m.vector_bits}")
+def test_accumulators_stay_in_registers(machine: Machine) -> None:
+    found = product(96, 96, 64)
+    text = module_text(function(found, choose_schedule(found, machine)), machine)
+    assembly = emit_assembly(text, machine)
+    inner = [line for line in assembly.splitlines() if "vfmadd" in line or "mulps" in line]
+    assert inner, "the innermost loop multiplies vectors"
+    assert not [line for line in inner if "(%rsp" in line or "(%rbp" in line]
+
+
+def test_the_number_of_tasks_depends_on_sizes_alone() -> None:
+    found = product(300, 300, 300)
+    machine = Machine.host()
+    one, many = (choose_schedule(found, replace(machine, cores=c)) for c in (1, 64))
+    assert one == many
+    loops = [s for s in contraction_body(found, one) if isinstance(s, For)]
+    assert all(loop.kind is LoopKind.PARALLEL and isinstance(loop.stop, int) for loop in loops)
