@@ -18,9 +18,9 @@ from mapsto.runtime.arrays import Array
 from mapsto.runtime.errors import CheckpointError
 from mapsto.runtime.files import write_atomically
 
-__all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
+__all__ = ["FORMAT_NAMES", "CheckpointError", "load_checkpoint", "save_checkpoint"]
 
-_FORMAT_NAMES = {
+FORMAT_NAMES = {
     DType.BOOL: "BOOL",
     DType.I8: "I8",
     DType.I16: "I16",
@@ -32,6 +32,8 @@ _FORMAT_NAMES = {
     DType.F32: "F32",
     DType.F64: "F64",
 }
+"""What safetensors files call our element types."""
+
 _DATA_ALIGNMENT = 64
 
 
@@ -77,7 +79,7 @@ def _header(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]
     offset = 0
     for name in sorted(arrays):
         array = arrays[name]
-        dtype = _FORMAT_NAMES.get(DType.of(array.dtype) or DType.BF16)
+        dtype = FORMAT_NAMES.get(DType.of(array.dtype) or DType.BF16)
         if dtype is None or name == "__metadata__":
             raise CheckpointError(f"{path}: `{name}` ({array.dtype}) cannot be stored")
         end = offset + array.nbytes

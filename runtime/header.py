@@ -53,14 +53,20 @@ def _introduction(library: Library) -> str:
 
 def _handle(library: Library) -> str:
     name = library.name
-    arrays = "\n".join(f"     {_comment(spec)}" for spec in library.bound.values())
-    return (
-        "/* The parameters and the state that the functions below read and write.  Calls with one\n"
-        "   model wait for each other. */\n"
-        f"typedef struct {name}_model {name}_model;\n"
-        "\n"
+    arrays = "\n".join(f"     {_safe(str(spec))}" for spec in library.bound.values())
+    waits = "\n   Calls with one model wait for each other." if library.has_lock else ""
+    create = (
         "/* Makes a model with the values that it was built with. */\n"
         f"int32_t {name}_create({name}_model **model);\n"
+        "\n"
+    )
+    return (
+        f"/* The parameters and the state that the functions below work with.{waits} */\n"
+        f"typedef struct {name}_model {name}_model;\n"
+        "\n"
+        f"{'' if library.external_weights else create}"
+        "/* Makes a model with the values of a safetensors file. */\n"
+        f"int32_t {name}_load(const char *path, {name}_model **model);\n"
         "\n"
         f"void {name}_destroy({name}_model *model);\n"
         "\n"
@@ -101,10 +107,6 @@ def _prototype(head: str, parameters: list[CParameter]) -> str:
 def _declaration(parameter: CParameter) -> str:
     space = "" if parameter.c_type.endswith("*") else " "
     return f"{parameter.c_type}{space}{parameter.name}"
-
-
-def _comment(spec: object) -> str:
-    return _safe(str(spec))
 
 
 def _safe(text: str) -> str:

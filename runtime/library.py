@@ -60,6 +60,7 @@ class Library:
     """A library called `name` (a C identifier): LLVM text, its entries, and the bound arrays.
 
     `arrays` has a value for each bound argument of the entries; arguments of one name share it.
+    With `external_weights` the values are not in the library but read from a file at run time.
     Raises ValueError if the name is no C identifier or an array is missing or of another type.
     """
 
@@ -67,11 +68,12 @@ class Library:
     text: str
     entries: tuple[LibraryEntry, ...]
     arrays: Mapping[str, Array] = field(default_factory=dict)
+    external_weights: bool = False
 
     def __post_init__(self) -> None:
         if c_identifier(self.name, frozenset()) != self.name:
             raise ValueError(f"`{self.name}` cannot be the name of a C library")
-        for spec in self.bound.values():
+        for spec in () if self.external_weights else self.bound.values():
             _check_array(spec, self.arrays.get(spec.name))
 
     @cached_property
@@ -81,7 +83,12 @@ class Library:
 
     @cached_property
     def has_handle(self) -> bool:
-        """Whether some entry writes its arrays, so that each user needs a copy of them."""
+        """Whether each user has arrays of his own: they are written, or come from a file."""
+        return self.external_weights or self.has_lock
+
+    @cached_property
+    def has_lock(self) -> bool:
+        """Whether some entry writes its arrays: calls with one handle then wait for each other."""
         return any(entry.signature.exclusive for entry in self.entries)
 
     @cached_property
@@ -104,10 +111,15 @@ class Library:
         """All C functions of the library."""
         names = [f"{self.name}_error_message", f"{self.name}_set_threads"]
         if self.has_handle:
-            names += [f"{self.name}_{verb}" for verb in ("create", "destroy", "array")]
+            verbs = ("load", "destroy", "array") + (() if self.external_weights else ("create",))
+            names += [f"{self.name}_{verb}" for verb in verbs]
         for entry in self.entries:
             names += [self.c_name(entry), f"{self.c_name(entry)}_workspace_bytes"]
         return tuple(names)
+
+    def constant_name(self, name: str) -> str:
+        """The LLVM name of the values of a bound array."""
+        return f"array.{list(self.bound).index(name)}"
 
     def c_name(self, entry: LibraryEntry) -> str:
         """The name of an entry's C function."""

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 
 from mapsto.lowering.cpu.machine import Machine
@@ -47,8 +49,16 @@ def build_library(library: Library, path: Path | str, machine: Machine) -> None:
     if emit is None:
         raise ValueError(f"{path}: the suffix should be one of {', '.join(ARTIFACT_SUFFIXES)}")
     texts = [library.text, library_text(library), pool_text(machine.triple)]
+    if library.has_handle:
+        texts.append(loader_text())
     options = Options(exports=frozenset(library.function_names))
     _write(path, emit(texts, machine, options, path.name))
+
+
+@lru_cache
+def loader_text() -> str:
+    """The reader of safetensors files, as LLVM text."""
+    return resources.files("mapsto.runtime").joinpath("safetensors_loader.ll").read_text("utf-8")
 
 
 def write_header(library: Library, path: Path | str) -> None:

@@ -1,7 +1,9 @@
 """C libraries, from outside: a C program against the header, and every artefact's form."""
 
+import ctypes
 import errno
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -18,9 +20,11 @@ from runtime_programs import (
     WINDOWS,
     windows_signature,
 )
+from safetensors.numpy import save_file
 
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.runtime import files, native
+from mapsto.runtime.checkpoint import save_checkpoint
 from mapsto.runtime.errors import ArtifactError, LinkerNotFound, error_message
 from mapsto.runtime.header import header_text
 from mapsto.runtime.library import Library, LibraryEntry, c_identifier
@@ -176,6 +180,86 @@ int main(void) {
 def test_a_c_program_trains_with_handles(program: Build) -> None:
     done = subprocess.run([str(program(training_library(), TRAINING_MAIN))], capture_output=True)
     assert (done.returncode, done.stdout) == (0, b"good\n")
+
+
+@needs_compiler
+def test_weights_come_from_a_file(tmp_path: Path) -> None:
+    model = loaded_model(tmp_path)
+    path = tmp_path / "w.safetensors"
+    save_checkpoint(path, {"other": np.zeros(3), "w": WEIGHTS}, {"epoch": '"7"'})
+    assert model(path) == (0, WEIGHTS.tolist())
+    save_file({"w": WEIGHTS * 2, "v": np.zeros((2, 3), np.int8)}, path, {"a": "b"})
+    assert model(path) == (0, (WEIGHTS * 2).tolist())
+
+
+@needs_compiler
+def test_bad_weight_files_give_an_error_code_and_no_model(tmp_path: Path) -> None:
+    model = loaded_model(tmp_path)
+    path = tmp_path / "w.safetensors"
+    assert model(path) == (105, None)
+    assert model(tmp_path) == (105, None)
+    for bad in (WEIGHTS[:3], WEIGHTS.reshape(2, 2), WEIGHTS.view(np.int32), None):
+        save_checkpoint(path, {"x": WEIGHTS} if bad is None else {"w": bad})
+        assert model(path) == (107, None)
+    save_checkpoint(path, {"w": WEIGHTS})
+    good = path.read_bytes()
+    entry = b'"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}'
+    for text in (
+        b"{" + entry + b"," + entry + b"}",
+        b"{" + entry + b"} x",
+        b"{" + entry,
+        b"{" + entry + b",}",
+        b"[" + entry + b"]",
+        b"{" + entry.replace(b"16", b"15") + b"}",
+        b"{" + entry.replace(b"[0,16]", b"[4,20]") + b"}",
+        b"{" + entry.replace(b"[0,16]", b"[99999999999999999999,16]") + b"}",
+        b"{" + entry.replace(b"[4]", b"[" + b"4," * 40 + b"4]") + b"}",
+        b'{"w',
+        b'{"w\\',
+        b"",
+    ):
+        path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
+        assert model(path) == (106, None), text
+    for size in range(len(good)):
+        path.write_bytes(good[:size])
+        assert model(path) == (106, None)
+    path.write_bytes((2**63).to_bytes(8, "little") + good[8:])
+    assert model(path) == (106, None)
+
+
+@needs_compiler
+def test_damaged_weight_files_do_no_harm(tmp_path: Path) -> None:
+    model = loaded_model(tmp_path)
+    path = tmp_path / "w.safetensors"
+    save_checkpoint(path, {"w": WEIGHTS, "v": np.zeros((2, 3))}, {"epoch": "7"})
+    good, rng = path.read_bytes(), random.Random(0)
+    for _ in range(3000):
+        data = bytearray(good)
+        for _ in range(rng.randrange(1, 4)):
+            data[rng.randrange(200)] = rng.choice(b'"{}[],:\\0123456789 wv\xff')
+        path.write_bytes(data)
+        assert model(path)[0] in (0, 106, 107)
+
+
+def loaded_model(folder: Path) -> Callable[[Path], tuple[int, list[float] | None]]:
+    """Loads a weight file with a library made for that: the error code and the array w."""
+    entry = LibraryEntry("forward", "forward", RELU_SCALE_SIGNATURE)
+    library = Library("outside", RELU_SCALE, (entry,), external_weights=True)
+    build_library(library, folder / "liboutside.so", Machine.host())
+    native_library = ctypes.CDLL(str(folder / "liboutside.so"))
+    native_library.outside_array.restype = ctypes.POINTER(ctypes.c_float)
+    assert "outside_create" not in header_text(library)
+
+    def load(path: Path) -> tuple[int, list[float] | None]:
+        handle = ctypes.c_void_p(1)
+        code = native_library.outside_load(str(path).encode(), ctypes.byref(handle))
+        if not handle:
+            return code, None
+        values = native_library.outside_array(handle, b"w", None)[:4]
+        native_library.outside_destroy(handle)
+        return code, values
+
+    return load
 
 
 @needs_compiler
