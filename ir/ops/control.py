@@ -81,6 +81,7 @@ class Kernel(Operation):
     """
 
     name = "kernel"
+    not_differentiable = "kernels are made after derivatives are taken"
 
     def infer(self) -> tuple[TensorType, ...]:
         block = self.regions[0].block

@@ -11,7 +11,7 @@ from mapsto.ir.errors import PassError
 from mapsto.ir.linearize import Pushed, keep_live, push_forward, split_linear
 from mapsto.ir.ops.control import Call, Jvp, Vjp
 from mapsto.ir.ops.shaping import ints_of
-from mapsto.ir.substitution import Values, copy_into, copy_operation
+from mapsto.ir.substitution import Values, copy_block, copy_operation
 from mapsto.ir.transposition import transpose_operations
 
 __all__ = ["callee_sizes", "expand_differentiation"]
@@ -72,7 +72,8 @@ class _Expander:
     def rewrite(self, block: Block, values: Values, inline: bool) -> Block:
         """A copy of the block with its requests for derivatives (and calls) expanded."""
         if not any(_is_request(op, inline) for op in _nested(block)):
-            return _plain_copy(block, values)
+            # Values of enclosing blocks may have been replaced, so that even this one is copied.
+            return copy_block(block, values, {})
         types = [argument.type for argument in block.arguments]
         copy = Block(types, [argument.hint for argument in block.arguments])
         values.update(zip(block.arguments, copy.arguments, strict=True))
@@ -80,6 +81,7 @@ class _Expander:
         for op in block.operations:
             results = self._expand(build, op, values, inline)
             values.update(zip(op.results, results, strict=True))
+        copy.operations = [*keep_live(copy.operations[:-1], copy.returned), copy.terminator]
         return copy
 
     def _expand(
@@ -102,8 +104,6 @@ class _Expander:
         sizes = callee_sizes(function, operands)
         block = function.block
         values = dict(zip(block.arguments, operands, strict=True))
-        if not sizes:
-            return copy_into(block, build.block, values)
         for inner in block.operations[:-1]:
             build.append(copy_operation(inner, values, sizes))
         return [values.get(value, value) for value in block.returned]
@@ -162,10 +162,3 @@ def _is_request(op: Operation, inline: bool) -> bool:
 def _nested(block: Block) -> Sequence[Operation]:
     inner = [op for outer in block.operations for r in outer.regions for op in _nested(r.block)]
     return [*block.operations, *inner]
-
-
-def _plain_copy(block: Block, values: Values) -> Block:
-    # Values of enclosing blocks may have been replaced, so that even this block is copied.
-    from mapsto.ir.substitution import copy_block
-
-    return copy_block(block, values, {})
