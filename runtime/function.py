@@ -71,6 +71,11 @@ class NativeFunction:
         self._context[BOUND_OFFSET + position] = array.ctypes.data
 
     @property
+    def bound(self) -> tuple[Array, ...]:
+        """The arrays of the bound arguments."""
+        return tuple(self._bound)
+
+    @property
     def keepalive(self) -> tuple[object, ...]:
         """What must live as long as the C function; `rebind` changes the list inside."""
         return (self.compiled, self._context, self._bound)
@@ -187,7 +192,7 @@ def _ctypes_function(function: NativeFunction) -> Callable[..., Any]:
             np.empty(shape, spec.dtype.numpy)
             for shape, spec in zip(shapes, signature.results, strict=True)
         ]
-        unbound, bound = iter(arrays), iter(function.keepalive[2])  # type: ignore[call-overload]
+        unbound, bound = iter(arrays), iter(function.bound)
         used = [next(bound if argument.bound else unbound) for argument in signature.arguments]
         buffers = (ctypes.c_void_p * (len(used) + len(results)))(
             *(array.ctypes.data for array in [*used, *results])

@@ -114,10 +114,10 @@ def emit_llvm(texts: Texts, machine: Machine, options: Options = DEFAULT_OPTIONS
     return str(_prepare(texts, machine, options))
 
 
-@lru_cache
 def pool_address(name: str) -> int:
     """The address of a function of the thread pool that all compiled code of the process shares."""
-    return _pool().address(name)
+    with _lock:
+        return _pool().address(name)
 
 
 _lock = threading.RLock()

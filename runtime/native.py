@@ -58,7 +58,9 @@ def build_library(library: Library, path: Path | str, machine: Machine) -> None:
 @lru_cache
 def loader_text() -> str:
     """The reader of safetensors files, as LLVM text."""
-    return resources.files("mapsto.runtime").joinpath("safetensors_loader.ll").read_text("utf-8")
+    folder = resources.files("mapsto.runtime")
+    names = ("json_reader.ll", "safetensors_loader.ll")
+    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
 
 
 def write_header(library: Library, path: Path | str) -> None:
@@ -112,7 +114,8 @@ def _link_command(source: Path, target: Path, name: str, machine: Machine) -> li
             " the environment variable CC), or `pip install ziglang`"
         )
     flags = ["-shared", "--as-needed", "--gc-sections", "-z", "nodelete", "-soname", name]
-    return [zig, "ld.lld", *flags, *files, *_loaded_c_libraries()]
+    here = machine.triple == Machine.host().triple
+    return [zig, "ld.lld", *flags, *files, *(_loaded_c_libraries() if here else [])]
 
 
 def _c_compiler() -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 from llvmlite import binding
 
 from mapsto.lowering.cpu.machine import Machine
+from mapsto.runtime import threads as threads_module
 from mapsto.runtime.jit import CompiledModule, compile_module, emit_object, pool_address
 from mapsto.runtime.thread_pool import MAX_WORKERS, pool_text
 
@@ -114,6 +115,17 @@ def test_settings_are_clamped() -> None:
         set_threads(wanted)
         assert get() == expected
     set_threads(before)
+
+
+def test_threads_from_python() -> None:
+    before = threads_module.threads()
+    threads_module.set_threads(2)
+    assert threads_module.threads() == 2
+    threads_module.set_threads(2**80)
+    assert threads_module.threads() <= MAX_WORKERS
+    threads_module.set_threads(before)
+    with pytest.raises(ValueError, match="positive"):
+        threads_module.set_threads(0)
 
 
 @pytest.mark.parametrize(
