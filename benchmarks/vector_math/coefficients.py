@@ -17,9 +17,9 @@ _HALF_LN2 = mp.log(2) / 2 * mp.mpf("1.001")
 _QUARTER_PI_SQUARED = (mp.pi / 4) ** 2 * mp.mpf("1.001")
 _TINY = mp.mpf(10) ** -12
 _TANH_SPLIT = 1
-_ERF_SPLIT = {24: mp.mpf("1.25"), 53: mp.mpf("1.5")}
+_ERF_SPLIT = {24: mp.mpf("0.996185302734375"), 53: mp.mpf("1.5")}
 _ERF_END = {24: mp.mpf("3.95"), 53: mp.mpf("5.95")}
-_ERF_ROOT = {24: 4, 53: 16}
+_ERF_ROOT = {24: 2, 53: 16}
 
 
 class Row(NamedTuple):
@@ -50,8 +50,7 @@ def _erf_tail(t: Any, bits: int) -> Any:
 
 
 def _erf_argument(t: Any, bits: int, function: Callable[[Any], Any]) -> Any:
-    start, end = _ERF_SPLIT[bits], _ERF_END[bits]
-    return function((start + end) / 2 + t * (end - start) / 2)
+    return function(_ERF_SPLIT[bits] + t)
 
 
 def _erf_tail_weight(t: Any, bits: int) -> Any:
@@ -71,13 +70,24 @@ ROWS = [
     Row(
         "LOG",
         "(log(1 + f) - f + f**2 / 2) / f**3 for -0.25 <= f <= 0.5",
-        (7, 18),
+        (8, 18),
         _near_zero(
             lambda f: mp.mpf(1) / 3 - f / 4,
             lambda f: (mp.log1p(f) - f + f * f / 2) / f**3,
         ),
         lambda f, _: abs(f**3 / mp.log1p(f)) if f else mp.mpf(0),
         lambda _: (mp.mpf("-0.25"), mp.mpf("0.5")),
+    ),
+    Row(
+        "LOG_RATIO",
+        "(2 atanh(s) - 2 s - 2 s**3 / 3) / s**5 in z = s**2 <= 0.04",
+        (1, 8),
+        _near_zero(
+            lambda z: mp.mpf(2) / 5 + 2 * z / 7,
+            _even(lambda s: (2 * mp.atanh(s) - 2 * s - 2 * s**3 / 3) / s**5),
+        ),
+        lambda z, _: z**2,
+        lambda _: (0, mp.mpf("0.0401")),
     ),
     Row(
         "TANH",
@@ -92,7 +102,7 @@ ROWS = [
     Row(
         "ERF",
         "erf(x) / x - 1 in z = x**2, |x| <= ERF_SPLIT",
-        (7, 18),
+        (6, 18),
         _near_zero(
             lambda z: 2 / mp.sqrt(mp.pi) * (1 - z / 3) - 1, _even(lambda x: mp.erf(x) / x - 1)
         ),
@@ -101,11 +111,11 @@ ROWS = [
     ),
     Row(
         "ERF_TAIL",
-        "erfc(x)**(1 / ERF_ROOT) in t from -1 at x = ERF_SPLIT to 1 at x = ERF_END",
-        (7, 15),
+        "erfc(x)**(1 / ERF_ROOT) in t = x - ERF_SPLIT for ERF_SPLIT <= x <= ERF_END",
+        (11, 15),
         _erf_tail,
         _erf_tail_weight,
-        lambda _: (-1, 1),
+        lambda bits: (0, _ERF_END[bits] - _ERF_SPLIT[bits]),
     ),
     Row(
         "SIN",
@@ -142,6 +152,7 @@ class Coefficients(NamedTuple):
 
     EXP: tuple[float, ...]
     LOG: tuple[float, ...]
+    LOG_RATIO: tuple[float, ...]
     TANH: tuple[float, ...]
     ERF: tuple[float, ...]
     ERF_TAIL: tuple[float, ...]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_INTEGER_BITS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64}
+_INTEGER_BITS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64, "i128": 128}
 _FLOAT_BITS = {"half": 16, "bfloat": 16, "float": 32, "double": 64}
 _SUFFIXES = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64", "ptr": "p0"}
 _BITS = _INTEGER_BITS | _FLOAT_BITS | {"ptr": 64, "void": 0}
@@ -24,7 +24,7 @@ _BITS = _INTEGER_BITS | _FLOAT_BITS | {"ptr": 64, "void": 0}
 class LLVMType:
     """A scalar kind and a number of lanes.
 
-    Kinds: `i1 i8 i16 i32 i64 half bfloat float double ptr void`.
+    Kinds: `i1 i8 i16 i32 i64 i128 half bfloat float double ptr void`.
     """
 
     kind: str
@@ -93,7 +93,7 @@ def _interned(kind: str, lanes: int) -> LLVMType:
 
 VOID = _interned("void", 1)
 PTR = _interned("ptr", 1)
-I1, I8, I16, I32, I64 = (_interned(kind, 1) for kind in _INTEGER_BITS)
+I1, I8, I16, I32, I64, I128 = (_interned(kind, 1) for kind in _INTEGER_BITS)
 HALF, BFLOAT, FLOAT, DOUBLE = (_interned(kind, 1) for kind in _FLOAT_BITS)
 
 

@@ -1,9 +1,9 @@
 """exp, expm1, sigmoid, tanh and erf of vectors of f32 or f64.
 
 exp: x = n log(2) + r with |r| <= log(2) / 2, the multiple taken off in two parts of which n times
-the first is exact; a polynomial in r; then a scaling by 2**n in two steps, so that a subnormal result
-is rounded once and overflow is inf.  n is read from the bits of x / log(2) plus a number so large
-that its last bit is worth 1.
+the first is exact; a polynomial in r; then a scaling by 2**n in two steps, so that a subnormal
+result is rounded once and overflow is inf.  n is read from the bits of x / log(2) plus a number so
+large that its last bit is worth 1.
 """
 
 from typing import NamedTuple
@@ -60,45 +60,83 @@ _F64 = _Format(
 
 
 def _format(x: Vector) -> _Format:
-    return _F64 if x.is_double else _F32
+    return _F64 if x.type.bits == 64 else _F32
 
 
-def _reduce(x: Vector, bias: int) -> tuple[Vector, Vector, Vector]:
-    """r and n, and the bits of a number whose last ones are n + bias, for x = n log(2) + r."""
+class _Reduced(NamedTuple):
+    """x = n log(2) + r, where r is `high` rounded after adding `low`.
+
+    `bits` are those of a number whose last ones are n + bias.
+    """
+
+    r: Vector
+    high: Vector
+    low: Vector
+    n: Vector
+    bits: Vector
+
+
+def _reduce(x: Vector, bias: int) -> _Reduced:
     form = _format(x)
     rounder = form.rounder + bias
     shifted = x.times_plus(_LOG2_E, rounder)
     n = shifted - rounder
-    r = n.times_plus(-form.ln2_low, n.times_plus(-form.ln2_high, x))
-    return r, n, shifted.bits()
+    high = n.times_plus(-form.ln2_high, x)
+    low = n * -form.ln2_low
+    return _Reduced(high + low, high, low, n, shifted.bits())
 
 
-def _expm1_of_remainder(r: Vector) -> Vector:
+def _expm1_of_remainder(reduced: _Reduced) -> tuple[Vector, Vector]:
+    """e**r - 1 as a sum of the remainder's high part, which is exact, and the rest."""
+    r = reduced.r
     square = r * r
-    return polynomial(r, _format(r).coefficients.EXP, square).times_plus(square, r)
+    rest = polynomial(r, _format(r).coefficients.EXP, square).times_plus(square, reduced.low)
+    return reduced.high, rest
+
+
+def _power_of_two(bits: Vector) -> Vector:
+    """2**n from bits that end in n plus the exponent's bias."""
+    return (bits << _format(bits).significand_bits).as_float()
 
 
 def exp(x: Vector) -> Vector:
     """e**x."""
+    reduced = _reduce_for_exp(x)
+    high, rest = _expm1_of_remainder(reduced)
+    return _scale(high + rest + 1.0, reduced)
+
+
+def exp_of_sum(x: Vector, small: Vector) -> Vector:
+    """e**(x + small), for |small| below about a unit in the last place of x."""
+    reduced = _reduce_for_exp(x)
+    low = reduced.low + small
+    reduced = reduced._replace(r=reduced.high + low, low=low)
+    high, rest = _expm1_of_remainder(reduced)
+    return _scale(high + rest + 1.0, reduced)
+
+
+def _reduce_for_exp(x: Vector) -> _Reduced:
     form = _format(x)
     low, high = form.exp_range
-    r, n, bits = _reduce(x.at_most(high).at_least(low), 2 * form.bias)
-    result = _expm1_of_remainder(r) + 1.0
+    return _reduce(x.at_most(high).at_least(low), 2 * form.bias)
+
+
+def _scale(x: Vector, reduced: _Reduced) -> Vector:
+    """x * 2**n in two steps; the bits end in n plus twice the exponent's bias."""
     if vector_avx512.fills_register(x):
-        return vector_avx512.scale(result, n)
-    half = bits >> 1
-    first = (half << form.significand_bits).as_float()
-    second = ((bits - half) << form.significand_bits).as_float()
-    return result * first * second
+        return vector_avx512.scale(x, reduced.n)
+    half = reduced.bits >> 1
+    return x * _power_of_two(half) * _power_of_two(reduced.bits - half)
 
 
 def expm1(x: Vector) -> Vector:
     """e**x - 1, accurate near 0."""
     form = _format(x)
-    x_bounded = x.at_most(form.exp_range[1]).at_least(form.expm1_low)
-    r, _, bits = _reduce(x_bounded, form.bias - 1)
-    half_power = (bits << form.significand_bits).as_float()
-    half = _expm1_of_remainder(r).times_plus(half_power, half_power - 0.5)
+    bounded = x.at_most(form.exp_range[1]).at_least(form.expm1_low)
+    reduced = _reduce(bounded, form.bias - 1)
+    half_power = _power_of_two(reduced.bits)
+    high, rest = _expm1_of_remainder(reduced)
+    half = rest.times_plus(half_power, high.times_plus(half_power, half_power - 0.5))
     return (half + half).with_sign_of(x)
 
 
@@ -113,9 +151,9 @@ def tanh(x: Vector) -> Vector:
     """The hyperbolic tangent: a polynomial up to 1, then 1 - 2 / (e**(2 x) + 1)."""
     form = _format(x)
     magnitude = abs(x)
-    r, _, bits = _reduce((magnitude + magnitude).at_most(form.tanh_high), form.bias)
-    power = (bits << form.significand_bits).as_float()
-    denominator = (_expm1_of_remainder(r) + 1.0).times_plus(power, 1.0)
+    reduced = _reduce((magnitude + magnitude).at_most(form.tanh_high), form.bias)
+    high, rest = _expm1_of_remainder(reduced)
+    denominator = (high + rest + 1.0).times_plus(_power_of_two(reduced.bits), 1.0)
     outer = 1.0 - 2.0 / denominator
     square = x * x
     inner = (polynomial(square, form.coefficients.TANH) * square).times_plus(x, x)
@@ -128,10 +166,7 @@ def erf(x: Vector) -> Vector:
     magnitude = abs(x)
     square = x * x
     inner = polynomial(square, table.ERF).times_plus(x, x)
-    slope = 2.0 / (table.ERF_END - table.ERF_SPLIT)
-    offset = -(table.ERF_END + table.ERF_SPLIT) / (table.ERF_END - table.ERF_SPLIT)
-    t = magnitude.at_most(table.ERF_END).times_plus(slope, offset)
-    power = polynomial(t, table.ERF_TAIL)
+    power = polynomial(magnitude.at_most(table.ERF_END) - table.ERF_SPLIT, table.ERF_TAIL)
     for _ in range(table.ERF_ROOT.bit_length() - 2):
         power = power * power
     outer = (-power).times_plus(power, 1.0)

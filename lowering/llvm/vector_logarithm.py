@@ -11,6 +11,9 @@ from mapsto.lowering.llvm import vector_avx512, vector_coefficients
 from mapsto.lowering.llvm.vector_coefficients import Coefficients
 from mapsto.lowering.llvm.vector_value import Vector, polynomial
 
+LN2_HIGH_F64 = 0.6931471803691238
+LN2_LOW_F64 = 1.9082149292705877e-10
+"""log(2) as a sum; the first part has 32 bits."""
 _INFINITY = float("inf")
 _NAN = float("nan")
 
@@ -38,8 +41,8 @@ _F64 = _Format(
     coefficients=vector_coefficients.F64,
     significand_bits=52,
     bias=1023,
-    ln2_high=0.6931471803691238,
-    ln2_low=1.9082149292705877e-10,
+    ln2_high=LN2_HIGH_F64,
+    ln2_low=LN2_LOW_F64,
     least_normal=2.0**-1022,
 )
 
@@ -54,13 +57,19 @@ def log(x: Vector) -> Vector:
         m = vector_avx512.significand(x)
         k = vector_avx512.exponent(x) - vector_avx512.exponent(m)
         return _log_of_parts(k, m - 1.0)
+    k, m = split(x)
+    return special_logarithm(x, _log_of_parts(k, m - 1.0))
+
+
+def split(x: Vector) -> tuple[Vector, Vector]:
+    """k, as a float, and m of x = 2**k m with m in [0.75, 1.5), for finite x above 0."""
     form = _format(x)
     tiny = x.compare("olt", form.least_normal)
     shift = float(form.significand_bits + 1)
     normal = tiny.select(x * 2.0**shift, x)
     power, k = _split_exponent(normal)
     m = (normal.bits() - power).as_float()
-    return _with_special_values(x, _log_of_parts(k - tiny.select(x.constant(shift), 0.0), m - 1.0))
+    return k - tiny.select(x.constant(shift), 0.0), m
 
 
 def log1p(x: Vector) -> Vector:
@@ -72,15 +81,39 @@ def log1p(x: Vector) -> Vector:
     total = larger + smaller
     lost = smaller - (total - larger)
     power, k = _split_exponent(total)
-    inverse = (x.bits().constant(form.bias << form.significand_bits) - power).as_float()
-    f = lost.times_plus(inverse, (total.bits() - power).as_float() - 1.0)
-    result = _with_special_values(total, _log_of_parts(k, f))
+    two = x.bits().constant((form.bias + 1) << form.significand_bits)
+    twice_inverse = (two - power).as_float()
+    twice_rest = (total.bits() - power).as_float().times_plus(2.0, -2.0)
+    f = lost.times_plus(twice_inverse, twice_rest) * 0.5
+    result = special_logarithm(total, _log_of_parts(k, f))
     return result.with_sign_of(x)
 
 
 def rsqrt(x: Vector) -> Vector:
-    """1 / sqrt(x); inf at 0."""
-    return 1.0 / x.sqrt()
+    """1 / sqrt(x); inf at 0.
+
+    What rounding lost in the root and in the quotient is found exactly with fused multiply-adds
+    and put back to first order; without those, f32 is computed in f64.
+    """
+    if not x.writer.has_fma:
+        wide = x if x.is_double else x.convert(x.type.with_kind("double"))
+        quotient = 1.0 / wide.sqrt()
+        return quotient if x.is_double else quotient.convert(x.type)
+    shift = 2.0 ** (_format(x).significand_bits + 1)
+    tiny = x.compare("olt", _format(x).least_normal * shift * shift)
+    scaled = tiny.select(x * (shift * shift), x)
+    result = _refined_rsqrt(scaled)
+    return tiny.select(result * shift, result)
+
+
+def _refined_rsqrt(x: Vector) -> Vector:
+    root = x.sqrt()
+    result = 1.0 / root
+    lost_in_root = (-root).times_plus(root, x) * result
+    lost_in_quotient = (-root).times_plus(result, 1.0)
+    relative = (lost_in_root * -0.5).times_plus(result, lost_in_quotient)
+    better = result.times_plus(relative, result)
+    return better.compare("ord", better).select(better, result)
 
 
 def _split_exponent(x: Vector) -> tuple[Vector, Vector]:
@@ -105,13 +138,13 @@ def _log_of_parts(k: Vector, f: Vector) -> Vector:
     """k log(2) + log(1 + f)."""
     form = _format(f)
     square = f * f
-    rest = polynomial(f, (-0.5, *form.coefficients.LOG), square)
+    rest = polynomial(f, form.coefficients.LOG, square).times_plus(f, -0.5)
     low = rest.times_plus(square, k * form.ln2_low)
     return k.times_plus(form.ln2_high, low + f)
 
 
-def _with_special_values(x: Vector, result: Vector) -> Vector:
-    """-inf at 0, inf at inf, NaN below 0 and at NaN."""
+def special_logarithm(x: Vector, result: Vector) -> Vector:
+    """`result`, but of special x: -inf at 0, inf at inf, NaN below 0 and at NaN."""
     at_or_below_zero = x.compare("oeq", 0.0).select(x.constant(-_INFINITY), _NAN)
     finite = x.compare("ogt", 0.0).select(result, at_or_below_zero)
     return x.compare("olt", _INFINITY).select(finite, x)

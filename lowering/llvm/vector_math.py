@@ -9,7 +9,12 @@ Special values are those of IEEE 754 and C; the accuracy of each is measured in
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mapsto.lowering.llvm import vector_exponential, vector_logarithm
+from mapsto.lowering.llvm import (
+    vector_exponential,
+    vector_logarithm,
+    vector_power,
+    vector_trigonometric,
+)
 from mapsto.lowering.llvm.types import Operand
 from mapsto.lowering.llvm.vector_value import Vector
 from mapsto.lowering.llvm.writer import FunctionWriter, ModuleWriter
@@ -33,6 +38,9 @@ FUNCTIONS: Mapping[str, VectorFunction] = {
     "sigmoid": VectorFunction(vector_exponential.sigmoid),
     "erf": VectorFunction(vector_exponential.erf),
     "rsqrt": VectorFunction(vector_logarithm.rsqrt),
+    "sin": VectorFunction(vector_trigonometric.sin, inline=False),
+    "cos": VectorFunction(vector_trigonometric.cos, inline=False),
+    "pow": VectorFunction(vector_power.power, arity=2, inline=False),
 }
 
 

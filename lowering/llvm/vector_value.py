@@ -136,13 +136,15 @@ def polynomial(t: Vector, coefficients: Sequence[float], square: Vector | None =
     """The polynomial in `t`, the constant term first.
 
     Even and odd powers are summed apart by Horner's rule: one multiplication more than a single
-    chain (none where the caller has `square`, t * t), and half the latency.
+    chain (none where the caller has `square`, t * t), and half the latency.  The two lowest terms
+    are added last, on their own: that keeps the rounding errors of a single chain.
     """
-    if len(coefficients) <= 3:
+    if len(coefficients) <= 4:
         return _horner(t, coefficients)
     squared = t * t if square is None else square
-    odd = _horner(squared, coefficients[1::2])
-    return odd.times_plus(t, _horner(squared, coefficients[0::2]))
+    odd = _horner(squared, coefficients[2::2])
+    high = _horner(squared, coefficients[3::2]).times_plus(t, odd)
+    return high.times_plus(t, coefficients[1]).times_plus(t, coefficients[0])
 
 
 def _horner(t: Vector, coefficients: Sequence[float]) -> Vector:
