@@ -92,7 +92,7 @@ class AccessEmitter(IndexEmitter):
         if slope == 0:
             return self._load_uniform(scope, place, first, guard, otherwise)
         mask = self.combine(scope, self._tail(scope), self._predicate(scope), guard)
-        if mask is None and isinstance(slope, int) and 1 < slope <= _LARGEST_SHUFFLED_STRIDE:
+        if mask is None and isinstance(slope, int) and self._is_shuffled(scope, slope):
             return self._load_strided(scope, place, first, slope)
         return self._gather(scope, place, offset, guard, otherwise)
 
@@ -183,8 +183,12 @@ class AccessEmitter(IndexEmitter):
         value = self.f.masked_gather(self._type(place, count), addresses, lanes_mask, rest)
         return self._from_memory(place, value)
 
+    def _is_shuffled(self, scope: Scope, stride: int) -> bool:
+        lanes = scope.lanes.count if scope.lanes else 1
+        return 1 < stride <= min(lanes, _LARGEST_SHUFFLED_STRIDE)
+
     def _load_strided(self, scope: Scope, place: Place, first: Index, stride: int) -> Operand:
-        """Every `stride`-th element from whole vectors.  The last vector ends at the last element
+        """Every `stride`-th element from `stride` vectors.  The last one ends at the last element
         that is needed, so nothing beyond it is read."""
         assert scope.lanes is not None, "only lanes make an access strided"
         count = scope.lanes.count

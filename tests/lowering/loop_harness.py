@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import mmap
 import os
 
 import numpy as np
@@ -16,6 +17,7 @@ from mapsto.lowering.llvm.loop_scratch import scratch_sizes
 from mapsto.lowering.llvm.types import I64, PTR
 from mapsto.lowering.llvm.writer import ModuleWriter
 from mapsto.lowering.loop_interpreter import interpret
+from mapsto.lowering.loop_verifier import verify_loops
 from mapsto.lowering.loops import LoopFunction
 from mapsto.runtime.jit import compile_module
 
@@ -105,8 +107,6 @@ class GuardedArrays:
             self.arrays[name] = self._guarded(array)
 
     def _guarded(self, array: np.ndarray) -> np.ndarray:
-        import mmap
-
         pages = -(-max(1, array.nbytes) // self.PAGE)
         memory = mmap.mmap(-1, (pages + 1) * self.PAGE)
         address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
@@ -129,6 +129,7 @@ def check(
 ) -> dict[str, np.ndarray]:
     """Compare native code at every width with the interpreter; returns the expected arrays."""
     sizes = sizes or {}
+    verify_loops(function)
     expected = {name: array.copy() for name, array in arrays.items()}
     interpret(function, expected, sizes)
     for machine in on or machines():
