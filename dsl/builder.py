@@ -65,10 +65,16 @@ from mapsto.dsl.syntax import (
     ValueType,
 )
 
-__all__ = ["Builder"]
+__all__ = ["Builder", "clean_docstring"]
 
 _ESCAPE = re.compile(r"\\(?:u\{([0-9a-fA-F]{1,6})\}|(.))", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "0": "\0"}
+
+
+def clean_docstring(text: str) -> str:
+    """The text of a docstring without its indentation and the blanks around it."""
+    lines = inspect.cleandoc(text).split("\n")
+    return "\n".join(line.rstrip() for line in lines).strip()
 
 
 class Builder:
@@ -117,7 +123,7 @@ class Builder:
         return String(self._span(start, end), self._unquote(token))
 
     def docstring(self, start: int, end: int, token: Token) -> Docstring:
-        return Docstring(self._span(start, end), inspect.cleandoc(self._unquote(token)).strip())
+        return Docstring(self._span(start, end), clean_docstring(self._unquote(token)))
 
     def _unquote(self, token: Token) -> str:
         quotes = 3 if self._source.text.startswith('"""', token.start) else 1
@@ -448,7 +454,7 @@ def _split_docstring(body: Block) -> tuple[Docstring | None, Block]:
         return None, body
     if not isinstance(first.value, String):
         return None, body
-    docstring = Docstring(first.span, inspect.cleandoc(first.value.value).strip())
+    docstring = Docstring(first.span, clean_docstring(first.value.value))
     return docstring, Block(rest[0].span.to(rest[-1].span), tuple(rest))
 
 
