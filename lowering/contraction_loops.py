@@ -70,6 +70,8 @@ class Schedule:
     """How much of the reduction is packed at a time."""
     pack_rows: bool
     pack_columns: bool
+    parallel: bool = True
+    """Whether the work is worth waking other threads."""
 
 
 def contraction_body(problem: ContractionProblem, schedule: Schedule) -> tuple[Statement, ...]:
@@ -252,8 +254,12 @@ class _Loops:
         task = variable("task")
         batch, block = _unflatten(task, self.batches, tasks)
         work = self._task(batch, block * self.schedule.block)
-        loop = For("task", 0, from_dim(self.batches * tasks), tuple(work), LoopKind.PARALLEL)
+        loop = For("task", 0, from_dim(self.batches * tasks), tuple(work), self._outer)
         return (*self._pack_shared(), loop)
+
+    @property
+    def _outer(self) -> LoopKind:
+        return LoopKind.PARALLEL if self.schedule.parallel else LoopKind.SERIAL
 
     def _pack_shared(self) -> list[Statement]:
         side = self.shared
@@ -264,7 +270,7 @@ class _Loops:
         batch, tile = _unflatten(task, self.batches, side.tiles)
         pack = side.pack(buffer, task, batch, tile, 0, from_dim(self.depth))
         count = from_dim(self.batches * side.tiles)
-        loop = For("tile", 0, count, tuple(pack), LoopKind.PARALLEL)
+        loop = For("tile", 0, count, tuple(pack), self._outer)
         return [Allocate(buffer), Comment(f"pack {side.name}"), loop]
 
     def _shared_buffer(self) -> Buffer:

@@ -8,7 +8,7 @@ memory.
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, prod
 
 from mapsto.ir.dims import Dim
 from mapsto.lowering.contraction_loops import Schedule
@@ -20,6 +20,8 @@ __all__ = ["choose_schedule"]
 
 MINIMUM_TASKS = 8
 """Blocks are made small enough for this many tasks, so that threads end together."""
+PARALLEL_WORK = 1 << 17
+"""Multiply-adds from which a second thread gains more than waking it costs (about 1.5 us)."""
 DIRECT_USES = 2
 """A side whose elements are used by at most so many tiles is read where it lies."""
 
@@ -36,11 +38,17 @@ def choose_schedule(problem: ContractionProblem, machine: Machine) -> Schedule:
         reduction_block=_reduction_block(problem, machine, tile),
         pack_rows=pack_rows,
         pack_columns=pack_columns,
+        parallel=_work(problem) >= PARALLEL_WORK,
     )
 
 
 def _known(size: Dim) -> int:
     return size if isinstance(size, int) else UNKNOWN_EXTENT
+
+
+def _work(problem: ContractionProblem) -> int:
+    groups = (problem.batch, problem.rows, problem.columns, problem.reduced)
+    return prod(_known(group.size) for group in groups)
 
 
 def _rows_are_private(problem: ContractionProblem) -> bool:

@@ -225,6 +225,14 @@ def test_accumulators_stay_in_registers(machine: Machine) -> None:
     assert not [line for line in inner if "(%rsp" in line or "(%rbp" in line]
 
 
+def test_small_products_stay_on_one_thread() -> None:
+    machine = Machine.host()
+    assert not choose_schedule(product(16, 16, 16), machine).parallel
+    assert choose_schedule(product(256, 256, 256), machine).parallel
+    found = product(9, 17, 12)
+    agree(found, choose_schedule(found, machine))
+
+
 def test_the_number_of_tasks_depends_on_sizes_alone() -> None:
     found = product(300, 300, 300)
     machine = Machine.host()
