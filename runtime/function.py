@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.ir.dims import dim_value
 from mapsto.ir.types import DType
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.runtime.arrays import Array, check_arrays, convert_arguments
+from mapsto.runtime.ctypes_entry import ctypes_entry
 from mapsto.runtime.errors import ArgumentError, ExecutionError
 from mapsto.runtime.jit import CompiledModule, compile_module
 from mapsto.runtime.numpy_abi import layout_is_known, numpy_symbols
@@ -45,11 +45,10 @@ class NativeFunction:
         self.entry_name = entry_name
         self._bound = list(bound)
         self._context = _new_context(compiled, entry_name, len(self._bound))
-        check_bound(signature.bound, self._bound)
+        check_bound(signature.bound, self._bound, signature.exclusive)
         for position, array in enumerate(self._bound):
             self._context[BOUND_OFFSET + position] = array.ctypes.data
-        make = _c_function if layout_is_known() else _ctypes_function
-        self.fast: Callable[..., Any] = make(self)
+        self.fast: Callable[..., Any] = self._make()
 
     def __call__(self, *arguments: object) -> Any:
         """Runs the program: None, the result, or the tuple of results, as new NumPy arrays.
@@ -64,16 +63,16 @@ class NativeFunction:
             raise ArgumentError("the arguments give a result a negative or too large dimension")
         return result
 
+    def _make(self) -> Callable[..., Any]:
+        if layout_is_known():
+            return _c_function(self)
+        return ctypes_entry(self.compiled, self.entry_name, self.signature, self._bound)
+
     def rebind(self, position: int, array: Array) -> None:
         """Replaces the array of a bound argument.  Raises ArgumentError if it does not fit."""
-        check_bound([self.signature.bound[position]], [array])
+        check_bound([self.signature.bound[position]], [array], self.signature.exclusive)
         self._bound[position] = array
         self._context[BOUND_OFFSET + position] = array.ctypes.data
-
-    @property
-    def bound(self) -> tuple[Array, ...]:
-        """The arrays of the bound arguments."""
-        return tuple(self._bound)
 
     @property
     def keepalive(self) -> tuple[object, ...]:
@@ -86,15 +85,17 @@ class NativeFunction:
         return int(self._context.ctypes.data)
 
 
-def check_bound(specs: Sequence[TensorSpec], arrays: Sequence[Array]) -> None:
+def check_bound(specs: Sequence[TensorSpec], arrays: Sequence[Array], written: bool) -> None:
     """Raises ArgumentError unless compiled code can work on the arrays in place."""
     if len(specs) != len(arrays):
         raise ArgumentError(f"expected {len(specs)} bound arrays, found {len(arrays)}")
     for spec, array in zip(specs, arrays, strict=True):
         if DType.of(array.dtype) is not spec.dtype or not array.dtype.isnative:
             raise ArgumentError(f"expected {spec}, found an array of {array.dtype}")
-        if not (array.flags.c_contiguous and array.flags.aligned and array.flags.writeable):
-            raise ArgumentError(f"expected {spec} as a dense, aligned, writeable array")
+        if not (array.flags.c_contiguous and array.flags.aligned):
+            raise ArgumentError(f"expected {spec} as a dense, aligned array")
+        if written and not array.flags.writeable:
+            raise ArgumentError(f"expected {spec} as a writeable array")
     check_arrays(specs, arrays)
 
 
@@ -167,41 +168,3 @@ def _support() -> CompiledModule:
 def _support_symbols() -> Mapping[str, int]:
     names = ("mapsto.new_array", "mapsto.run", "mapsto.fail")
     return {**numpy_symbols(), **{name: _support().address(name) for name in names}}
-
-
-# ---- the same through ctypes, for an interpreter whose objects are laid out in another way
-
-
-def _ctypes_function(function: NativeFunction) -> Callable[..., Any]:
-    signature, compiled = function.signature, function.compiled
-    words = ctypes.c_void_p
-    entry = ctypes.CFUNCTYPE(ctypes.c_int32, words, words, words)(
-        compiled.address(function.entry_name)
-    )
-    arena_bytes = ctypes.CFUNCTYPE(ctypes.c_int64, words)(
-        compiled.address(f"{function.entry_name}.arena_bytes")
-    )
-
-    def call(*arguments: object) -> Any:
-        arrays = convert_arguments(signature.inputs, arguments)
-        sizes = check_arrays(signature.inputs, arrays)
-        shapes = [[dim_value(dim, sizes) for dim in spec.shape] for spec in signature.results]
-        if any(dim < 0 for shape in shapes for dim in shape):
-            return NotImplemented
-        results = [
-            np.empty(shape, spec.dtype.numpy)
-            for shape, spec in zip(shapes, signature.results, strict=True)
-        ]
-        unbound, bound = iter(arrays), iter(function.bound)
-        used = [next(bound if argument.bound else unbound) for argument in signature.arguments]
-        buffers = (ctypes.c_void_p * (len(used) + len(results)))(
-            *(array.ctypes.data for array in [*used, *results])
-        )
-        dims = (ctypes.c_int64 * len(signature.symbols))(*(sizes[n] for n in signature.symbols))
-        arena = np.empty(arena_bytes(dims) + 64, np.uint8)
-        code = entry(buffers, dims, arena.ctypes.data + -arena.ctypes.data % 64)
-        if code:
-            raise ExecutionError(code)
-        return results[0] if len(results) == 1 else tuple(results) or None
-
-    return call

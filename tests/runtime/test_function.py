@@ -142,7 +142,9 @@ def test_named_sizes_must_agree() -> None:
         function(three, three, four)
 
 
-def test_composite_result_shapes() -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_composite_result_shapes(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function_module, "layout_is_known", lambda: known)
     function = make(WINDOWS, "windows", windows_signature())
     y, z = function(np.zeros(7, np.int64), np.zeros(3, np.int64))
     assert (y.shape, z.shape, y[0]) == ((5,), (2, 2), 7)
@@ -175,6 +177,12 @@ def test_bound_arrays_must_fit() -> None:
     step = make(STEP, "step", STEP_SIGNATURE, WEIGHTS.copy())
     with pytest.raises(ArgumentError):
         step.rebind(0, WEIGHTS[:2])
+    frozen = WEIGHTS.copy()
+    frozen.flags.writeable = False
+    with pytest.raises(ArgumentError, match="writeable"):
+        step.rebind(0, frozen)
+    forward = make(RELU_SCALE, "forward", RELU_SCALE_SIGNATURE, frozen)
+    assert forward(np.ones((1, 4), np.float32)).tolist() == [WEIGHTS.tolist()]
 
 
 def test_an_error_code_raises(forward: NativeFunction) -> None:
