@@ -127,6 +127,11 @@ class Expression:
         """The element type of the value."""
         raise NotImplementedError
 
+    def __str__(self) -> str:
+        from mapsto.lowering.loop_printer import expression_text
+
+        return expression_text(self)
+
     def __add__(self, other: Expression) -> Apply:
         return apply("add", self, other)
 
