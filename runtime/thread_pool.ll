@@ -13,12 +13,11 @@
 ; (another user thread, or a task that calls again) finds the lock taken and runs its region alone.
 ; After fork() the child, recognized by its process id, starts workers of its own.
 ;
-; thread_pool.py adds for each architecture: @mapsto.relax() and @mapsto.futex (its syscall number).
+; thread_pool.py adds thread_settings.ll, and for each architecture @mapsto.relax() and
+; @mapsto.futex (its syscall number).
 
 @mapsto.pool.lock = internal global i32 0, align 128
 @mapsto.pool.owner = internal global i32 0            ; process whose threads the workers are
-@mapsto.pool.threads = internal global i64 0          ; wanted, the caller included; 0: not yet read
-@mapsto.pool.limit = internal global i64 0            ; constant once set; 0: not yet read
 @mapsto.pool.started = internal global i64 0          ; workers, the caller not included
 @mapsto.pool.handles = internal global [256 x i64] zeroinitializer, align 64
 @mapsto.pool.cursors = internal global [256 x [8 x i64]] zeroinitializer, align 128
@@ -28,7 +27,6 @@
 @mapsto.pool.sleepers = internal global i32 0, align 128
 @mapsto.pool.remaining = internal global i32 0, align 128
 @mapsto.pool.waiting = internal global i32 0, align 128
-@mapsto.pool.variable = internal constant [19 x i8] c"MAPSTO_NUM_THREADS\00"
 
 declare i64 @syscall(i64, ...)
 declare i32 @getpid()
@@ -37,92 +35,6 @@ declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_detach(i64)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
 declare i32 @sigfillset(ptr)
-declare i32 @sched_getaffinity(i32, i64, ptr)
-declare ptr @getenv(ptr)
-declare i64 @strtol(ptr, ptr, i32)
-declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
-declare i64 @llvm.ctpop.i64(i64)
-declare i64 @llvm.umax.i64(i64, i64)
-declare i64 @llvm.smax.i64(i64, i64)
-declare i64 @llvm.smin.i64(i64, i64)
-
-; ---- settings
-
-define i64 @mapsto_threads() {
-  %known = load atomic i64, ptr @mapsto.pool.threads monotonic, align 8
-  %set = icmp ne i64 %known, 0
-  br i1 %set, label %done, label %read
-read:
-  call void @mapsto.pool.configure()
-  %fresh = load atomic i64, ptr @mapsto.pool.threads monotonic, align 8
-  br label %done
-done:
-  %threads = phi i64 [ %known, %0 ], [ %fresh, %read ]
-  ret i64 %threads
-}
-
-define i64 @mapsto_worker_limit() {
-  %threads = call i64 @mapsto_threads()
-  %limit = load atomic i64, ptr @mapsto.pool.limit monotonic, align 8
-  ret i64 %limit
-}
-
-define void @mapsto_set_threads(i64 %wanted) {
-  %limit = call i64 @mapsto_worker_limit()
-  %low = call i64 @llvm.smax.i64(i64 %wanted, i64 1)
-  %threads = call i64 @llvm.smin.i64(i64 %low, i64 %limit)
-  store atomic i64 %threads, ptr @mapsto.pool.threads monotonic, align 8
-  ret void
-}
-
-; The limit is set first and never changes: whoever sees the number of threads sees the limit.
-define internal void @mapsto.pool.configure() noinline {
-  %cpus = call i64 @mapsto.pool.cpus()
-  %asked = call i64 @mapsto.pool.environment()
-  %floor = call i64 @llvm.smax.i64(i64 %cpus, i64 8)
-  %most = call i64 @llvm.smax.i64(i64 %floor, i64 %asked)
-  %limit = call i64 @llvm.smin.i64(i64 %most, i64 256)
-  %given = icmp sgt i64 %asked, 0
-  %wanted = select i1 %given, i64 %asked, i64 %cpus
-  %threads = call i64 @llvm.smin.i64(i64 %wanted, i64 %limit)
-  store atomic i64 %limit, ptr @mapsto.pool.limit monotonic, align 8
-  %won = cmpxchg ptr @mapsto.pool.threads, i64 0, i64 %threads seq_cst monotonic
-  ret void
-}
-
-; MAPSTO_NUM_THREADS, or 0 where it is absent or no positive number.
-define internal i64 @mapsto.pool.environment() {
-  %text = call ptr @getenv(ptr @mapsto.pool.variable)
-  %absent = icmp eq ptr %text, null
-  br i1 %absent, label %none, label %parse
-parse:
-  %number = call i64 @strtol(ptr %text, ptr null, i32 10)
-  %positive = call i64 @llvm.smax.i64(i64 %number, i64 0)
-  ret i64 %positive
-none:
-  ret i64 0
-}
-
-; The number of processors that this process may run on; 1 where the system does not say.
-define internal i64 @mapsto.pool.cpus() {
-  %mask = alloca [128 x i64], align 16
-  call void @llvm.memset.p0.i64(ptr %mask, i8 0, i64 1024, i1 false)
-  %status = call i32 @sched_getaffinity(i32 0, i64 1024, ptr %mask)
-  br label %count
-count:
-  %i = phi i64 [ 0, %0 ], [ %next, %count ]
-  %sum = phi i64 [ 0, %0 ], [ %total, %count ]
-  %word.ptr = getelementptr i64, ptr %mask, i64 %i
-  %word = load i64, ptr %word.ptr, align 8
-  %bits = call i64 @llvm.ctpop.i64(i64 %word)
-  %total = add i64 %sum, %bits
-  %next = add i64 %i, 1
-  %last = icmp eq i64 %next, 128
-  br i1 %last, label %done, label %count
-done:
-  %cpus = call i64 @llvm.umax.i64(i64 %total, i64 1)
-  ret i64 %cpus
-}
 
 ; ---- the caller
 

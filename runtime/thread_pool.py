@@ -58,7 +58,7 @@ def pool_text(triple: str) -> str:
         "  ret void\n"
         "}\n"
     )
-    return prologue + _read("thread_pool.ll")
+    return prologue + _read("thread_settings.ll") + _read("thread_pool.ll")
 
 
 def _read(name: str) -> str:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,7 +141,38 @@ def test_environment_sets_the_number_of_threads(value: str, threads: int | None)
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
-    assert int(done.stdout) == (threads or len(os.sched_getaffinity(0)))
+    assert int(done.stdout) == (threads or usable_processors())
+
+
+def usable_processors() -> int:
+    """The processors of the affinity mask, at most what the control group allows."""
+    count, group = len(os.sched_getaffinity(0)), Path("/sys/fs/cgroup/cpu.max")
+    time, _, period = group.read_text().partition(" ") if group.exists() else ("max", "", "")
+    return count if time == "max" else min(count, -(-int(time) // int(period)))
+
+
+@pytest.mark.parametrize(
+    ("content", "most"),
+    [
+        ("100000 100000", 1),
+        ("50000 100000", 1),
+        ("max 100000", 10**6),
+        ("0 100000", 10**6),
+        ("", 10**6),
+        ("5000000 1000", 5000),
+    ],
+)
+def test_the_control_group_limits_threads(tmp_path: Path, content: str, most: int) -> None:
+    group = tmp_path / "cpu.max"
+    group.write_text(content)
+    usual = '[23 x i8] c"/sys/fs/cgroup/cpu.max\\00"'
+    text = pool_text(Machine.host().triple)
+    assert usual in text
+    text = text.replace(usual, f'[{len(str(group)) + 1} x i8] c"{group}\\00"')
+    text = text.replace("MAPSTO_NUM_THREADS", "MAPSTO_NUM_HTREADS")
+    module = compile_module(text, Machine.host(), "none")
+    threads = ctypes.CFUNCTYPE(ctypes.c_int64)(module.address("mapsto_threads"))()
+    assert threads == min(len(os.sched_getaffinity(0)), most)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
