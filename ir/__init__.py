@@ -11,6 +11,7 @@ from mapsto.ir.errors import *
 from mapsto.ir.evaluator import *
 from mapsto.ir.ops.contraction import *
 from mapsto.ir.ops.control import *
+from mapsto.ir.ops.custom import *
 from mapsto.ir.ops.elementwise import *
 from mapsto.ir.ops.functions import *
 from mapsto.ir.ops.indexing import *

@@ -93,10 +93,13 @@ def magnitude(extent: Dim) -> int:
 def emit_product(build: Builder, terms: Sequence[Term], extents: Sequence[Dim], rank: int) -> Value:
     """A sum of products of the terms, as a broadcast or transpose where it is no more than that."""
     from mapsto.ir.ops.contraction import contract
-    from mapsto.ir.ops.shaping import Broadcast, Transpose
+    from mapsto.ir.ops.shaping import Broadcast, Constant, Transpose
 
     term = terms[0]
     dims = _plain_dims(term, extents) if len(terms) == 1 and rank == len(extents) else None
+    source = term.value.defining_op
+    if dims is not None and isinstance(source, Constant) and source.splat is not None:
+        return build.constant(source.splat, term.value.dtype, extents)
     if dims is None:
         return contract(build, [t.value for t in terms], [t.map for t in terms], extents, rank)
     if dims == list(range(rank)):

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from mapsto.ir.core import Array, Block, Function, Module
 from mapsto.ir.dims import Dim, symbols
+from mapsto.ir.ops.control import Call
 from mapsto.ir.substitution import specialize
 
 __all__ = ["evaluate", "evaluate_block", "infer_sizes"]
@@ -22,7 +24,7 @@ def evaluate(module: Module, name: str, arguments: Sequence[Array]) -> tuple[Arr
     """
     function = module[name]
     sizes = infer_sizes(function, arguments)
-    return evaluate_block(specialize(function, sizes).block, arguments)
+    return evaluate_block(specialize(function, sizes).block, arguments, module)
 
 
 def infer_sizes(function: Function, arguments: Sequence[Array]) -> dict[str, Dim]:
@@ -38,14 +40,20 @@ def infer_sizes(function: Function, arguments: Sequence[Array]) -> dict[str, Dim
     return sizes
 
 
-def evaluate_block(block: Block, arguments: Sequence[Array]) -> tuple[Array, ...]:
-    """The results of a block, whose dimensions are all numbers."""
+def evaluate_block(
+    block: Block, arguments: Sequence[Array], module: Module | None = None
+) -> tuple[Array, ...]:
+    """The results of a block, whose dimensions are all numbers; `module` holds what it calls."""
     arrays: dict[int, Array] = {}
     for value, array in zip(block.arguments, arguments, strict=True):
         arrays[id(value)] = np.asarray(array)
     with np.errstate(all="ignore"):
         for op in block.operations[:-1]:
-            results = op.evaluate(*(arrays[id(value)] for value in op.operands))
+            operands = [arrays[id(value)] for value in op.operands]
+            if module is not None and isinstance(op, Call):
+                results: Sequence[Array] = evaluate(module, op.callee, operands)
+            else:
+                results = op.evaluate(*operands)
             for value, result in zip(op.results, results, strict=True):
                 arrays[id(value)] = np.asarray(result)
     return tuple(arrays[id(value)] for value in block.returned)

@@ -3,6 +3,7 @@
 from mapsto.ir.ops import (
     contraction,
     control,
+    custom,
     elementwise,
     functions,
     indexing,
@@ -14,6 +15,7 @@ from mapsto.ir.ops import (
 __all__ = [
     "contraction",
     "control",
+    "custom",
     "elementwise",
     "functions",
     "indexing",

@@ -222,6 +222,8 @@ def _spread(build: Builder, x: Value, i: int, start: Dim, step: int, extent: Dim
     from mapsto.ir.ops.shaping import Pad, Reshape, Slice
 
     rank, size = x.type.rank, x.shape[i]
+    if size == 0:
+        return build.constant(0, x.dtype, (*x.shape[:i], extent, *x.shape[i + 1 :]))
     if step < 0:
         reverse = [axis(d, rank) for d in range(rank)]
         reverse[i] = axis(i, rank).scaled(-1).shifted(size - 1)

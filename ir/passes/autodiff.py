@@ -10,8 +10,9 @@ from mapsto.ir.dims import Dim, symbols
 from mapsto.ir.errors import PassError
 from mapsto.ir.linearize import Pushed, keep_live, push_forward, split_linear
 from mapsto.ir.ops.control import Call, Jvp, Vjp
+from mapsto.ir.ops.custom import CustomCall, CustomTangent
 from mapsto.ir.ops.shaping import ints_of
-from mapsto.ir.substitution import Values, copy_block, copy_operation
+from mapsto.ir.substitution import Values, copy_operation
 from mapsto.ir.transposition import transpose_operations
 
 __all__ = ["callee_sizes", "expand_differentiation"]
@@ -64,16 +65,25 @@ class _Expander:
         if name in self.active:
             raise PassError(f"the function @{name} is differentiated and calls itself")
         function = self.module[name]
+        if not _has_requests(function.block, inline):
+            return function
         self.active.append(name)
         self.done[key] = function.with_block(self.rewrite(function.block, {}, inline))
         self.active.pop()
         return self.done[key]
 
     def rewrite(self, block: Block, values: Values, inline: bool) -> Block:
-        """A copy of the block with its requests for derivatives (and calls) expanded."""
-        if not any(_is_request(op, inline) for op in _nested(block)):
-            # Values of enclosing blocks may have been replaced, so that even this one is copied.
-            return copy_block(block, values, {})
+        """A copy of the block with its requests for derivatives (and calls) expanded.
+
+        `values` maps values of enclosing blocks to those that replace them.
+        """
+        copy = self._rewrite_once(block, values, inline)
+        # A custom gradient brings calls and requests of its own.
+        while _has_requests(copy, inline):
+            copy = self._rewrite_once(copy, values, inline)
+        return copy
+
+    def _rewrite_once(self, block: Block, values: Values, inline: bool) -> Block:
         types = [argument.type for argument in block.arguments]
         copy = Block(types, [argument.hint for argument in block.arguments])
         values.update(zip(block.arguments, copy.arguments, strict=True))
@@ -92,7 +102,10 @@ class _Expander:
             return self._forward(build, op, operands)
         if isinstance(op, Vjp):
             return self._reverse(build, op, operands)
-        if isinstance(op, Call) and inline:
+        if isinstance(op, CustomTangent):
+            build.location = op.location
+            return [CustomTangent(operands, op.attributes).expanded(build)]
+        if inline and isinstance(op, Call) and not isinstance(op, CustomCall):
             return self._inlined(build, op, operands)
         if op.regions:
             regions = [Region(self.rewrite(r.block, values, inline)) for r in op.regions]
@@ -155,10 +168,14 @@ def _scratch(location: Location | None) -> Builder:
     return Builder(Block(()), location)
 
 
+def _has_requests(block: Block, inline: bool) -> bool:
+    nested = (op.regions for op in block.operations)
+    return any(_is_request(op, inline) for op in block.operations) or any(
+        _has_requests(region.block, inline) for regions in nested for region in regions
+    )
+
+
 def _is_request(op: Operation, inline: bool) -> bool:
-    return isinstance(op, Jvp | Vjp) or (inline and isinstance(op, Call))
-
-
-def _nested(block: Block) -> Sequence[Operation]:
-    inner = [op for outer in block.operations for r in outer.regions for op in _nested(r.block)]
-    return [*block.operations, *inner]
+    if isinstance(op, Call):
+        return inline and not isinstance(op, CustomCall)
+    return isinstance(op, Jvp | Vjp | CustomTangent)
