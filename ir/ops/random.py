@@ -32,6 +32,7 @@ class Random(Operation):
     """
 
     name = "random"
+    not_differentiable = "it depends on a key, which is not a continuous quantity"
     arity = 1
     attribute_types = {"stream": int, "type": TensorType}
     defaults = {"stream": 0}
