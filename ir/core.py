@@ -114,6 +114,8 @@ class Trait(Flag):
     """Ends a block."""
     OPAQUE = auto()
     """Is expanded by a pass before lowering (differentiation, calls)."""
+    EXPENSIVE = auto()
+    """Takes tens of operations an element: better kept than computed again."""
 
 
 class Value:
@@ -275,6 +277,13 @@ class Block:
             for i, (type, name) in enumerate(zip(arguments, names, strict=True))
         )
         self.operations: list[Operation] = []
+
+    def with_operations(self, operations: Sequence[Operation]) -> Block:
+        """A block of other operations on the same arguments."""
+        block = Block(())
+        block.arguments = self.arguments
+        block.operations = list(operations)
+        return block
 
     @property
     def terminator(self) -> Operation:

@@ -1,0 +1,89 @@
+"""Constant folding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mapsto.ir.core import DenseArray, Module, Operation, Trait, Value
+from mapsto.ir.dims import symbols
+from mapsto.ir.ops.logic import Cast
+from mapsto.ir.ops.shaping import Broadcast, Constant, Reshape, Transpose
+from mapsto.ir.passes.base import Pass
+from mapsto.ir.rewriting import Pattern, Rewriter, rewrite, rewrite_module
+
+__all__ = ["FOLDING", "Fold"]
+
+LARGEST_ARRAY = 1 << 12
+"""Elements up to which an array is computed when the program is compiled."""
+
+
+@rewrite
+def fold_elementwise(op: Operation, rewriter: Rewriter) -> Value | None:
+    """An elementwise op on tensors that are one number everywhere gives such a tensor."""
+    if not op.has(Trait.ELEMENTWISE) or op.regions:
+        return None
+    numbers = [_splat(operand) for operand in op.operands]
+    if None in numbers:
+        return None
+    arrays = [
+        np.asarray(number, operand.dtype.numpy)
+        for number, operand in zip(numbers, op.operands, strict=True)
+    ]
+    with np.errstate(all="ignore"):
+        value = np.asarray(op.evaluate(*arrays)[0]).item()
+    return rewriter.emit(Constant, value=value, type=op.result.type)
+
+
+@rewrite
+def fold_view(op: Operation, rewriter: Rewriter) -> Value | None:
+    """A number everywhere, moved around, is the number everywhere."""
+    if not isinstance(op, Broadcast | Reshape | Transpose | Cast):
+        return None
+    number = _splat(op.operands[0])
+    if number is None or isinstance(op, Cast):
+        return None
+    return rewriter.emit(Constant, value=number, type=op.result.type)
+
+
+@rewrite
+def fold_array(op: Operation, rewriter: Rewriter) -> Value | None:
+    """A pure op on small constant arrays is computed when the program is compiled."""
+    if not op.operands or op.regions or op.has(Trait.EFFECT | Trait.OPAQUE | Trait.TERMINATOR):
+        return None
+    sources = [operand.defining_op for operand in op.operands]
+    if len(op.results) != 1 or not all(isinstance(source, Constant) for source in sources):
+        return None
+    sizes = [value.type.elements for value in (*op.operands, *op.results)]
+    if any(not isinstance(size, int) or size > LARGEST_ARRAY for size in sizes):
+        return None
+    if any(symbols(size) for size in sizes):
+        return None
+    with np.errstate(all="ignore"):
+        result = op.evaluate(*(s.evaluate()[0] for s in sources if s is not None))[0]
+    return rewriter.emit(Constant, value=DenseArray(np.asarray(result)), type=op.result.type)
+
+
+def _splat(value: Value) -> float | None:
+    op = value.defining_op
+    return op.splat if isinstance(op, Constant) else None
+
+
+FOLDING: tuple[Pattern, ...] = (fold_elementwise, fold_view, fold_array)
+
+
+@dataclass(frozen=True)
+class Fold(Pass):
+    """Computes what depends on constants alone when the program is compiled.
+
+        %1 = constant {value = 2.0}
+        %2 = exp %1             =>      %2 = constant {value = 7.389056}
+
+    Arrays are limited to a few thousand elements; numbers that fill a tensor have any size.
+    """
+
+    name = "fold"
+
+    def run(self, module: Module) -> Module:
+        return rewrite_module(module, FOLDING)
