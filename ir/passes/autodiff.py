@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Block, Function, Location, Module, Operation, Region, Value
@@ -14,44 +12,21 @@ from mapsto.ir.linearize import Pushed, keep_live, push_forward, split_linear
 from mapsto.ir.ops.control import Call, Jvp, Vjp
 from mapsto.ir.ops.custom import CustomCall, CustomTangent
 from mapsto.ir.ops.shaping import ints_of
-from mapsto.ir.passes.base import Pass
 from mapsto.ir.substitution import Values, copy_operation
 from mapsto.ir.transposition import transpose_operations
 
-__all__ = ["Autodiff", "callee_sizes", "expand_differentiation"]
-
-
-@dataclass(frozen=True)
-class Autodiff(Pass):
-    """Expands requests for derivatives into the operations that compute them.
-
-    Before, with `@square` giving `x * x`:
-
-        %y, %dx = vjp @square(%x, %ct) {wrt = (0), outputs = (0)}
-
-    After:
-
-        %y = mul(%x, %x)
-        %a = mul(%ct, %x)
-        %b = mul(%ct, %x)
-        %dx = add(%b, %a)
-
-    What is differentiated is copied to where its derivative is taken, with the calls in it inlined
-    and the innermost requests expanded first; other calls stay.  Ops that do not depend on what is
-    differentiated get no derivative, and nothing is kept that no result needs.  A cotangent of an
-    argument without influence is a constant 0.  Raises MissingDerivative, with op and source line,
-    where an op on the way has no derivative, and PassError where a differentiated function calls
-    itself.
-    """
-
-    name: ClassVar[str] = "autodiff"
-
-    def run(self, module: Module) -> Module:
-        return expand_differentiation(module)
+__all__ = ["callee_sizes", "expand_differentiation"]
 
 
 def expand_differentiation(module: Module) -> Module:
-    """The module without `jvp` and `vjp`; see `Autodiff`."""
+    """The module without `jvp` and `vjp`, the innermost expanded first.
+
+    What is differentiated is copied to where its derivative is taken, with the calls in it inlined;
+    other calls stay.  Ops that do not depend on what is differentiated get no derivative, and
+    nothing is kept that no result needs.  An argument without influence has the derivative 0.
+    Raises MissingDerivative where an op on the way has no derivative, and PassError where a
+    differentiated function calls itself.
+    """
     expander = _Expander(module)
     return Module({name: expander.expanded(name) for name in module.functions})
 
