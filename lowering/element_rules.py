@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from mapsto.ir.core import Operation, registered_ops
+from mapsto.ir.dataflow import reshape_groups
 from mapsto.ir.dims import Dim
 from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.ops.elementwise import Elementwise
@@ -163,30 +164,17 @@ def _reshape(
     return emitter.element(operand, reshaped(indices, op.shape, operand.shape), guard)
 
 
-def reshaped(indices: Indices, shape: tuple[Dim, ...], target: tuple[Dim, ...]) -> list[Index]:
-    """The indices into shape `target` of the element that `indices` name in `shape`.
-
-    Axes that both shapes have in common at the front, and axes of size 1, cost nothing.
-    """
-    common = 0
-    while common < min(len(shape), len(target)) and shape[common] == target[common]:
-        common += 1
-    kept = [(i, d) for i, d in zip(indices[common:], shape[common:], strict=True) if d != 1]
-    flat = flat_offset([i for i, _ in kept], [d for _, d in kept])
-    rest: list[Index] = []
-    wide = [d for d in target[common:] if d != 1]
-    for extent in reversed(target[common:]):
-        if extent == 1:
-            rest.append(0)
-            continue
-        wide.pop()
-        rest.append(modulo(flat, from_dim(extent)) if wide else flat)
-        flat = floor_div(flat, from_dim(extent))
-    same = [d for _, d in kept] == [d for d in target[common:] if d != 1]
-    if same:
-        sources = iter(i for i, _ in kept)
-        rest = [0 if extent == 1 else next(sources) for extent in target[common:]][::-1]
-    return [*indices[:common], *reversed(rest)]
+def reshaped(indices: Indices, shape: tuple[Dim, ...], source: tuple[Dim, ...]) -> list[Index]:
+    """The indices into shape `source` of the element that `indices` name in `shape`."""
+    result: list[Index] = [0] * len(source)
+    for axes, named in reshape_groups(source, shape):
+        flat = flat_offset([indices[i] for i in named], [shape[i] for i in named])
+        for axis in reversed(axes[1:]):
+            result[axis] = modulo(flat, from_dim(source[axis]))
+            flat = floor_div(flat, from_dim(source[axis]))
+        if axes:
+            result[axes[0]] = flat
+    return result
 
 
 def _access(

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mapsto.ir.core import Block, Operation, Value
-from mapsto.lowering.indices import Composite, Index, IndexExpression, ValueOf, variable
+from mapsto.lowering.indices import Composite, Index, IndexExpression, ValueOf
 from mapsto.lowering.loops import (
     Apply,
     Buffer,
@@ -68,7 +68,7 @@ class IndexedEmitter:
     `buffers` are the values that are in memory, `rules` the table of how the others are computed
     (`element_rules.ELEMENT_RULES`).  `errors` (i32[1]) receives the code of a failed
     check, such as a gather's index out of range.  `merged` tells which placeholder variables, read
-    together, are one loop variable: `{("i.0", "i.1"): "i"}` (see `kernel_axes`).
+    together, are one index: `(i.0, i.1) -> i` (see `kernel_space`).
     """
 
     def __init__(
@@ -77,7 +77,6 @@ class IndexedEmitter:
         buffers: Mapping[Value, Buffer],
         rules: Mapping[type[Operation], Rule],
         errors: Buffer | None = None,
-        merged: Mapping[tuple[str, ...], str] | None = None,
     ) -> None:
         self.buffers = dict(buffers)
         self.errors = errors
@@ -86,10 +85,8 @@ class IndexedEmitter:
         self._scopes: list[_Scope] = []
         self._levels: dict[str, int] = {}
         self._names = 0
-        self._merged = {
-            tuple(variable(part) for part in parts): variable(name)
-            for parts, name in (merged or {}).items()
-        }
+        self._addresses: dict[Value, Callable[[Indices], Indices]] = {}
+        self.merged: dict[Indices, Index] = {}
 
     # ---- scopes
 
@@ -132,6 +129,15 @@ class IndexedEmitter:
             return expression
         return self._bind(prefix, expression, len(self._scopes))
 
+    def keep(
+        self, value: Value, buffer: Buffer, address: Callable[[Indices], Indices] | None = None
+    ) -> None:
+        """Says that a value is in memory from here on; `address` gives the buffer's indices."""
+        self.buffers[value] = buffer
+        self._levels[buffer.name] = len(self._scopes)
+        if address is not None:
+            self._addresses[value] = address
+
     def know(self, value: Value, indices: Indices, expression: Expression) -> None:
         """Says what an element is from here to the end of the innermost open block."""
         self._scopes[-1].known[value, indices, None] = expression
@@ -149,9 +155,8 @@ class IndexedEmitter:
         found = self._find(key)
         if found is not None:
             return found
-        buffer = self.buffers.get(value)
-        if buffer is not None:
-            return self._place(key, self.load(buffer, key[1], guard))
+        if value in self.buffers:
+            return self._place(key, self.load(value, key[1], guard))
         op = value.owner
         assert isinstance(op, Operation), "a block argument without a buffer"
         rule = self._rules.get(type(op))
@@ -171,26 +176,29 @@ class IndexedEmitter:
         if inside is None:
             return self.element(value, indices, guard)
         both = all_of(guard, inside)
-        buffer = self.buffers.get(value)
-        if buffer is not None:
-            return self.load(buffer, tuple(indices), both, otherwise)
+        if value in self.buffers:
+            return self.load(value, tuple(indices), both, otherwise)
         inner = self.element(value, indices, both)
         return select(inside, inner, constant(otherwise, value.dtype))
 
     def load(
         self,
-        buffer: Buffer,
+        value: Value,
         indices: Indices,
         guard: Expression | None = None,
         otherwise: bool | int | float = 0,
     ) -> Load:
-        """A load, with placeholder variables put together where they stand for one variable."""
-        default = constant(otherwise, buffer.dtype).value
-        return Load(buffer, self.merge(indices), guard, default)
+        """The load of an element of a value that has a buffer."""
+        default = constant(otherwise, value.dtype).value
+        return Load(self.buffers[value], self.address(value, indices), guard, default)
+
+    def address(self, value: Value, indices: Indices) -> Indices:
+        """Where in its buffer an element of a value is."""
+        return self._addresses.get(value, self.merge)(indices)
 
     def merge(self, indices: Indices) -> Indices:
         """The indices with placeholder variables that stand together replaced by one variable."""
-        for parts, whole in self._merged.items():
+        for parts, whole in self.merged.items():
             for start in range(len(indices) - len(parts) + 1):
                 if indices[start : start + len(parts)] == parts:
                     indices = (*indices[:start], whole, *indices[start + len(parts) :])

@@ -80,8 +80,9 @@ class Unary(Elementwise):
 
 
 class FloatUnary(Unary):
-    """One floating-point operand."""
+    """A transcendental function of one floating-point operand."""
 
+    traits = Trait.ELEMENTWISE | Trait.EXPENSIVE
     accepts = FLOATS
 
 

@@ -278,6 +278,7 @@ class Pow(Binary):
     """x to the power y."""
 
     name = "pow"
+    traits = Trait.ELEMENTWISE | Trait.EXPENSIVE
     accepts = FLOATS
 
     def evaluate(self, *operands: Array) -> Sequence[Array]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from mapsto.ir.builder import Builder
-from mapsto.ir.core import Array, Operation, Value
+from mapsto.ir.core import Array, Operation, Trait, Value
 from mapsto.ir.errors import TypeRuleError
 from mapsto.ir.types import DType, TensorType
 
@@ -33,6 +33,7 @@ class Random(Operation):
 
     name = "random"
     not_differentiable = "it depends on a key, which is not a continuous quantity"
+    traits = Trait.EXPENSIVE
     arity = 1
     attribute_types = {"stream": int, "type": TensorType}
     defaults = {"stream": 0}

@@ -1,0 +1,333 @@
+"""Fusion: the ops of a function grouped into kernels.
+
+Each stage (see `stages`) joins the kernel of a stage that it reads, or that reads the same memory,
+where the two have an index space in common and it pays; what is cheap is computed anew inside each
+kernel that needs it.  A heavy contraction has a kernel of its own, with the ops that use its result
+element by element.  Afterwards a function's body has only kernels, other views of buffers
+(reshapes), constant arrays and the `return`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from mapsto.ir.alignment import align
+from mapsto.ir.core import Block, Function, Operation, Region, Value
+from mapsto.ir.dataflow import is_identity, is_view
+from mapsto.ir.ops.control import Kernel, Return
+from mapsto.ir.ops.indexing import ScatterAdd
+from mapsto.ir.stages import Stage, estimate, find_stages, is_external, is_heavy
+from mapsto.ir.substitution import Values, copy_operation
+
+__all__ = ["Cluster", "alias_pairs", "buffer_of", "fuse_function"]
+
+SMALL_WORK = 32_768
+"""Below so many elements a kernel runs on one thread anyway; above, it needs outer indices."""
+
+LEAST_ROWS = 8
+"""So many outer indices are enough for large work where rows are contiguous."""
+
+LEAST_COLUMNS = 256
+"""So many where the outer indices are columns, which are handled in vectors."""
+
+
+@dataclass(slots=True, eq=False)
+class Cluster:
+    """Stages that share a kernel."""
+
+    stages: list[Stage]
+
+    @property
+    def first(self) -> Stage:
+        """The stage that began the cluster; the heavy contraction of one with that."""
+        return self.stages[0]
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether nothing joins: a scatter has no order of rows."""
+        return isinstance(self.first.op, ScatterAdd)
+
+
+def buffer_of(value: Value) -> Value:
+    """The value in whose memory another view of it lies."""
+    while isinstance(value.owner, Operation) and is_view(value.owner):
+        value = value.owner.operands[0]
+    return value
+
+
+def fuse_function(function: Function) -> Function:
+    """The function with its ops grouped into kernels."""
+    fusion = _Fusion(function.block)
+    fusion.group()
+    return function.with_block(_Writer(function, fusion).write())
+
+
+class _Fusion:
+    def __init__(self, block: Block) -> None:
+        self.stages = [s for s in find_stages(block) if s.op is not None]
+        self.clusters: list[Cluster] = []
+        self.home: dict[Value, Cluster] = {}
+
+    def group(self) -> None:
+        """Puts every stage into a cluster."""
+        for stage in self.stages:
+            dependencies = self._dependencies([stage])
+            for cluster in self._candidates(stage):
+                others = dependencies - {cluster}
+                if _joins(cluster, stage) and not self._any_depends(others, cluster):
+                    cluster.stages.append(stage)
+                    self.home[stage.value] = cluster
+                    break
+            else:
+                self.home[stage.value] = Cluster([stage])
+                self.clusters.append(self.home[stage.value])
+
+    def _candidates(self, stage: Stage) -> Iterable[Cluster]:
+        """The clusters that a stage may join, the best first: those of heavy contractions, those it
+        reads, then those that read the same memory."""
+        if stage.op is None or is_heavy(stage.op) or isinstance(stage.op, ScatterAdd):
+            return []
+        read = [r.value for r in stage.reads if r.value is not None]
+        producers = [self.home[v] for v in read if v in self.home]
+        heavy = [c for c in producers if _is_contraction(c)]
+        wide = {v for v in read if estimate(v.shape) > 1} or set(read)
+        siblings = [
+            cluster
+            for cluster in reversed(self.clusters)
+            if any(r.value in wide for s in cluster.stages for r in s.reads)
+        ]
+        alike = [c for c in reversed(self.clusters) if stage.rank == 0 == c.first.rank]
+        return dict.fromkeys([*heavy, *reversed(producers), *siblings, *alike])
+
+    def _dependencies(self, stages: Iterable[Stage]) -> set[Cluster]:
+        bases = {
+            buffer_of(read.value)
+            for stage in stages
+            for read in stage.reads
+            if read.value is not None
+        }
+        return {self.home[value] for value in bases if value in self.home}
+
+    def _any_depends(self, clusters: Iterable[Cluster], target: Cluster) -> bool:
+        """Whether any of the clusters needs results of the target, directly or not."""
+        pending, seen = list(clusters), set(clusters)
+        while pending:
+            cluster = pending.pop()
+            if cluster is target:
+                return True
+            new = self._dependencies(cluster.stages) - seen
+            seen |= new
+            pending.extend(new)
+        return False
+
+    def dependencies(self, cluster: Cluster) -> set[Cluster]:
+        """The clusters whose results a cluster reads."""
+        return self._dependencies(cluster.stages) - {cluster}
+
+
+def _is_contraction(cluster: Cluster) -> bool:
+    return cluster.first.op is not None and is_heavy(cluster.first.op)
+
+
+def _joins(cluster: Cluster, stage: Stage) -> bool:
+    """Whether the stage may and should be computed in the cluster's kernel."""
+    inside = {s.value for s in cluster.stages}
+    views = [r.value for r in stage.reads if r.value is not None and r.value not in inside]
+    if cluster.stands_alone or any(buffer_of(v) in inside for v in views):
+        return False
+    if _is_contraction(cluster):
+        return _is_epilogue(cluster.first, inside, stage)
+    return _share_rows([*cluster.stages, stage])
+
+
+def _is_epilogue(heavy: Stage, inside: set[Value], stage: Stage) -> bool:
+    """Whether the stage uses results of the contraction's kernel element by element."""
+    reads = [read.place for read in stage.reads if read.value in inside]
+    same = stage.is_map and stage.value.shape == heavy.value.shape
+    return same and bool(reads) and all(map(is_identity, reads))
+
+
+def _share_rows(stages: Sequence[Stage]) -> bool:
+    """Whether one kernel for the stages is better than two."""
+    outer = align(stages)
+    if all(s.is_map and len(outer.outer) == s.rank for s in stages):
+        return True
+    rows, work = estimate(outer.outer), max(estimate(stage.extents) for stage in stages)
+    if not outer.outer or work <= SMALL_WORK:
+        return bool(outer.outer)
+    widest = max(range(len(stages)), key=lambda i: len(stages[i].extents))
+    by_rows = sorted(outer.axes[widest]) == list(range(len(outer.outer)))
+    return rows >= (LEAST_ROWS if by_rows else LEAST_COLUMNS)
+
+
+class _Writer:
+    """Writes the clusters as kernels, in an order that keeps what is updated in place last."""
+
+    def __init__(self, function: Function, fusion: _Fusion) -> None:
+        self.function = function
+        self.fusion = fusion
+        old = function.block
+        self.block = Block([a.type for a in old.arguments], [a.hint for a in old.arguments])
+        self.values: Values = dict(zip(old.arguments, self.block.arguments, strict=True))
+        self.aliases = dict(alias_pairs(function))
+
+    def write(self) -> Block:
+        """The new body."""
+        for cluster in self._order():
+            self._write_cluster(cluster)
+        returned = self._returned()
+        self.block.operations.append(Return(returned))
+        return self.block
+
+    def _order(self) -> list[Cluster]:
+        """Dependencies first; who reads an argument before who updates it, where that is possible;
+        else as the ops were."""
+        fusion = self.fusion
+        after = {cluster: fusion.dependencies(cluster) for cluster in fusion.clusters}
+        for cluster, readers in self._update_constraints():
+            for reader in readers - {cluster}:
+                if not _reaches(after, reader, cluster):
+                    after[cluster].add(reader)
+        last = {c: max(fusion.stages.index(s) for s in c.stages) for c in fusion.clusters}
+        return list(_topological(sorted(fusion.clusters, key=last.__getitem__), after))
+
+    def _update_constraints(self) -> Iterator[tuple[Cluster, set[Cluster]]]:
+        """Each cluster that updates an argument in place, with the clusters that read that."""
+        fusion = self.fusion
+        for number, argument in self.aliases.items():
+            base = buffer_of(self.function.results[number])
+            old = self.function.arguments[argument]
+            if base not in fusion.home:
+                continue
+            readers = {
+                cluster
+                for cluster in fusion.clusters
+                for stage in cluster.stages
+                for read in stage.reads
+                if read.value is not None and buffer_of(read.value) is old
+            }
+            yield fusion.home[base], readers
+
+    def _write_cluster(self, cluster: Cluster) -> None:
+        ops, inputs = _cone(cluster, self.fusion.home)
+        operands = [self._outside(value) for value in inputs]
+        inner = Block([value.type for value in inputs], [value.hint for value in inputs])
+        values: Values = dict(zip(inputs, inner.arguments, strict=True))
+        inner.operations.extend(copy_operation(op, values, {}) for op in ops)
+        results = [s.value for s in cluster.stages if self._is_needed(s.value, cluster)]
+        inner.operations.append(Return([values[value] for value in results]))
+        first = cluster.first.op
+        location = None if first is None else first.location
+        kernel = Kernel(operands, {}, [Region(inner)], location)
+        self.block.operations.append(kernel)
+        for value, result in zip(results, kernel.results, strict=True):
+            result.hint = value.hint
+            self.values[value] = result
+
+    def _is_needed(self, value: Value, cluster: Cluster) -> bool:
+        """Whether anything outside of its kernel uses the value."""
+        if any(buffer_of(result) is value for result in self.function.results):
+            return True
+        return any(
+            read.value is not None and buffer_of(read.value) is value
+            for other in self.fusion.clusters
+            if other is not cluster
+            for stage in other.stages
+            for read in stage.reads
+        )
+
+    def _outside(self, value: Value) -> Value:
+        """A value in the new body; views and constant arrays are written when first needed."""
+        found = self.values.get(value)
+        if found is not None:
+            return found
+        op = value.owner
+        assert isinstance(op, Operation), "an argument of another function"
+        for operand in op.operands:
+            self._outside(operand)
+        self.block.operations.append(copy_operation(op, self.values, {}))
+        return self.values[value]
+
+    def _returned(self) -> list[Value]:
+        """The results, each in memory of its own: copies of arguments and of what is returned
+        twice."""
+        taken: set[Value] = set()
+        results: list[Value] = []
+        for number, old in enumerate(self.function.results):
+            value = self._outside(old)
+            base = buffer_of(value)
+            stays = base is self._aliased(number)
+            if not stays and (base in taken or not _is_computed(base)):
+                value = self._copy(value)
+            taken.add(base)
+            results.append(value)
+        return results
+
+    def _aliased(self, number: int) -> Value | None:
+        argument = self.aliases.get(number)
+        return None if argument is None else self.block.arguments[argument]
+
+    def _copy(self, value: Value) -> Value:
+        inner = Block([value.type])
+        inner.operations.append(Return(inner.arguments))
+        kernel = Kernel([value], {}, [Region(inner)])
+        self.block.operations.append(kernel)
+        return kernel.results[0]
+
+
+def alias_pairs(function: Function) -> list[tuple[int, int]]:
+    """Which results are written to the buffers of which arguments: (result, argument)."""
+    pairs = function.attributes.get("aliases", ())
+    assert isinstance(pairs, tuple)
+    return [
+        (pair[0], pair[1])
+        for pair in pairs
+        if isinstance(pair, tuple) and isinstance(pair[0], int) and isinstance(pair[1], int)
+    ]
+
+
+def _is_computed(value: Value) -> bool:
+    return isinstance(value.owner, Kernel)
+
+
+def _cone(cluster: Cluster, home: dict[Value, Cluster]) -> tuple[list[Operation], list[Value]]:
+    """The ops of a kernel, operands first, and the values that it reads from memory."""
+    ops: dict[Operation, None] = {}
+    inputs: dict[Value, None] = {}
+
+    def visit(value: Value) -> None:
+        op = value.owner
+        if is_external(value) or home.get(value, cluster) is not cluster:
+            inputs[value] = None
+        elif isinstance(op, Operation) and op not in ops:
+            for operand in op.operands:
+                visit(operand)
+            ops[op] = None
+
+    for stage in cluster.stages:
+        visit(stage.value)
+    return list(ops), list(inputs)
+
+
+def _topological(
+    clusters: Sequence[Cluster], after: dict[Cluster, set[Cluster]]
+) -> Iterator[Cluster]:
+    waiting, done = list(clusters), set[Cluster]()
+    while waiting:
+        ready = next(c for c in waiting if after[c] <= done)
+        waiting.remove(ready)
+        done.add(ready)
+        yield ready
+
+
+def _reaches(after: dict[Cluster, set[Cluster]], start: Cluster, goal: Cluster) -> bool:
+    pending, seen = [start], {start}
+    while pending:
+        cluster = pending.pop()
+        if cluster is goal:
+            return True
+        new = after[cluster] - seen
+        seen |= new
+        pending.extend(new)
+    return False

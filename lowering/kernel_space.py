@@ -1,0 +1,160 @@
+"""The loops that all stages of a kernel have in common, and how tensors look from inside them.
+
+Outer indices that every access uses together, as they lie in memory, are merged into one: an
+elementwise kernel over `[n, h, w, c]` is one loop over `n*h*w*c` elements.  Inside the kernel the
+merged indices are placeholder variables (`i0.0`, `i0.1`); an access replaces them, next to each
+other, by the index that they make up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mapsto.ir.alignment import Alignment, align
+from mapsto.ir.core import Value
+from mapsto.ir.dataflow import Place
+from mapsto.ir.dims import Dim, product
+from mapsto.ir.stages import Read, Stage, estimate
+from mapsto.lowering.indices import Index
+
+__all__ = ["KernelSpace", "OuterGroup", "kernel_space", "vectorize_outer"]
+
+
+@dataclass(frozen=True, slots=True)
+class OuterGroup:
+    """Outer indices that are one loop: their numbers, the loop's variable and its extent."""
+
+    dims: tuple[int, ...]
+    name: str
+    extent: Dim
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """The variables that stand for the indices of a merged group."""
+        return tuple(f"{self.name}.{i}" for i in range(len(self.dims)))
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSpace:
+    """The outer loops of a kernel; `alignment` says which axes of each stage they are."""
+
+    stages: tuple[Stage, ...]
+    alignment: Alignment
+    groups: tuple[OuterGroup, ...]
+    seams: Mapping[Value, frozenset[int]]
+    """For each value, the axes that are merged with the axis after them."""
+
+    def inner_dims(self, stage: Stage) -> tuple[int, ...]:
+        """The dimensions of a stage's domain that are not outer indices."""
+        axes = self.alignment.axes[self.stages.index(stage)]
+        return tuple(d for d in range(len(stage.extents)) if d not in axes)
+
+    def inner_extents(self, stage: Stage) -> tuple[Dim, ...]:
+        """The extents of those."""
+        return tuple(stage.extents[d] for d in self.inner_dims(stage))
+
+    def point(
+        self, stage: Stage, outer: Sequence[Index], inner: Sequence[Index]
+    ) -> tuple[Index, ...]:
+        """The point of a stage's domain at these outer and inner indices."""
+        axes = self.alignment.axes[self.stages.index(stage)]
+        chosen: dict[int, Index] = dict(zip(axes, outer, strict=True))
+        chosen |= dict(zip(self.inner_dims(stage), inner, strict=True))
+        return tuple(chosen[d] for d in range(len(stage.extents)))
+
+    def shape(self, value: Value) -> tuple[Dim, ...]:
+        """The shape in which a value's buffer is declared."""
+        seams = self.seams.get(value, frozenset())
+        shape: list[Dim] = []
+        for i, extent in enumerate(value.shape):
+            if i - 1 in seams:
+                shape[-1] = shape[-1] * extent
+            else:
+                shape.append(extent)
+        return tuple(shape)
+
+    def is_contiguous(self, stage: Stage, dim: int) -> bool:
+        """Whether some tensor that a stage reads has neighbours along a dimension of the stage's
+        domain next to each other, and none that is read along it has them elsewhere."""
+        along = [
+            read.place
+            for read in stage.reads
+            if read.value is not None
+            and any(expr is not None and expr.coefficients[dim] != 0 for expr in read.place)
+        ]
+        return bool(along) and all(_is_last(place, dim) for place in along)
+
+
+def _is_last(place: Place, dim: int) -> bool:
+    slopes = [0 if expr is None else expr.coefficients[dim] for expr in place]
+    return slopes[-1] == 1 and not any(slope != 0 for slope in slopes[:-1])
+
+
+def kernel_space(stages: Sequence[Stage]) -> KernelSpace:
+    """The outer loops that the stages have in common."""
+    alignment = align(stages)
+    runs: list[list[int]] = []
+    seams: dict[Value, set[int]] = {}
+    for k in range(len(alignment.outer)):
+        found = _seam(stages, alignment, k - 1) if runs else None
+        if found is None:
+            runs.append([k])
+            continue
+        runs[-1].append(k)
+        for value, axis in found.items():
+            seams.setdefault(value, set()).add(axis)
+    groups = tuple(
+        OuterGroup(tuple(run), f"i{g}", product(tuple(alignment.outer[k] for k in run)))
+        for g, run in enumerate(runs)
+    )
+    frozen = {value: frozenset(axes) for value, axes in seams.items()}
+    return KernelSpace(tuple(stages), alignment, groups, frozen)
+
+
+def _seam(stages: Sequence[Stage], alignment: Alignment, k: int) -> dict[Value, int] | None:
+    """Where the values have outer index k just before k + 1, if both can be one index."""
+    found: dict[Value, int | None] = {}
+    for stage, axes in zip(stages, alignment.axes, strict=True):
+        a, b = axes[k], axes[k + 1]
+        if b != a + 1 or found.setdefault(stage.value, a) != a:
+            return None
+        for read in stage.reads:
+            position = _together(read, stage.extents, a, b)
+            if position == -1:
+                return None
+            if read.value is not None and found.setdefault(read.value, position) != position:
+                return None
+    return {value: axis for value, axis in found.items() if axis is not None}
+
+
+def _together(read: Read, extents: Sequence[Dim], a: int, b: int) -> int | None:
+    """The axis of the value that is read at dimension a, the next being read at b over its whole
+    extent; None where neither is used; -1 where they are used otherwise."""
+    place = read.place
+    used = [i for i, e in enumerate(place) if e is not None and (e.coefficients[a] != 0)]
+    next_used = [i for i, e in enumerate(place) if e is not None and (e.coefficients[b] != 0)]
+    if not used and not next_used:
+        return None
+    if read.value is None or len(used) != 1 or next_used != [used[0] + 1]:
+        return -1
+    i = used[0]
+    first, second = place[i], place[i + 1]
+    assert first is not None and second is not None
+    whole = read.value.shape[i] == extents[a] and read.value.shape[i + 1] == extents[b]
+    return i if first.single == a and second.single == b and whole else -1
+
+
+def vectorize_outer(space: KernelSpace) -> bool:
+    """Whether vectors run along the last outer index rather than along rows: where memory is
+    contiguous in it, or where there is nothing else."""
+    if not space.groups:
+        return False
+    if not any(space.inner_dims(stage) for stage in space.stages):
+        return True
+    along_outer = along_inner = 0
+    for stage, axes in zip(space.stages, space.alignment.axes, strict=True):
+        work = estimate(stage.extents)
+        along_outer += work * space.is_contiguous(stage, axes[-1])
+        along_inner += work * any(space.is_contiguous(stage, d) for d in space.inner_dims(stage))
+    return along_outer > 0 and along_outer >= along_inner

@@ -1,0 +1,142 @@
+"""Kernels of the tensor IR to loop functions.
+
+A kernel is one of three kinds: a heavy contraction with its epilogue, which has a schedule of its
+own (`contractions`); a scatter; or rows of elementwise ops and reductions (`row_kernels`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mapsto.ir.affine import AffineMap
+from mapsto.ir.core import Attribute, Block, Value
+from mapsto.ir.dataflow import is_identity
+from mapsto.ir.dims import Dim, DimExpression, symbols
+from mapsto.ir.ops.contraction import Contract
+from mapsto.ir.ops.control import Kernel
+from mapsto.ir.ops.indexing import Gather, ScatterAdd
+from mapsto.ir.stages import Stage, find_stages, is_heavy
+from mapsto.ir.types import DType, TensorType
+from mapsto.lowering.contraction_access import KernelAccess
+from mapsto.lowering.contractions import lower_contraction
+from mapsto.lowering.cpu.machine import Machine
+from mapsto.lowering.element_rules import ELEMENT_RULES
+from mapsto.lowering.indexed import IndexedEmitter
+from mapsto.lowering.kernel_space import kernel_space
+from mapsto.lowering.loops import Buffer, LoopFunction, Statement
+from mapsto.lowering.row_kernels import RowKernel
+from mapsto.lowering.scatter_kernels import scatter_body
+
+__all__ = ["has_errors", "heavy_contraction", "kernel_sizes", "lower_kernel"]
+
+
+def lower_kernel(
+    kernel: Kernel, name: str, machine: Machine, shared: frozenset[str] = frozenset()
+) -> LoopFunction:
+    """The loop function of a kernel: its buffers are the operands `x0, x1, ..`, the results
+    `y0, y1, ..` and, where something is checked, the error code.
+
+    `shared` are the names of buffers that may be the same memory as another one.
+    """
+    block = kernel.regions[0].block
+    stages = find_stages(block)
+    lowered = _lower_scatter(block, stages, shared) or _lower_contraction(
+        block, stages, machine, shared
+    )
+    frame, body = lowered or _lower_rows(block, stages, shared)
+    return LoopFunction(name, frame.buffers, kernel_sizes(block), tuple(body))
+
+
+def has_errors(block: Block) -> bool:
+    """Whether the kernel of this body checks something and may fail."""
+    return any(isinstance(op, Gather | ScatterAdd) for op in block.operations)
+
+
+def kernel_sizes(block: Block) -> tuple[str, ...]:
+    """The symbolic sizes on which a kernel depends, sorted."""
+    names: set[str] = set()
+    for value in (*block.arguments, *(r for op in block.operations for r in op.results)):
+        names |= value.type.symbols
+    for op in block.operations:
+        for attribute in op.attributes.values():
+            names |= _attribute_sizes(attribute)
+    return tuple(sorted(names))
+
+
+def _attribute_sizes(attribute: Attribute) -> frozenset[str]:
+    match attribute:
+        case DimExpression():
+            return symbols(attribute)
+        case TensorType() | AffineMap():
+            return attribute.symbols
+        case tuple():
+            return frozenset().union(*map(_attribute_sizes, attribute))
+    return frozenset()
+
+
+class _Frame:
+    """The buffers of a kernel and the emitter of its elements."""
+
+    def __init__(
+        self, block: Block, shared: frozenset[str], shape: Callable[[Value], tuple[Dim, ...]]
+    ) -> None:
+        def buffer(value: Value, name: str) -> Buffer:
+            return Buffer(name, value.dtype, shape(value), may_alias=name in shared)
+
+        inputs = {value: buffer(value, f"x{i}") for i, value in enumerate(block.arguments)}
+        results = [buffer(value, f"y{i}") for i, value in enumerate(block.returned)]
+        self.outputs: dict[Value, list[Buffer]] = {}
+        for value, result in zip(block.returned, results, strict=True):
+            self.outputs.setdefault(value, []).append(result)
+        errors = [Buffer("error", DType.I32, (1,))] if has_errors(block) else []
+        self.buffers = (*inputs.values(), *results, *errors)
+        self.emitter = IndexedEmitter(block, inputs, ELEMENT_RULES, errors[0] if errors else None)
+
+
+_Lowered = tuple[_Frame, Sequence[Statement]]
+
+
+def _lower_scatter(
+    block: Block, stages: Sequence[Stage], shared: frozenset[str]
+) -> _Lowered | None:
+    scatter = next((s.op for s in stages if isinstance(s.op, ScatterAdd)), None)
+    if scatter is None:
+        return None
+    frame = _Frame(block, shared, lambda value: value.shape)
+    return frame, scatter_body(scatter, frame.emitter, frame.outputs[scatter.result][0])
+
+
+def _lower_contraction(
+    block: Block, stages: Sequence[Stage], machine: Machine, shared: frozenset[str]
+) -> _Lowered | None:
+    op = heavy_contraction(stages)
+    if op is None:
+        return None
+    frame = _Frame(block, shared, lambda value: value.shape)
+    epilogue = [stage.value for stage in stages]
+    access = KernelAccess(op, frame.emitter, epilogue, frame.outputs)
+    body = lower_contraction(op, access, machine)
+    return None if body is None else (frame, body)
+
+
+def _lower_rows(block: Block, stages: Sequence[Stage], shared: frozenset[str]) -> _Lowered:
+    space = kernel_space(stages)
+    frame = _Frame(block, shared, space.shape)
+    return frame, RowKernel(space, frame.emitter, frame.outputs).body()
+
+
+def heavy_contraction(stages: Sequence[Stage]) -> Contract | None:
+    """The contraction of a kernel in which all other stages use its result element by element."""
+    heavy = [s for s in stages if s.op is not None and is_heavy(s.op)]
+    if len(heavy) != 1:
+        return None
+    op, inside = heavy[0].op, {s.value for s in stages}
+    assert isinstance(op, Contract)
+    for stage in stages:
+        if stage is heavy[0]:
+            continue
+        reads = [r.place for r in stage.reads if r.value in inside]
+        same = stage.is_map and stage.value.shape == op.result.shape
+        if not same or not all(map(is_identity, reads)):
+            return None
+    return op
