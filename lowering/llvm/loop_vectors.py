@@ -137,7 +137,8 @@ class VectorLoopEmitter(ExpressionEmitter):
     def _whole_vectors(
         self, scope: Scope, loop: For, start: Index, extent: Index, copies: int
     ) -> Index:
-        """Emit the iterations that fill vectors; returns how many they are."""
+        """Emit the iterations that fill vectors, and where masks cost nothing those after the
+        whole groups too: one copy of the body less.  Returns how many were emitted."""
         assert scope.lanes is not None, "inside a vector loop"
         lanes = scope.lanes.count
         grouped = self.round_down(scope, extent, lanes * copies)
@@ -150,9 +151,19 @@ class VectorLoopEmitter(ExpressionEmitter):
         def single(inner: Scope, offset: Index) -> None:
             self._vector(inner, loop, start + offset)
 
+        def masked(inner: Scope, offset: Index) -> None:
+            limit = self.index_operand(inner, extent - offset)
+            tail = self.lane_mask(inner, limit, lanes)
+            assert scope.lanes is not None, "inside a vector loop"
+            self._vector(inner.with_lanes(replace(scope.lanes, tail=tail)), loop, start + offset)
+
         self.counted_loop(scope, 0, grouped, lanes * copies, group)
-        if copies > 1 and grouped != whole:
-            self.counted_loop(scope, grouped, whole, lanes, single)
+        if copies == 1 or grouped == whole:
+            return whole
+        if self.machine.vector_bits >= 512 and not isinstance(extent, int):
+            self.counted_loop(scope, grouped, extent, lanes, masked)
+            return extent
+        self.counted_loop(scope, grouped, whole, lanes, single)
         return whole
 
     def round_down(self, scope: Scope, extent: Index, unit: int) -> Index:
