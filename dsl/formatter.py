@@ -8,7 +8,7 @@ with a block, elsewhere at most the one that was there.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -88,7 +88,7 @@ class _Layout:
         starts = [comment.start for comment in self.comments]
         done = 0
         for number, line in enumerate(self.lines):
-            inside, after = bisect_right(starts, line.start), bisect_right(starts, line.end)
+            inside, after = bisect_left(starts, line.start), bisect_left(starts, line.end)
             rows += self.comment_rows(self.comments[done:inside], number)
             trailing = after < len(starts) and self.is_behind(self.comments[after], line)
             rows += self.line_rows(line, self.comments[inside:after])

@@ -145,7 +145,7 @@ def _group(words: Iterable[_Word], comments: Sequence[Comment], above: list[str]
     waiting = list(reversed(comments))
     for word in words:
         while waiting and waiting[-1].start < word.start:
-            _attach(waiting.pop(), open_groups, above)
+            _attach(waiting.pop(), word, open_groups, above)
         if word.type in _CLOSING:
             open_groups.append(_Group(word, [_Element()]))
         elif word.type in _CLOSING.values():
@@ -159,14 +159,22 @@ def _group(words: Iterable[_Word], comments: Sequence[Comment], above: list[str]
     return root.pieces
 
 
-def _attach(comment: Comment, open_groups: Sequence[_Group], above: list[str]) -> None:
+def _attach(
+    comment: Comment, following: _Word, open_groups: Sequence[_Group], above: list[str]
+) -> None:
+    """Give a comment to the element that it describes, or to the end of its group."""
     if not open_groups:
         above.append(comment.text)
         return
-    elements = open_groups[-1].elements
-    last = elements[-1]
-    if not comment.own_line and not last.pieces and len(elements) > 1 and not last.above:
-        _put_behind(elements[-2], comment.text)
+    group = open_groups[-1]
+    last = group.elements[-1]
+    ends_element = bool(last.pieces) and following.type in (",", ")", "]")
+    if comment.own_line and ends_element and following.type != ",":
+        group.below.append(comment.text)
+    elif not comment.own_line and ends_element:
+        _put_behind(last, comment.text)
+    elif not comment.own_line and len(group.elements) > 1 and not (last.pieces or last.above):
+        _put_behind(group.elements[-2], comment.text)
     else:
         last.above.append(comment.text)
 
@@ -182,7 +190,7 @@ def _close(group: _Group) -> None:
     last = group.elements[-1]
     if not last.pieces:
         group.elements.pop()
-        group.below = last.above
+        group.below += last.above
         is_tuple = group.opening.type == "(" and not group.opening.infix
         group.lasting_comma = len(group.elements) == 1 and is_tuple
     group.commented = bool(group.below) or any(map(_is_commented, group.elements))

@@ -1,6 +1,6 @@
 """Drawing of diagnostics: the source line with the span underlined, notes with theirs.
 
-error: unexpected the end of the line
+error: unexpected end of line
  --> digits.mto:3:14
   |
 3 |     let a = (b
@@ -56,6 +56,8 @@ def _lines(diagnostic: Diagnostic) -> list[Pieces]:
     spans = [diagnostic.span, *(note.span for note in diagnostic.notes if note.span is not None)]
     width = max(len(str(span.begin.line)) for span in spans)
     lines: list[Pieces] = [[("error", _ERROR), (f": {wording.describe(diagnostic)}", "bold")]]
+    if not diagnostic.span.source.text:
+        return lines
     lines += _place(diagnostic.span, "-->", width)
     lines.append(_source_line(diagnostic.span, width))
     lines.append(_underline(diagnostic.span, "^", wording.label(diagnostic), width))
