@@ -144,16 +144,13 @@ class _Expander:
         pushed = _push(scratch, function, operands[:count], dict(zip(wrt, seeds, strict=True)))
         primal, linear = split_linear(scratch.block.operations, seeds)
         scratch.block.operations = primal
-        pairs = [
-            (tangent, cotangent)
-            for tangent, cotangent in zip(
-                (pushed.tangents[i] for i in outputs), operands[count:], strict=True
-            )
-            if tangent is not None
-        ]
+        given = zip((pushed.tangents[i] for i in outputs), operands[count:], strict=True)
+        pairs = [(tangent, cotangent) for tangent, cotangent in given if tangent is not None]
         found = transpose_operations(scratch, linear, seeds, pairs)
         scratch.location = op.location
         cotangents = [found.get(seed) or scratch.like(0, seed) for seed in seeds]
+        for i, cotangent in zip(wrt, cotangents, strict=True):
+            _name_gradient(cotangent, function.arguments[i])
         results = [*pushed.results, *cotangents]
         build.block.operations += keep_live(scratch.block.operations, results)
         return results
@@ -164,6 +161,12 @@ def _push(
 ) -> Pushed:
     sizes = callee_sizes(function, operands)
     return push_forward(build, function.block, operands, tangents, sizes)
+
+
+def _name_gradient(cotangent: Value, argument: Value) -> None:
+    """Names a cotangent after its argument, for who reads the text form."""
+    if argument.hint and not cotangent.hint and cotangent.defining_op is not None:
+        cotangent.hint = f"d_{argument.hint}"
 
 
 def _scratch(location: Location | None) -> Builder:

@@ -289,6 +289,12 @@ def test_locations_are_those_of_the_source() -> None:
     assert all(op.location for op in g.operations() if op.name != "return")
 
 
+def test_gradients_are_named_after_their_arguments() -> None:
+    build = ir.Builder(ir.Block([VECTOR], ["weights"]))
+    f = ir.finish_function("f", build, [cubic(build, build.block.arguments[0])])
+    assert expanded(f, vjp_function("g", f, [0]))["g"].results[0].hint == "d_weights"
+
+
 def test_recursion_is_an_error() -> None:
     def body(build: ir.Builder, x: ir.Value) -> ir.Value:
         return build.emit(ir.Call, x, callee=ir.SymbolReference("f"), results=(VECTOR,))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from derivative_checks import check_function, function_of, run, vjp_function
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mapsto import ir
@@ -348,20 +348,68 @@ def test_random_contractions_agree_with_their_transpose(case: Case, seed: int) -
         np.testing.assert_allclose(np.sum(argument * gradient_), outer, rtol=1e-9, atol=1e-9)
 
 
+@settings(max_examples=60, deadline=None)
+@given(random_contractions(), st.sampled_from(["max", "min", "prod"]), st.integers(0, 2**32 - 1))
+def test_random_reductions_of_other_kinds(case: Case, kind: str, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    arguments = [generator.standard_normal(shape) for shape in case.shapes]
+    function = replace(case, kind=kind).function()
+    (value,) = ir.evaluate(ir.Module.of(function), "f", arguments)
+    # Windows without a single term give an infinite extremum, which has no finite difference.
+    assume(np.isfinite(value).all())
+    check_function(function, arguments, 1, 1e-5)
+
+
+def torch_gradients(function, arguments, reference):  # type: ignore[no-untyped-def]
+    """Pairs of gradients, found and expected, of a function and the same function in PyTorch."""
+    torch = pytest.importorskip("torch")
+    tensors = [torch.tensor(a, requires_grad=True) for a in arguments]
+    out = reference(torch.nn.functional, *tensors)
+    cotangent = np.random.default_rng(9).standard_normal(tuple(out.shape))
+    out.backward(torch.tensor(cotangent))
+    wrt = list(range(len(arguments)))
+    module = ir.Module.of(function, vjp_function("g", function, wrt))
+    (value,) = ir.evaluate(module, "f", arguments)
+    np.testing.assert_allclose(value, out.detach().numpy(), rtol=1e-9, atol=1e-12)
+    found = run(module, "g", [*arguments, cotangent])
+    return [(a, tensor.grad.numpy()) for a, tensor in zip(found, tensors, strict=True)]
+
+
+CONV1D = [(1, 1, 1, 3), (2, 1, 1, 3), (3, 0, 1, 2), (1, 2, 2, 3), (2, 1, 3, 3), (5, 2, 1, 11)]
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("stride", "pad", "dilation", "taps"), CONV1D)
+def test_conv1d_gradients_are_those_of_torch(
+    stride: int, pad: int, dilation: int, taps: int
+) -> None:
+    case = conv1d(20, taps, stride, pad, dilation, "oracle")
+    arguments = [np.random.default_rng(taps).standard_normal(shape) for shape in case.shapes]
+    options = {"stride": stride, "padding": pad, "dilation": dilation}
+    pairs = torch_gradients(case.function(), arguments, lambda f, x, k: f.conv1d(x, k, **options))
+    for found, expected in pairs:
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.oracle
 @pytest.mark.parametrize(("stride", "pad", "taps"), [(1, 1, 3), (2, 1, 3), (2, 0, 1), (3, 2, 5)])
 def test_conv2d_gradients_are_those_of_torch(stride: int, pad: int, taps: int) -> None:
-    torch = pytest.importorskip("torch")
     case = conv2d(stride, pad, taps, size=8)
-    function = case.function()
-    generator = np.random.default_rng(stride)
-    x, k = (generator.standard_normal(shape) for shape in case.shapes)
-    (y,) = ir.evaluate(ir.Module.of(function), "f", [x, k])
-    dy = generator.standard_normal(y.shape)
-    module = ir.Module.of(function, vjp_function("g", function, [0, 1]))
-    tensors = [torch.tensor(a, requires_grad=True) for a in (x, k)]
-    out = torch.nn.functional.conv2d(*tensors, stride=stride, padding=pad)
-    np.testing.assert_allclose(y, out.detach().numpy(), rtol=1e-9)
-    out.backward(torch.tensor(dy))
-    for found, tensor in zip(run(module, "g", [x, k, dy]), tensors, strict=True):
-        np.testing.assert_allclose(found, tensor.grad.numpy(), rtol=1e-9, atol=1e-12)
+    arguments = [np.random.default_rng(taps).standard_normal(shape) for shape in case.shapes]
+    options = {"stride": stride, "padding": pad}
+    pairs = torch_gradients(case.function(), arguments, lambda f, x, k: f.conv2d(x, k, **options))
+    for found, expected in pairs:
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("taps", "stride", "pad"), [(2, 2, 0), (3, 2, 1), (3, 1, 1), (3, 3, 0)])
+def test_max_pool_gradients_are_those_of_torch(taps: int, stride: int, pad: int) -> None:
+    case = pool("max", 9, taps, stride, pad)
+    arguments = [np.random.default_rng(taps).standard_normal(shape) for shape in case.shapes]
+    options = {"stride": stride, "padding": pad}
+    pairs = torch_gradients(
+        case.function(), arguments, lambda f, x: f.max_pool2d(x, taps, **options)
+    )
+    for found, expected in pairs:
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
