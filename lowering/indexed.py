@@ -223,7 +223,7 @@ class IndexedEmitter:
         if level == len(self._scopes) and self._uses[value] <= 1:
             return expression
         op = value.owner
-        bound = self._bind(op.name if isinstance(op, Operation) else "x", expression, level)
+        bound = self._bind(op.name if isinstance(op, Operation) else "element", expression, level)
         self._scopes[level - 1].known[key] = bound
         return bound
 

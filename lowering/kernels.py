@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mapsto.ir.affine import AffineMap
-from mapsto.ir.core import Attribute, Block, Value
+from mapsto.ir.core import Attribute, Block, Operation, Value
 from mapsto.ir.dataflow import is_identity
 from mapsto.ir.dims import Dim, DimExpression, symbols
 from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.ops.control import Kernel
-from mapsto.ir.ops.indexing import Gather, ScatterAdd
+from mapsto.ir.ops.indexing import ArgMax, ArgMin, Gather, ScatterAdd
 from mapsto.ir.stages import Stage, find_stages, is_heavy
 from mapsto.ir.types import DType, TensorType
 from mapsto.lowering.contraction_access import KernelAccess
@@ -27,7 +27,11 @@ from mapsto.lowering.loops import Buffer, LoopFunction, Statement
 from mapsto.lowering.row_kernels import RowKernel
 from mapsto.lowering.scatter_kernels import scatter_body
 
-__all__ = ["has_errors", "heavy_contraction", "kernel_sizes", "lower_kernel"]
+__all__ = ["STAGE_OPS", "has_errors", "heavy_contraction", "kernel_sizes", "lower_kernel"]
+
+
+STAGE_OPS: tuple[type[Operation], ...] = (Contract, ArgMax, ArgMin, ScatterAdd)
+"""The ops whose elements take a loop; the rows of all others are in `ELEMENT_RULES`."""
 
 
 def lower_kernel(
