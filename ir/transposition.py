@@ -59,5 +59,9 @@ def _pull_back(op: Operation, cotangents: _Cotangents) -> None:
     linear = [value in cotangents.linear for value in op.operands]
     parts = op.transpose(build, cotangent, linear)
     for value, part, is_linear in zip(op.operands, parts, linear, strict=True):
-        if part is not None and is_linear:
-            cotangents.add(value, part)
+        if not is_linear:
+            continue
+        if part is None:
+            # A `jvp` rule used the op where it is not linear: an error rather than a wrong 0.
+            raise MissingDerivative(op)
+        cotangents.add(value, part)

@@ -266,6 +266,21 @@ def test_missing_derivative_names_op_and_line() -> None:
             expanded(f, request("g", f, [0]))
 
 
+class Crooked(ir.Unary):
+    """An op whose tangent is not linear in that of its operand."""
+
+    name = "test_crooked"
+
+    def jvp(self, build, results, tangents):  # type: ignore[no-untyped-def]
+        return [build.emit(ir.Mul, tangents[0], tangents[0])]
+
+
+def test_rule_that_is_not_linear_is_an_error() -> None:
+    f = function_of("f", [VECTOR], lambda build, x: build.emit(Crooked, x))
+    with pytest.raises(ir.MissingDerivative, match="`mul` has no derivative"):
+        expanded(f, vjp_function("g", f, [0]))
+
+
 def test_op_without_derivative_beside_the_way_does_no_harm() -> None:
     def body(build: ir.Builder, x: ir.Value, y: ir.Value) -> ir.Value:
         return build.emit(ir.Mul, x, opaque(build, y))
