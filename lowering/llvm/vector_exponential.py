@@ -157,7 +157,7 @@ def tanh(x: Vector) -> Vector:
     outer = 1.0 - 2.0 / denominator
     square = x * x
     inner = (polynomial(square, form.coefficients.TANH) * square).times_plus(x, x)
-    return magnitude.compare("olt", 1.0).select(inner, outer.with_sign_of(x))
+    return magnitude.compare("olt", 1.0).select(inner, outer).with_sign_of(x)
 
 
 def erf(x: Vector) -> Vector:

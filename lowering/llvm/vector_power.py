@@ -53,7 +53,7 @@ def _positive_power(x: Vector, y: Vector) -> Vector:
     product = exact_product(y, logarithm.high)
     low = y.times_plus(logarithm.low, product.low)
     high = _zero_where_one(x, y * special_logarithm(x, logarithm.high))
-    small = abs(high).compare("olt", 1000.0)
+    small = abs(product.high).compare("olt", 1000.0)
     return exp_of_sum(high, small.select(low, 0.0))
 
 

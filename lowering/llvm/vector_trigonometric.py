@@ -17,7 +17,7 @@ from mapsto.lowering.llvm.vector_value import Vector, polynomial
 from mapsto.lowering.llvm.writer import FunctionWriter
 
 _TWO_OVER_PI = 0.6366197723675814
-_HALF_PI_F32 = (1.5707963705062866, -4.371138828673793e-08, -1.7151245100058819e-15)
+_HALF_PI_F32 = (1.570796251296997, 7.549789415861596e-08, 5.390302953474238e-15)
 _HALF_PI_F64 = (
     1.5707963267341256,
     6.077100506303966e-11,
@@ -30,10 +30,13 @@ _ROUNDER_F64 = 1.5 * 2.0**52
 
 
 class Remainder(NamedTuple):
-    """r = high + low, and an integer whose last two bits are those of n."""
+    """r = high - excess, and an integer whose last two bits are those of n.
+
+    The excess of -0 is +0, so that the sine keeps the sign.
+    """
 
     high: Vector
-    low: Vector
+    excess: Vector
     quadrant: Vector
 
 
@@ -97,23 +100,24 @@ def _define_scalar(f: FunctionWriter, name: str, turn: int) -> str:
     if not f.module.has_function(full):
         g = f.module.function(full, [(DOUBLE, "x")], DOUBLE, "internal", "noinline")
         x = Vector(g, g.parameters[0])
-        result = _evaluate(Remainder(*reduce_large(x)), turn)
+        high, low, quadrant = reduce_large(x)
+        result = _evaluate(Remainder(high, -low, quadrant), turn)
         g.ret((result + (x - x)).operand)
     return full
 
 
 def _evaluate(remainder: Remainder, turn: int) -> Vector:
     """The sine of r plus as many right angles as the quadrant and `turn` say."""
-    r, low, n = remainder.high, remainder.low, remainder.quadrant
+    r, excess, n = remainder
     if turn:
         n = n + turn
     square = r * r
     table = vector_coefficients.F64 if r.is_double else vector_coefficients.F32
-    sine = r + polynomial(square, table.SIN).times_plus(r * square, low)
+    sine = r - polynomial(square, table.SIN).times_plus(-(r * square), excess)
     start = square.times_plus(-0.5, 1.0)
     lost = square.times_plus(-0.5, 1.0 - start)
     rest = polynomial(square, table.COS).times_plus(square * square, lost)
-    cosine = start + (-r).times_plus(low, rest)
+    cosine = start + r.times_plus(excess, rest)
     odd = (n & 1).compare("ne", 0)
     sign = (n & 2) << (r.type.bits - 2)
     return (odd.select(cosine, sine).bits() ^ sign).as_float()
@@ -131,8 +135,8 @@ def _reduce(x: Vector) -> Remainder:
     partial = n.times_plus(-first, x)
     product = exact_product(n, n.constant(second))
     high = partial - product.high
-    rest = (partial - high) - product.high - product.low
-    return Remainder(high, n.times_plus(-third, rest), shifted.bits())
+    lost = product.high - (partial - high)
+    return Remainder(high, n.times_plus(third, lost + product.low), shifted.bits())
 
 
 def _reduce_double(x: Vector) -> Remainder:
@@ -142,9 +146,9 @@ def _reduce_double(x: Vector) -> Remainder:
     partial = n.times_plus(-first, x)
     product = n * second
     middle = partial - product
-    rest = (partial - middle) - product - n * third
-    high = middle + rest
-    return Remainder(high, (middle - high) + rest, shifted.bits())
+    excess = n * third + (product - (partial - middle))
+    high = middle - excess
+    return Remainder(high, (high - middle) + excess, shifted.bits())
 
 
 def _reduce_in_double(x: Vector) -> Remainder:
@@ -154,7 +158,7 @@ def _reduce_in_double(x: Vector) -> Remainder:
     n = shifted - _ROUNDER_F64
     r = (wide - n * _HALF_PI_F64[0]) - n * _HALF_PI_F64[1]
     high = r.convert(x.type)
-    low = (r - high.convert(wide.type)).convert(x.type)
+    excess = (high.convert(wide.type) - r).convert(x.type)
     integer: LLVMType = x.type.integer
     quadrant = x.writer.trunc(shifted.bits().operand, integer)
-    return Remainder(high, low, Vector(x.writer, quadrant))
+    return Remainder(high, excess, Vector(x.writer, quadrant))
