@@ -73,6 +73,99 @@ class Kind(Enum):
     MISPLACED_DOCSTRING = auto()
     UNNAMED_IMPORT = auto()
 
+    # Names and arguments
+    UNKNOWN_NAME = auto()
+    REPEATED_NAME = auto()
+    NO_MEMBER = auto()
+    NOT_CALLABLE = auto()
+    MISSING_ARGUMENT = auto()
+    TOO_MANY_ARGUMENTS = auto()
+    UNKNOWN_ARGUMENT = auto()
+    REPEATED_ARGUMENT = auto()
+    WRONG_KIND = auto()
+    RECURSION = auto()
+    CYCLIC_DEFINITION = auto()
+    PROGRAM_TOO_LARGE = auto()
+    UNKNOWN_MODULE = auto()
+    CYCLIC_IMPORT = auto()
+    NOT_SUPPORTED = auto()
+
+    # Types and shapes
+    UNKNOWN_TYPE = auto()
+    NOT_A_TENSOR_TYPE = auto()
+    UNKNOWN_DIMENSION = auto()
+    CANNOT_INFER = auto()
+    NOT_A_GROUP = auto()
+    AMBIGUOUS_SPREAD = auto()
+    NEGATIVE_DIMENSION = auto()
+    DIMENSION_TOO_LARGE = auto()
+    WRONG_SHAPE = auto()
+    WRONG_DTYPE = auto()
+    SHAPES_DIFFER = auto()
+    PRODUCT_SHAPES_DIFFER = auto()
+    DTYPES_DIFFER = auto()
+    DTYPE_NOT_ACCEPTED = auto()
+    BAD_OPERAND = auto()
+    NOT_A_TRUTH_VALUE = auto()
+    NOT_A_TENSOR = auto()
+    NUMBER_OF_DTYPE = auto()
+    CANNOT_SELECT = auto()
+    CONDITION_NOT_SCALAR = auto()
+    ILL_TYPED_OPERATION = auto()
+
+    # Numbers
+    NOT_A_WHOLE_NUMBER = auto()
+    SYMBOLIC_NUMBER = auto()
+    DIVISION_BY_ZERO = auto()
+    DIVISION_VANISHES = auto()
+    BAD_EXPONENT = auto()
+    NUMBER_OVERFLOWS = auto()
+
+    # Index notation
+    UNBOUND_EXTENT = auto()
+    EXTENTS_DIFFER = auto()
+    WRONG_INDEX_COUNT = auto()
+    INDEX_OUT_OF_RANGE = auto()
+    BAD_INDEX = auto()
+    NOT_INDEXABLE = auto()
+    BAD_SLICE = auto()
+    REPEATED_INDEX = auto()
+    UNNAMED_GROUP = auto()
+    NOT_AN_INDEX_NAME = auto()
+    BAD_REDUCTION = auto()
+    ONE_INDEX = auto()
+    INDEX_OF_DTYPE = auto()
+    STATE_IN_INDEX = auto()
+
+    # Functions
+    AXIS_OUT_OF_RANGE = auto()
+    REPEATED_AXIS = auto()
+    CANNOT_RESHAPE = auto()
+    CANNOT_BROADCAST = auto()
+    CANNOT_CONCAT = auto()
+    BAD_PERMUTATION = auto()
+    UNKNOWN_RESULT_SHAPE = auto()
+    NOT_DIFFERENTIABLE = auto()
+    LOSS_NOT_SCALAR = auto()
+    NO_SUCH_ARGUMENT = auto()
+    GRADIENT_IN_INDEX = auto()
+    NOTHING_TO_MAP = auto()
+
+    # Statements and members
+    NO_VALUE = auto()
+    UNUSED_VALUE = auto()
+    CANNOT_UNPACK = auto()
+    NOT_ITERABLE = auto()
+    TOO_MANY_ITERATIONS = auto()
+    NOT_A_STATE = auto()
+    PARAMETER_SIZE_UNKNOWN = auto()
+    MISSING_INITIALIZER = auto()
+    MISSING_VALUE = auto()
+    MISSING_LOSS = auto()
+    MISSING_NET = auto()
+    NOT_AN_OPTIMIZER = auto()
+    SYMBOLIC_PARAMETER = auto()
+
 
 class NoteKind(Enum):
     """A second place that explains a diagnostic; `wording.NOTES` has the words."""
@@ -82,6 +175,7 @@ class NoteKind(Enum):
     VALUE_HAS_TYPE = auto()
     DEFINED_HERE = auto()
     CALLED_HERE = auto()
+    INDEX_RUNS = auto()
 
 
 class Help(Enum):
@@ -107,6 +201,13 @@ class Help(Enum):
     WRITE_BINDERS = auto()
     UPDATE_STATE = auto()
     POSITIONAL_FIRST = auto()
+    CAST = auto()
+    DECLARE_STATE = auto()
+    INSTANTIATE = auto()
+    STATE_EXTENT = auto()
+    WRITE_FLOAT = auto()
+    ADD_INITIALIZER = auto()
+    ADD_LOSS = auto()
     ADD_TYPE = auto()
 
 

@@ -1,0 +1,251 @@
+"""The functions that the elaborator knows: elementwise ops, shapes, conversions, random numbers.
+
+Every elementwise op of the IR without attributes is a function of the language under the name of
+the op, so an op that a plugin registers can be called at once.  Layers, losses and optimizers are
+not here: they are written in the language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from mapsto import ir
+from mapsto.dsl.calling import Parameters
+from mapsto.dsl.calls import convert
+from mapsto.dsl.diagnostics import Kind
+from mapsto.dsl.dimensions import DTYPES
+from mapsto.dsl.evaluation import is_applicable, scalar_or_tensor
+from mapsto.dsl.expressions import choose
+from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.reductions import REDUCTIONS
+from mapsto.dsl.shaping import SHAPING
+from mapsto.dsl.source import Span
+from mapsto.dsl.tensors import as_tensor, describe, elementwise
+from mapsto.dsl.transforms import TRANSFORMS
+from mapsto.dsl.values import (
+    Argument,
+    Builtin,
+    Composition,
+    ElementType,
+    Expected,
+    Group,
+    Key,
+    Number,
+    Position,
+    Tensor,
+    Truth,
+    Value,
+)
+
+__all__ = ["builtin", "builtins"]
+
+Arguments = tuple[Argument, ...]
+_RENAMED = {"max": "maximum", "min": "minimum"}
+_OPERATORS = frozenset({"add", "sub", "mul", "div", "neg", "not", "and", "or", "select", "cast"})
+
+
+def builtin(
+    name: str, summary: str, *parameters: str, required: int | None = None
+) -> Callable[[Callable[..., Value]], Builtin]:
+    """Makes a builtin of a function of a frame, a span, the context's wish and its arguments."""
+    count = len(parameters) if required is None else required
+    signature = Parameters(*parameters, required=count)
+
+    def decorate(function: Callable[..., Value]) -> Builtin:
+        def apply(
+            frame: Frame, span: Span, arguments: Arguments, expected: Expected | None
+        ) -> Value:
+            return function(frame, span, expected, **signature.match(name, arguments, span))
+
+        return Builtin(name, summary, apply)
+
+    return decorate
+
+
+def elementwise_builtin(op: type[ir.Operation]) -> Builtin:
+    """A function of the language that applies an elementwise op."""
+    name = _RENAMED.get(op.name, op.name)
+    count = op.arity or 1
+    names = ("x", "y", "z")[:count] if count <= 3 else tuple(f"x{i}" for i in range(count))
+    signature = Parameters(*names, required=count)
+
+    def apply(frame: Frame, span: Span, arguments: Arguments, expected: Expected | None) -> Value:
+        given = signature.match(name, arguments, span)
+        values = [given[n].value for n in names]
+        for n in names:
+            _check_operand(name, given[n])
+        if all(isinstance(value, Number) for value in values):
+            return _of_numbers(span, op, values)
+        return elementwise(frame, span, op, values)
+
+    doc = (op.__doc__ or "").strip().splitlines()
+    return Builtin(name, doc[0].rstrip(".") if doc else "", apply)
+
+
+def _check_operand(name: str, given: Argument) -> None:
+    value = given.value
+    if not scalar_or_tensor(value) and not isinstance(value, Number | Position | Truth):
+        fail(Kind.BAD_OPERAND, given.span, operator=name, found=describe(value))
+
+
+def _of_numbers(span: Span, op: type[ir.Operation], values: list[Value]) -> Number:
+    """The op on numbers known during elaboration, in double precision."""
+    operands = []
+    for value in values:
+        assert isinstance(value, Number)
+        if isinstance(value.value, ir.DimExpression):
+            fail(Kind.SYMBOLIC_NUMBER, span, value=value.value)
+        operands.append(value.value)
+    scalars = [ir.Value(ir.TensorType(ir.DType.F64), None, 0) for _ in operands]
+    with np.errstate(all="ignore"):
+        (result,) = op(scalars).evaluate(*(np.asarray(float(x)) for x in operands))
+    number = float(result)
+    whole = all(isinstance(x, int) for x in operands) and op in (ir.Abs, ir.Max, ir.Min, ir.Sign)
+    return Number(int(number) if whole else number)
+
+
+@builtin("where", "`x` where the condition holds, else `y`", "condition", "x", "y")
+def _where(
+    frame: Frame,
+    span: Span,
+    expected: Expected | None,
+    condition: Argument,
+    x: Argument,
+    y: Argument,
+) -> Value:
+    if isinstance(condition.value, Truth):
+        return x.value if condition.value.value else y.value
+    test = as_tensor(frame, condition.span, condition.value)
+    if test.dtype is not ir.DType.BOOL:
+        fail(Kind.NOT_A_TRUTH_VALUE, condition.span, found=test.type, operator="where")
+    return choose(frame, span, test, x.value, y.value)
+
+
+@builtin("cast", "the value in another dtype; to integers it rounds toward zero", "x", "dtype")
+def _cast(
+    frame: Frame, span: Span, expected: Expected | None, x: Argument, dtype: Argument
+) -> Value:
+    if not isinstance(dtype.value, ElementType):
+        fail(
+            Kind.WRONG_KIND,
+            dtype.span,
+            name="dtype",
+            expected="a dtype",
+            found=describe(dtype.value),
+        )
+    return convert(frame, span, x.value, dtype.value.dtype)
+
+
+@builtin("chain", "the maps of a list, one applied after another", "functions")
+def _chain(frame: Frame, span: Span, expected: Expected | None, functions: Argument) -> Value:
+    value = functions.value
+    items = value.items if isinstance(value, Group) else (value,)
+    for item in items:
+        if not is_applicable(item):
+            fail(Kind.NOT_CALLABLE, functions.span, found=describe(item))
+    return Composition(items)
+
+
+@builtin("identity", "x itself", "x")
+def _identity(frame: Frame, span: Span, expected: Expected | None, x: Argument) -> Value:
+    return x.value
+
+
+@builtin("len", "the length of a list, or of a tensor's first axis", "x")
+def _len(frame: Frame, span: Span, expected: Expected | None, x: Argument) -> Value:
+    if isinstance(x.value, Group):
+        return Number(len(x.value.items))
+    tensor = as_tensor(frame, x.span, x.value)
+    if not tensor.shape:
+        fail(Kind.NOT_ITERABLE, x.span, found="a scalar")
+    return Number(tensor.shape[0])
+
+
+_MAXIMUM_RANGE = 100_000
+
+
+@builtin(
+    "range",
+    "the list of whole numbers from `start` up to `stop`",
+    "start",
+    "stop",
+    "step",
+    required=1,
+)
+def _range(
+    frame: Frame, span: Span, expected: Expected | None, start: Argument, **rest: Argument
+) -> Value:
+    bounds = []
+    for argument in (start, *rest.values()):
+        value = argument.value
+        if not isinstance(value, Number) or not isinstance(value.value, int):
+            fail(Kind.NOT_A_WHOLE_NUMBER, argument.span, found=describe(value))
+        bounds.append(value.value)
+    if len(bounds) == 3 and bounds[2] == 0:
+        fail(Kind.BAD_SLICE, span, text=span.text)
+    numbers = range(*bounds)
+    if len(numbers) > _MAXIMUM_RANGE:
+        fail(Kind.TOO_MANY_ITERATIONS, span, limit=_MAXIMUM_RANGE)
+    return Group(tuple(map(Number, numbers)), is_list=True)
+
+
+@builtin("random", "uniform random numbers in [0, 1) from a key", "key", "stream", required=1)
+def _random(
+    frame: Frame,
+    span: Span,
+    expected: Expected | None,
+    key: Argument,
+    stream: Argument | None = None,
+) -> Value:
+    """The shape and dtype are what the context asks for; streams are independent."""
+    if expected is None or expected.shape is None:
+        fail(Kind.UNKNOWN_RESULT_SHAPE, span, name="random")
+    dtype = expected.dtype or ir.DType.F32
+    if dtype not in (ir.DType.F32, ir.DType.F64):
+        fail(Kind.DTYPE_NOT_ACCEPTED, span, operation="random", dtype=dtype)
+    number = 0 if stream is None else _stream(stream)
+    base = key.value
+    if isinstance(base, Key):
+        seed, number = base.seed, (base.stream + number) % 2**64
+    else:
+        tensor = as_tensor(frame, key.span, base, ir.DType.I64)
+        if tensor.type != ir.TensorType(ir.DType.I64) or tensor.axes:
+            fail(Kind.WRONG_KIND, key.span, name="key", expected="i64[]", found=describe(base))
+        seed = tensor.value
+    type = ir.TensorType(dtype, expected.shape)
+    return Tensor(frame.emit(span, ir.Random, seed, stream=number, type=type))
+
+
+def _stream(argument: Argument) -> int:
+    value = argument.value
+    if not isinstance(value, Number) or not isinstance(value.value, int) or value.value < 0:
+        fail(Kind.NOT_A_WHOLE_NUMBER, argument.span, found=describe(value))
+    return value.value
+
+
+_OWN = (_where, _cast, _chain, _identity, _len, _range, _random)
+
+
+def builtins() -> Mapping[str, Value]:
+    """Everything that has a name without being defined in the language."""
+    found: dict[str, Value] = {
+        _RENAMED.get(op.name, op.name): elementwise_builtin(op)
+        for op in ir.registered_ops().values()
+        if _is_function(op)
+    }
+    found |= REDUCTIONS | SHAPING | TRANSFORMS
+    found |= {function.name: function for function in _OWN}
+    found |= {name: ElementType(dtype) for name, dtype in DTYPES.items()}
+    return found
+
+
+def _is_function(op: type[ir.Operation]) -> bool:
+    return (
+        issubclass(op, ir.Elementwise)
+        and bool(op.arity)
+        and not op.attribute_types
+        and op.name not in _OPERATORS
+        and not issubclass(op, ir.Compare | ir.Logical)
+    )

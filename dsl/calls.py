@@ -1,0 +1,336 @@
+"""Calls: of maps, module instances, compositions and dtypes.
+
+A map is elaborated anew for each call, with its dimensions and dtypes unified with the arguments.
+"""
+
+from __future__ import annotations
+
+from mapsto import ir
+from mapsto.dsl import syntax
+from mapsto.dsl.arguments import check_kind, match_arguments
+from mapsto.dsl.diagnostics import DiagnosticError, Kind, Note, NoteKind
+from mapsto.dsl.dimensions import KINDS, Unifier, dtype_of, evaluate_type, free_names, is_kind
+from mapsto.dsl.evaluation import applies, apply, evaluate, evaluates, scalar_or_tensor
+from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.indexing import reduce_over_indices
+from mapsto.dsl.instances import Instance
+from mapsto.dsl.scope import Scope
+from mapsto.dsl.source import Span
+from mapsto.dsl.statements import evaluate_block
+from mapsto.dsl.tensors import as_tensor, coerce, describe, elementwise
+from mapsto.dsl.values import (
+    Argument,
+    Builtin,
+    Closure,
+    Composition,
+    Dimensions,
+    ElementType,
+    Expected,
+    Group,
+    Number,
+    Position,
+    Tensor,
+    Truth,
+    Value,
+)
+
+__all__ = ["bind_arguments", "convert", "type_of_result"]
+
+_MAXIMUM_NOTES = 4
+
+
+@evaluates(syntax.Call)
+def _call(node: syntax.Call, frame: Frame, expected: Expected | None) -> Value:
+    if isinstance(node.function, syntax.Index) and isinstance(node.function.base, syntax.Name):
+        reduction = evaluate(node.function.base, frame)
+        if isinstance(reduction, Builtin) and reduction.reduction:
+            return reduce_over_indices(reduction, node.function, node, frame)
+    function = evaluate(node.function, frame)
+    arguments = tuple([_argument(argument, frame) for argument in node.arguments])
+    return apply(function, frame, node.span, arguments, expected)
+
+
+def _argument(node: syntax.Argument, frame: Frame) -> Argument:
+    name = None if node.name is None else node.name.name
+    return Argument(name, evaluate(node.value, frame), node.value.span)
+
+
+@applies(Builtin)
+def _builtin(
+    function: Builtin,
+    frame: Frame,
+    span: Span,
+    arguments: tuple[Argument, ...],
+    expected: Expected | None,
+) -> Value:
+    return function.apply(frame, span, arguments, expected)
+
+
+@applies(Composition)
+def _composition(
+    function: Composition,
+    frame: Frame,
+    span: Span,
+    arguments: tuple[Argument, ...],
+    expected: Expected | None,
+) -> Value:
+    if len(arguments) != 1 or arguments[0].name is not None:
+        facts = {"owner": "chain", "expected": 1, "found": len(arguments)}
+        fail(
+            Kind.TOO_MANY_ARGUMENTS if arguments else Kind.MISSING_ARGUMENT, span, name="x", **facts
+        )
+    value = arguments[0].value
+    for step in function.functions:
+        value = apply(step, frame, span, (Argument(None, value, arguments[0].span),))
+    return value
+
+
+@applies(ElementType)
+def _convert(
+    function: ElementType,
+    frame: Frame,
+    span: Span,
+    arguments: tuple[Argument, ...],
+    expected: Expected | None,
+) -> Value:
+    if len(arguments) != 1 or arguments[0].name is not None:
+        facts = {"owner": str(function.dtype), "expected": 1, "found": len(arguments)}
+        fail(
+            Kind.TOO_MANY_ARGUMENTS if arguments else Kind.MISSING_ARGUMENT, span, name="x", **facts
+        )
+    return convert(frame, span, arguments[0].value, function.dtype)
+
+
+def convert(frame: Frame, span: Span, value: Value, dtype: ir.DType) -> Tensor:
+    """The value with another element type."""
+    if isinstance(value, Number | Position) and dtype is not ir.DType.BOOL:
+        if isinstance(value, Number) and isinstance(value.value, float) and not dtype.is_float:
+            value = as_tensor(frame, span, value)
+        else:
+            return as_tensor(frame, span, value, dtype)
+    tensor = as_tensor(frame, span, value)
+    if tensor.dtype is dtype:
+        return tensor
+    return elementwise(frame, span, ir.Cast, [tensor], dtype=dtype)
+
+
+@applies(Instance)
+def _instance(
+    function: Instance,
+    frame: Frame,
+    span: Span,
+    arguments: tuple[Argument, ...],
+    expected: Expected | None,
+) -> Value:
+    call = function.call
+    if call is None:
+        fail(Kind.NOT_CALLABLE, span, found=f"`{function.title}`, which has no unnamed map,")
+    return apply(call, frame, span, arguments, expected)
+
+
+@applies(Closure)
+def _closure(
+    function: Closure,
+    frame: Frame,
+    span: Span,
+    arguments: tuple[Argument, ...],
+    expected: Expected | None,
+) -> Value:
+    with frame.deeper(span, function.title):
+        try:
+            return _elaborate(function, frame, span, arguments, expected)
+        except DiagnosticError as error:
+            raise DiagnosticError(_called_from(error, function, span)) from None
+
+
+def _called_from(error: DiagnosticError, function: Closure, span: Span):  # type: ignore[no-untyped-def]
+    """The diagnostic with a note of this call, if it is about the inside of the map."""
+    from dataclasses import replace
+
+    found, body = error.diagnostic, function.definition.span
+    inside = found.span.source is body.source and body.start <= found.span.start < body.end
+    if not inside or len(found.notes) >= _MAXIMUM_NOTES:
+        return found
+    note = Note(NoteKind.CALLED_HERE, span, {"name": function.title})
+    return replace(found, notes=(*found.notes, note))
+
+
+def _elaborate(
+    function: Closure,
+    frame: Frame,
+    span: Span,
+    arguments: tuple[Argument, ...],
+    expected: Expected | None,
+) -> Value:
+    definition = function.definition
+    if definition.gradient is not None:
+        fail(Kind.NOT_SUPPORTED, definition.gradient.span, what="a custom gradient")
+    generics = frozenset(generic.name for generic in definition.generics)
+    inner = frame.inside(Scope(function.scope, generics=generics))
+    bind_arguments(inner, definition, arguments, function.title, span)
+    result = definition.result
+    if isinstance(result, syntax.ValueType) and expected is not None:
+        _adopt_expected(inner, result, expected, span, function.title)
+    wanted = _wanted(result, inner, expected)
+    value = evaluate_block(definition.body, inner, wanted)
+    if value is None:
+        fail(Kind.NO_VALUE, definition.body.span, owner=function.title)
+    return check_result(inner, definition, value, function.title)
+
+
+def bind_arguments(
+    inner: Frame,
+    definition: syntax.MapDefinition,
+    arguments: tuple[Argument, ...],
+    title: str,
+    span: Span,
+) -> None:
+    """Binds the parameters of a map, and the dimensions and dtypes in their types."""
+    matched = match_arguments(definition.parameters, arguments, title, span)
+    tensors: list[tuple[syntax.Parameter, Argument]] = []
+    for parameter in definition.parameters:
+        name = parameter.name.name
+        given = matched.get(name)
+        if given is None:
+            if parameter.default is None:
+                fail(Kind.MISSING_ARGUMENT, span, name=name, owner=title)
+            given = Argument(name, evaluate(parameter.default, inner), parameter.default.span)
+        if parameter.type is not None and not is_kind(parameter.type):
+            tensors.append((parameter, given))
+        else:
+            value = given.value
+            if isinstance(parameter.type, syntax.ValueType):
+                value = check_kind(parameter.type.name.name, name, given)
+            inner.scope.bind(name, value, given.span)
+    _bind_tensors(inner, tensors, title)
+
+
+def _bind_tensors(
+    inner: Frame, tensors: list[tuple[syntax.Parameter, Argument]], title: str
+) -> None:
+    """Unifies what has a type first, then gives numbers the types that follow."""
+    unifier = Unifier(inner, title)
+    later = []
+    for parameter, given in tensors:
+        name, type = parameter.name.name, parameter.type
+        what = f"argument `{name}` of `{title}`"
+        if isinstance(type, syntax.ValueType) and isinstance(
+            given.value, Number | Position | Truth
+        ):
+            later.append((parameter, given))
+            continue
+        assert type is not None
+        value = _unify(inner, unifier, type, given, what)
+        inner.scope.bind(name, value, given.span)
+    unifier.finish()
+    for parameter, given in later:
+        assert isinstance(parameter.type, syntax.ValueType)
+        name = parameter.name.name
+        what = f"argument `{name}` of `{title}`"
+        inner.scope.bind(name, _adapt(inner, parameter.type, given, what), given.span)
+
+
+def _unify(
+    inner: Frame, unifier: Unifier, type: syntax.TypeExpression, given: Argument, what: str
+) -> Value:
+    """The argument's value after its type was unified with the declared one."""
+    if isinstance(type, syntax.TupleType):
+        items = given.value.items if isinstance(given.value, Group) else ()
+        if len(items) != len(type.items):
+            found = describe(given.value)
+            fail(Kind.WRONG_KIND, given.span, name=what, expected=type.span.text, found=found)
+        pairs = zip(type.items, items, strict=True)
+        parts = [Argument(None, item, given.span) for _, item in pairs]
+        types = zip(type.items, parts, strict=True)
+        return Group(tuple(_unify(inner, unifier, t, part, what) for t, part in types))
+    if type.shape is None and type.name.name in KINDS:
+        return check_kind(type.name.name, what, given)
+    value = given.value
+    if not scalar_or_tensor(value) and not isinstance(value, Number | Position | Truth):
+        value = _tensor_argument(inner, given, type, what)
+    tensor = as_tensor(inner, given.span, value, dtype_of(type, inner))
+    unifier.unify(type, tensor.type, given.span, what)
+    return tensor
+
+
+def _tensor_argument(inner: Frame, given: Argument, type: syntax.ValueType, what: str) -> Value:
+    from mapsto.dsl.values import Key
+
+    if isinstance(given.value, Key):
+        return given.value
+    found = describe(given.value)
+    return fail(Kind.WRONG_KIND, given.span, name=what, expected=type.span.text, found=found)
+
+
+def _adapt(inner: Frame, type: syntax.ValueType, given: Argument, what: str) -> Value:
+    """A number as a tensor of the declared type; an unknown `...s` is then empty."""
+    if type.shape is None and type.name.name == "bool" and isinstance(given.value, Truth):
+        return given.value
+    for item in type.shape or ():
+        if isinstance(item, syntax.Spread) and item.name and free_names(item, inner):
+            target = inner.scope.target_of(item.name.name)
+            target.bind(item.name.name, Dimensions(()), given.span)
+    return coerce(inner, given.span, given.value, evaluate_type(type, inner), what=what)
+
+
+def _adopt_expected(
+    inner: Frame, result: syntax.ValueType, expected: Expected, span: Span, title: str
+) -> None:
+    """Lets the context fix names of the result's type that no argument fixes."""
+    dtype = dtype_of(result, inner)
+    if dtype is None and expected.dtype is not None:
+        name = result.name.name
+        inner.scope.target_of(name).bind(name, ElementType(expected.dtype), span)
+        dtype = expected.dtype
+    open_dims = any(free_names(item, inner) for item in result.shape or ())
+    if open_dims and expected.shape is not None:
+        actual = ir.TensorType(dtype or ir.DType.F32, expected.shape)
+        unifier = Unifier(inner, title)
+        unifier.unify(result, actual, span, f"the result of `{title}`")
+        unifier.finish()
+
+
+def type_of_result(type: syntax.TypeExpression | None, inner: Frame) -> Expected | None:
+    """What a declared type asks of a value, as far as its names have values."""
+    if not isinstance(type, syntax.ValueType) or is_kind(type):
+        return None
+    dtype = dtype_of(type, inner)
+    if any(free_names(item, inner) for item in type.shape or ()):
+        return Expected(dtype)
+    return Expected(dtype, evaluate_type(type, inner).shape)
+
+
+def _wanted(
+    type: syntax.TypeExpression | None, inner: Frame, expected: Expected | None
+) -> Expected | None:
+    return expected if type is None else type_of_result(type, inner)
+
+
+def check_result(inner: Frame, definition: syntax.MapDefinition, value: Value, title: str) -> Value:
+    """The value of a map's body as the result that the map declares."""
+    statements = definition.body.statements
+    span = statements[-1].span if statements else definition.body.span
+    return typed(inner, definition.result, value, span, f"the result of `{title}`")
+
+
+def typed(
+    inner: Frame, type: syntax.TypeExpression | None, value: Value, span: Span, what: str
+) -> Value:
+    """The value in the declared type; names without a value get theirs from it."""
+    if type is None:
+        return as_tensor(inner, span, value) if scalar_or_tensor(value) else value
+    if isinstance(type, syntax.TupleType):
+        items = value.items if isinstance(value, Group) else ()
+        if len(items) != len(type.items):
+            fail(Kind.WRONG_KIND, span, name=what, expected=type.span.text, found=describe(value))
+        pairs = zip(type.items, items, strict=True)
+        return Group(tuple(typed(inner, t, item, span, what) for t, item in pairs))
+    if is_kind(type):
+        return check_kind(type.name.name, what, Argument(None, value, span))
+    if any(free_names(item, inner) for item in type.shape or ()) or dtype_of(type, inner) is None:
+        tensor = as_tensor(inner, span, value, dtype_of(type, inner))
+        unifier = Unifier(inner, what)
+        unifier.unify(type, tensor.type, span, what)
+        unifier.finish()
+        return tensor
+    return coerce(inner, span, value, evaluate_type(type, inner), what=what)

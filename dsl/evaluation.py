@@ -1,0 +1,136 @@
+"""The engine of elaboration: one evaluator for each kind of expression, found by the node's class.
+
+`expressions`, `indexing` and `calls` register the evaluators; they meet here so that none of them
+has to import the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from mapsto import ir
+from mapsto.dsl import syntax
+from mapsto.dsl.diagnostics import Help, Kind, nearest
+from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.scope import FileScope, LibraryScope
+from mapsto.dsl.source import Span
+from mapsto.dsl.tensors import as_tensor, describe
+from mapsto.dsl.values import Applicable, Argument, Expected, Number, Product, Tensor, Value
+
+__all__ = [
+    "applies",
+    "apply",
+    "evaluate",
+    "evaluates",
+    "fail_unknown",
+    "find",
+    "lookup",
+    "tensor_of",
+    "whole_number",
+]
+
+Evaluator = Callable[[Any, Frame, Expected | None], Value]
+Applier = Callable[[Any, Frame, Span, tuple[Argument, ...], Expected | None], Value]
+_EVALUATORS: dict[type[syntax.Expression], Evaluator] = {}
+_APPLIERS: dict[type[Value], Applier] = {}
+_E = TypeVar("_E", bound=Evaluator)
+_A = TypeVar("_A", bound=Applier)
+
+
+def evaluates(*nodes: type[syntax.Expression]) -> Callable[[_E], _E]:
+    """Registers the evaluator of some kinds of expression."""
+
+    def register(function: _E) -> _E:
+        _EVALUATORS.update(dict.fromkeys(nodes, function))
+        return function
+
+    return register
+
+
+def applies(*kinds: type[Value]) -> Callable[[_A], _A]:
+    """Registers how some kinds of value are called."""
+
+    def register(function: _A) -> _A:
+        _APPLIERS.update(dict.fromkeys(kinds, function))
+        return function
+
+    return register
+
+
+def evaluate(
+    expression: syntax.Expression, frame: Frame, expected: Expected | None = None
+) -> Value:
+    """What the expression stands for; DiagnosticError where it means nothing."""
+    return _EVALUATORS[type(expression)](expression, frame, expected)
+
+
+def apply(
+    function: Value,
+    frame: Frame,
+    span: Span,
+    arguments: tuple[Argument, ...],
+    expected: Expected | None = None,
+) -> Value:
+    """The value of a call."""
+    applier = _APPLIERS.get(type(function))
+    if applier is None:
+        fail(Kind.NOT_CALLABLE, span, found=describe(function))
+    return applier(function, frame, span, arguments, expected)
+
+
+def find(frame: Frame, name: str) -> Value | None:
+    """What a name stands for, the innermost meaning first; None if it has none."""
+    for scope in frame.scope.enclosing():
+        bound = scope.names.get(name)
+        if bound is not None:
+            return bound.value
+        lazy: object = None
+        if isinstance(scope, FileScope):
+            lazy = scope.definitions.get(name)
+        elif isinstance(scope, LibraryScope):
+            lazy = scope.files.get(name)
+        if lazy is not None:
+            return frame.session.resolve(frame, scope, name)
+    return None
+
+
+def lookup(frame: Frame, name: str, span: Span) -> Value:
+    """What a name stands for; a diagnostic with a suggestion if it has no meaning."""
+    value = find(frame, name)
+    if value is None:
+        fail_unknown(frame, name, span)
+    return value
+
+
+def fail_unknown(frame: Frame, name: str, span: Span) -> None:
+    """Reports a name without a meaning."""
+    suggestion = nearest(name, frame.scope.visible())
+    help = None if suggestion is None else Help.DID_YOU_MEAN
+    fail(Kind.UNKNOWN_NAME, span, help=help, name=name, suggestion=suggestion)
+
+
+def whole_number(expression: syntax.Expression, frame: Frame) -> ir.Dim:
+    """The value of an expression that has to be a whole number known during elaboration."""
+    value = evaluate(expression, frame)
+    if not isinstance(value, Number) or isinstance(value.value, float):
+        fail(Kind.NOT_A_WHOLE_NUMBER, expression.span, found=describe(value))
+    return value.value
+
+
+def tensor_of(
+    expression: syntax.Expression, frame: Frame, expected: Expected | None = None
+) -> Value:
+    """The value of an expression, lazy products carried out."""
+    value = evaluate(expression, frame, expected)
+    return as_tensor(frame, expression.span, value) if isinstance(value, Product) else value
+
+
+def is_applicable(value: Value) -> bool:
+    """Whether a value can be called."""
+    return isinstance(value, Applicable) or type(value) in _APPLIERS
+
+
+def scalar_or_tensor(value: Value) -> bool:
+    """Whether the value is a tensor already, perhaps one that depends on indices."""
+    return isinstance(value, Tensor | Product)

@@ -1,0 +1,174 @@
+"""Evaluation of names, literals, operators, conditionals and members."""
+
+from __future__ import annotations
+
+from mapsto import ir
+from mapsto.dsl import syntax
+from mapsto.dsl.arithmetic import binary, decide, logical_not, negate
+from mapsto.dsl.diagnostics import Help, Kind, nearest
+from mapsto.dsl.evaluation import evaluate, evaluates, find, lookup, scalar_or_tensor
+from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.instances import Instance, member, slot_tensor
+from mapsto.dsl.source import Span
+from mapsto.dsl.tensors import as_tensor, describe, is_static, select
+from mapsto.dsl.values import (
+    Deferred,
+    ElementType,
+    Expected,
+    Group,
+    Namespace,
+    Number,
+    ParameterTree,
+    Position,
+    Slot,
+    Tensor,
+    Text,
+    Truth,
+    Value,
+)
+
+__all__ = ["choose", "settle"]
+
+
+def settle(value: Value, frame: Frame, span: Span) -> Value:
+    """The value of what a name refers to: the tensor of a parameter, a constant's value."""
+    if isinstance(value, Slot):
+        return slot_tensor(frame, value, span)
+    if isinstance(value, Deferred):
+        return evaluate(value.expression, frame.inside(value.scope))
+    return value
+
+
+@evaluates(syntax.Name)
+def _name(node: syntax.Name, frame: Frame, expected: Expected | None) -> Value:
+    return settle(lookup(frame, node.name, node.span), frame, node.span)
+
+
+@evaluates(syntax.Integer)
+def _integer(node: syntax.Integer, frame: Frame, expected: Expected | None) -> Value:
+    return Number(node.value)
+
+
+@evaluates(syntax.Float)
+def _float(node: syntax.Float, frame: Frame, expected: Expected | None) -> Value:
+    return Number(node.value)
+
+
+@evaluates(syntax.Boolean)
+def _boolean(node: syntax.Boolean, frame: Frame, expected: Expected | None) -> Value:
+    return Truth(node.value)
+
+
+@evaluates(syntax.String)
+def _string(node: syntax.String, frame: Frame, expected: Expected | None) -> Value:
+    return Text(node.value)
+
+
+@evaluates(syntax.ListExpression, syntax.TupleExpression)
+def _group(
+    node: syntax.ListExpression | syntax.TupleExpression, frame: Frame, expected: Expected | None
+) -> Value:
+    items = []
+    for item in node.items:
+        value = evaluate(item, frame)
+        items.append(as_tensor(frame, item.span, value) if scalar_or_tensor(value) else value)
+    return Group(tuple(items), isinstance(node, syntax.ListExpression))
+
+
+@evaluates(syntax.Unary)
+def _unary(node: syntax.Unary, frame: Frame, expected: Expected | None) -> Value:
+    value = evaluate(node.operand, frame, expected)
+    operation = negate if node.operator is syntax.UnaryOperator.NEGATE else logical_not
+    return operation(frame, node.span, value)
+
+
+_CONNECTIVES = {syntax.BinaryOperator.AND: False, syntax.BinaryOperator.OR: True}
+
+
+@evaluates(syntax.Binary)
+def _binary(node: syntax.Binary, frame: Frame, expected: Expected | None) -> Value:
+    left = evaluate(node.left, frame)
+    if isinstance(left, Truth) and _CONNECTIVES.get(node.operator) is left.value:
+        return left
+    right = evaluate(node.right, frame)
+    result = binary(frame, node.span, node.operator, left, right)
+    _check_division(node, left, result)
+    return result
+
+
+def _check_division(node: syntax.Binary, left: Value, result: Value) -> None:
+    """Whole numbers divide to a whole number: `1 / 2` is 0, which is hardly what was meant."""
+    if node.operator is not syntax.BinaryOperator.DIVIDE or left == Number(0):
+        return
+    vanishes = result == Number(0) and isinstance(result, Number)
+    symbolic = isinstance(result, Number) and isinstance(result.value, ir.DimExpression)
+    if vanishes or (left == Number(1) and symbolic):
+        fail(Kind.DIVISION_VANISHES, node.span, help=Help.WRITE_FLOAT, text=node.span.text)
+
+
+@evaluates(syntax.Conditional)
+def _conditional(node: syntax.Conditional, frame: Frame, expected: Expected | None) -> Value:
+    condition = decide(frame, node.condition.span, evaluate(node.condition, frame))
+    if isinstance(condition, bool):
+        return evaluate(node.then if condition else node.otherwise, frame, expected)
+    then = evaluate(node.then, frame, expected)
+    otherwise = evaluate(node.otherwise, frame, expected)
+    return choose(frame, node.span, condition, then, otherwise)
+
+
+def choose(frame: Frame, span: Span, condition: Tensor, then: Value, other: Value) -> Value:
+    """`then` where the condition holds, else `other`; item by item for groups."""
+    if isinstance(then, Group) and isinstance(other, Group) and len(then.items) == len(other.items):
+        pairs = zip(then.items, other.items, strict=True)
+        return Group(tuple(choose(frame, span, condition, a, b) for a, b in pairs), then.is_list)
+    for value in (then, other):
+        if not isinstance(value, Position) and not scalar_or_tensor(value) and not is_static(value):
+            fail(Kind.CANNOT_SELECT, span, found=describe(value))
+    return select(frame, span, condition, then, other)
+
+
+@evaluates(syntax.Attribute)
+def _attribute(node: syntax.Attribute, frame: Frame, expected: Expected | None) -> Value:
+    base = evaluate(node.base, frame)
+    name, span = node.name.name, node.name.span
+    match base:
+        case Instance():
+            return settle(member(base, name, span), frame.inside(base.scope), span)
+        case Namespace():
+            return _of_namespace(base, name, frame, span)
+        case ParameterTree():
+            return _of_tree(base, name, span)
+    if scalar_or_tensor(base) and name in ("shape", "dtype", "rank"):
+        tensor = as_tensor(frame, node.span, base)
+        return _fact(tensor, name)
+    return fail(Kind.NO_MEMBER, span, name=name, found=describe(base))
+
+
+def _fact(tensor: Tensor, name: str) -> Value:
+    if name == "rank":
+        return Number(len(tensor.shape))
+    if name == "dtype":
+        return ElementType(tensor.dtype)
+    return Group(tuple(map(Number, tensor.shape)), is_list=True)
+
+
+def _of_namespace(base: Namespace, name: str, frame: Frame, span: Span) -> Value:
+    inside = frame.inside(base.scope)
+    names = list(base.scope.own_names())
+    value = find(inside, name) if name in names else None
+    if value is None:
+        suggestion = nearest(name, names)
+        help = None if suggestion is None else Help.DID_YOU_MEAN
+        facts = {"name": name, "found": f"`{base.title}`", "suggestion": suggestion}
+        fail(Kind.NO_MEMBER, span, help=help, **facts)
+    return settle(value, inside, span)
+
+
+def _of_tree(base: ParameterTree, name: str, span: Span) -> Value:
+    tensor = base.tensors.get((base.instance, name))
+    if tensor is not None:
+        return tensor
+    child = base.instance.scope.names.get(name)
+    if child is not None and isinstance(child.value, Instance):
+        return ParameterTree(child.value, base.tensors)
+    return fail(Kind.NO_MEMBER, span, name=name, found=describe(base))

@@ -1,0 +1,140 @@
+"""The state of one elaboration, and the place in it where an expression is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mapsto import ir
+from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind, Note, report
+from mapsto.dsl.scope import Scope
+from mapsto.dsl.source import Span
+from mapsto.dsl.values import Tensor, Value
+
+if TYPE_CHECKING:
+    from mapsto.dsl.instances import Instance
+
+__all__ = ["MAXIMUM_DEPTH", "MAXIMUM_OPERATIONS", "Frame", "Session", "StateCell", "fail"]
+
+MAXIMUM_DEPTH = 64
+"""How deep calls may nest; recursion without an end is reported there."""
+MAXIMUM_OPERATIONS = 100_000
+"""How many operations a program may elaborate to."""
+
+SlotKey = tuple["Instance", str]
+
+
+def fail(
+    kind: Kind, span: Span, *, notes: Iterable[Note] = (), help: Help | None = None, **facts: object
+) -> NoReturn:
+    """Raises a DiagnosticError."""
+    raise DiagnosticError(report(kind, span, notes=notes, help=help, **facts))
+
+
+@dataclass(slots=True)
+class StateCell:
+    """A state of a module during an elaboration: its value at the start, and now."""
+
+    initial: ir.Value
+    current: ir.Value
+
+    @property
+    def updated(self) -> bool:
+        """Whether it was given a new value."""
+        return self.current is not self.initial
+
+
+@dataclass(slots=True)
+class Session:
+    """What one elaboration builds.
+
+    Parameters and states appear as free values of the block that is built; they become arguments of
+    the function when it is finished (`functions.close`).
+    """
+
+    build: ir.Builder
+    resolve: Callable[[Frame, Scope, str], Value]
+    """Gives the value of a definition of a file or of a library name."""
+    functions: dict[str, ir.Function] = field(default_factory=dict)
+    parameters: dict[SlotKey, ir.Value] = field(default_factory=dict)
+    states: dict[SlotKey, StateCell] = field(default_factory=dict)
+    emitted: int = 0
+    depth: int = 0
+
+    @contextmanager
+    def block(self) -> Iterator[ir.Builder]:
+        """Builds into a block of its own."""
+        outer, self.build = self.build, ir.Builder(ir.Block([]))
+        try:
+            yield self.build
+        finally:
+            self.build = outer
+
+    @contextmanager
+    def scratch(self) -> Iterator[None]:
+        """Builds what is thrown away, to learn types."""
+        states = {key: (cell, cell.current) for key, cell in self.states.items()}
+        try:
+            with self.block():
+                yield
+        finally:
+            self.states = {key: cell for key, (cell, _) in states.items()}
+            for cell, current in states.values():
+                cell.current = current
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A place of evaluation: the session, and the names in scope."""
+
+    session: Session
+    scope: Scope
+
+    def inside(self, scope: Scope) -> Frame:
+        """The same elaboration in another scope."""
+        return Frame(self.session, scope)
+
+    def nested(self) -> Frame:
+        """The same elaboration in a new scope inside this one."""
+        return self.inside(Scope(self.scope))
+
+    def emit(self, span: Span, op: type[ir.Operation], *operands: ir.Value, **facts: Any) -> Any:
+        """Emits an operation with one result, located at the span."""
+        return self.operation(span, op, *operands, **facts).result
+
+    def operation(
+        self, span: Span, op: type[ir.Operation], *operands: ir.Value, **facts: Any
+    ) -> ir.Operation:
+        """Emits an operation, located at the span."""
+        self.locate(span)
+        try:
+            return self.session.build.op(op, *operands, **facts)
+        except ir.TypeRuleError as error:
+            fail(Kind.ILL_TYPED_OPERATION, span, reason=error.message)
+
+    def locate(self, span: Span) -> ir.Builder:
+        """The builder, set to the place in the source that is elaborated."""
+        self.session.emitted += 1
+        if self.session.emitted > MAXIMUM_OPERATIONS:
+            fail(Kind.PROGRAM_TOO_LARGE, span, limit=MAXIMUM_OPERATIONS)
+        begin = span.begin
+        self.session.build.location = ir.Location(span.file, begin.line, begin.column)
+        return self.session.build
+
+    @contextmanager
+    def deeper(self, span: Span, name: str) -> Iterator[None]:
+        """Counts a call or an instantiation against the depth limit."""
+        if self.session.depth >= MAXIMUM_DEPTH:
+            fail(Kind.RECURSION, span, name=name, limit=MAXIMUM_DEPTH)
+        self.session.depth += 1
+        try:
+            yield
+        finally:
+            self.session.depth -= 1
+
+    def constant(self, span: Span, value: float, type: ir.TensorType) -> Tensor:
+        """A tensor with one value everywhere."""
+        build = self.locate(span)
+        return Tensor(build.constant(value, type.dtype, type.shape))

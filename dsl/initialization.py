@@ -1,0 +1,71 @@
+"""First values of parameters and states, from the initializers that a module declares."""
+
+from __future__ import annotations
+
+import hashlib
+
+from mapsto import ir
+from mapsto.dsl import syntax
+from mapsto.dsl.calls import Closure
+from mapsto.dsl.diagnostics import Help, Kind
+from mapsto.dsl.evaluation import apply, evaluate, is_applicable
+from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.source import Span
+from mapsto.dsl.tensors import coerce
+from mapsto.dsl.values import Argument, Expected, Key, Slot, Tensor, Value
+
+__all__ = ["initial_value", "stream_of"]
+
+
+def stream_of(path: str) -> int:
+    """The number of the random stream of a parameter: the same path has the same numbers."""
+    return int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), "little")
+
+
+def initial_value(
+    frame: Frame, slot: Slot, type: ir.TensorType, seed: ir.Value, path: str
+) -> Tensor:
+    """The first value of a parameter or a state, which has this type."""
+    declaration = slot.declaration
+    inside = frame.inside(slot.instance.scope)
+    if isinstance(declaration, syntax.ParamDeclaration):
+        expression, kind = declaration.initializer, Kind.MISSING_INITIALIZER
+    else:
+        expression, kind = declaration.value, Kind.MISSING_VALUE
+    if expression is None:
+        fail(kind, declaration.name.span, help=Help.ADD_INITIALIZER, name=slot.name)
+    key = Key(seed, stream_of(path))
+    expected = Expected(type.dtype, type.shape)
+    value = _value(inside, expression, key, expected)
+    what = f"the first value of `{slot.name}`"
+    return coerce(inside, expression.span, value, type, what=what)
+
+
+def _value(frame: Frame, node: syntax.Expression, key: Key, expected: Expected) -> Value:
+    """A value, or a map to apply: `zeros`, `uniform(-1, 1)`; a parameter `key` receives the key."""
+    if isinstance(node, syntax.Call):
+        function = evaluate(node.function, frame)
+        if _takes_key(function):
+            given = [
+                Argument(a.name.name if a.name else None, evaluate(a.value, frame), a.value.span)
+                for a in node.arguments
+            ]
+            arguments = (_key_argument(key, node.span), *given)
+            return apply(function, frame, node.span, arguments, expected)
+    value = evaluate(node, frame, expected)
+    if not is_applicable(value):
+        return value
+    arguments = (_key_argument(key, node.span),) if _takes_key(value) else ()
+    return apply(value, frame, node.span, arguments, expected)
+
+
+def _takes_key(value: Value) -> bool:
+    """Whether the first parameter of a map is named `key`."""
+    if not isinstance(value, Closure):
+        return False
+    parameters = value.definition.parameters
+    return bool(parameters) and parameters[0].name.name == "key"
+
+
+def _key_argument(key: Key, span: Span) -> Argument:
+    return Argument(None, key, span)

@@ -1,0 +1,209 @@
+"""Module instances: configuration, members, and the paths that name their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mapsto import ir
+from mapsto.dsl import syntax
+from mapsto.dsl.arguments import bind_kind, match_arguments
+from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind, nearest
+from mapsto.dsl.dimensions import evaluate_type, free_names, names_in_type
+from mapsto.dsl.evaluation import applies, evaluate
+from mapsto.dsl.frame import Frame, StateCell, fail
+from mapsto.dsl.scope import InstanceScope
+from mapsto.dsl.source import Span
+from mapsto.dsl.values import (
+    Argument,
+    Closure,
+    Composition,
+    Deferred,
+    Expected,
+    Group,
+    ModuleClass,
+    ParameterTree,
+    Slot,
+    Tensor,
+    Value,
+)
+
+__all__ = ["Instance", "holds_tensors", "instances_in", "instantiate", "member", "slot_tensor"]
+
+
+class Instance(Value):
+    """A module with its configuration; equal only to itself.
+
+    `scope` holds its members, and the dimensions and dtypes that its first use fixed.
+    """
+
+    __slots__ = ("definition", "scope")
+
+    def __init__(self, definition: syntax.ModuleDefinition, scope: InstanceScope) -> None:
+        self.definition = definition
+        self.scope = scope
+
+    @property
+    def title(self) -> str:
+        """The name of the module."""
+        return self.definition.name.name
+
+    @property
+    def slots(self) -> Iterator[Slot]:
+        """Its own parameters and states, as declared."""
+        for node in self.definition.members:
+            if isinstance(node, syntax.ParamDeclaration | syntax.StateDeclaration):
+                yield Slot(self, node)
+
+    @property
+    def call(self) -> Closure | None:
+        """Its unnamed map."""
+        for node in self.definition.members:
+            if isinstance(node, syntax.MapDefinition) and node.name is None:
+                return Closure(node, self.scope, self.title)
+        return None
+
+
+@applies(ModuleClass)
+def instantiate(
+    module: ModuleClass,
+    frame: Frame,
+    span: Span,
+    arguments: tuple[Argument, ...],
+    expected: Expected | None = None,
+) -> Instance:
+    """The module with this configuration; its parameters appear when they are first used."""
+    definition = module.definition
+    generics = frozenset(g.name for g in definition.generics)
+    scope = InstanceScope(module.scope, _inferred(definition, frame.inside(module.scope)), generics)
+    instance = Instance(definition, scope)
+    inner = frame.inside(scope)
+    with frame.deeper(span, instance.title):
+        matched = match_arguments(definition.parameters, arguments, instance.title, span)
+        for parameter in definition.parameters:
+            _configure(inner, parameter, matched.get(parameter.name.name), span, instance.title)
+        for node in definition.members:
+            _bind_member(instance, node, inner)
+    return instance
+
+
+def _inferred(definition: syntax.ModuleDefinition, frame: Frame) -> frozenset[str]:
+    """The dimensions of parameters and states that neither configuration nor the file gives."""
+    configured = {parameter.name.name for parameter in definition.parameters}
+    names: set[str] = set()
+    for node in definition.members:
+        if isinstance(node, syntax.ParamDeclaration | syntax.StateDeclaration):
+            names.update(names_in_type(node.type))
+    known = {name for name in names if frame.scope.binding_of_dimension(name) is not None}
+    return frozenset(names - configured - known)
+
+
+def _configure(
+    inner: Frame, parameter: syntax.Parameter, given: Argument | None, span: Span, owner: str
+) -> None:
+    name = parameter.name.name
+    if given is None:
+        if parameter.default is None:
+            fail(Kind.MISSING_ARGUMENT, span, name=name, owner=owner)
+        value = evaluate(parameter.default, inner)
+        given = Argument(name, value, parameter.default.span)
+    inner.scope.bind(name, bind_kind(inner, parameter, given), given.span)
+
+
+def _bind_member(instance: Instance, node: syntax.ModuleMember, inner: Frame) -> None:
+    scope = instance.scope
+    if isinstance(node, syntax.ParamDeclaration | syntax.StateDeclaration):
+        scope.bind(node.name.name, Slot(instance, node), node.name.span)
+    elif isinstance(node, syntax.MapDefinition) and node.name is not None:
+        title = f"{instance.title}.{node.name.name}"
+        scope.bind(node.name.name, Closure(node, scope, title), node.name.span)
+    elif isinstance(node, syntax.Binding):
+        scope.bind(node.name.name, constant_value(node, inner), node.name.span)
+
+
+def constant_value(node: syntax.Binding, frame: Frame) -> Value:
+    """The value of a constant or submodule; one with tensors is built anew where it is used."""
+    with frame.session.scratch():
+        value = evaluate(node.value, frame)
+    return Deferred(node.value, frame.scope) if holds_tensors(value) else value
+
+
+def holds_tensors(value: Value) -> bool:
+    """Whether a value refers to IR that belongs to one elaboration."""
+    if isinstance(value, Group):
+        return any(map(holds_tensors, value.items))
+    return isinstance(value, Tensor | ParameterTree)
+
+
+def member(instance: Instance, name: str, span: Span) -> Value:
+    """A member or configuration value of an instance."""
+    own = {
+        node.name.name
+        for node in (*instance.definition.members, *instance.definition.parameters)
+        if not isinstance(node, syntax.Broken) and node.name is not None
+    }
+    bound = instance.scope.names.get(name) if name in own else None
+    if bound is not None:
+        return bound.value
+    suggestion = nearest(name, own)
+    help = None if suggestion is None else Help.DID_YOU_MEAN
+    facts = {"name": name, "found": f"`{instance.title}`", "suggestion": suggestion}
+    return fail(Kind.NO_MEMBER, span, help=help, **facts)
+
+
+def slot_type(frame: Frame, slot: Slot) -> ir.TensorType:
+    """The type of a parameter or state; its dimensions have to be known by now."""
+    declared = slot.declaration.type
+    if not isinstance(declared, syntax.ValueType):
+        fail(Kind.NOT_A_TENSOR_TYPE, declared.span, name=declared.span.text)
+    return evaluate_type(declared, frame.inside(slot.instance.scope))
+
+
+def slot_tensor(frame: Frame, slot: Slot, span: Span) -> Tensor:
+    """The tensor of a parameter or state, which becomes an argument of what is elaborated."""
+    session, key = frame.session, (slot.instance, slot.name)
+    cell = session.states.get(key)
+    if cell is not None:
+        return Tensor(cell.current)
+    if key in session.parameters:
+        return Tensor(session.parameters[key])
+    _check_known(frame, slot, span)
+    value = ir.Value(slot_type(frame, slot), None, 0, slot.name)
+    if slot.is_state:
+        session.states[key] = StateCell(value, value)
+    else:
+        session.parameters[key] = value
+    return Tensor(value)
+
+
+def _check_known(frame: Frame, slot: Slot, span: Span) -> None:
+    declared = slot.declaration.type
+    inside = frame.inside(slot.instance.scope)
+    for dim in declared.shape or () if isinstance(declared, syntax.ValueType) else ():
+        for name in sorted(free_names(dim, inside)):
+            facts = {"name": slot.name, "owner": slot.instance.title}
+            note = Note(NoteKind.DEFINED_HERE, slot.declaration.span, facts)
+            fail(Kind.PARAMETER_SIZE_UNKNOWN, span, notes=[note], dimension=name, **facts)
+
+
+def instances_in(value: Value, path: str = "") -> Iterator[tuple[str, Instance]]:
+    """Every module instance in a value, with its path, in the order of declaration; an instance
+    that is reached twice goes by its first path."""
+    yield from _instances(value, path, set())
+
+
+def _instances(value: Value, path: str, seen: set[Instance]) -> Iterator[tuple[str, Instance]]:
+    if isinstance(value, Group | Composition):
+        items = value.items if isinstance(value, Group) else value.functions
+        for i, item in enumerate(items):
+            yield from _instances(item, join(path, str(i)), seen)
+    if not isinstance(value, Instance) or value in seen:
+        return
+    seen.add(value)
+    yield path, value
+    for name, bound in value.scope.names.items():
+        yield from _instances(bound.value, join(path, name), seen)
+
+
+def join(path: str, name: str) -> str:
+    """A path one step longer: `layers` and `0` make `layers.0`."""
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,299 @@
+"""A program: its definitions, and the IR of its maps, modules and training steps.
+
+This is what the Python API, the command line and the training loop use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mapsto import ir
+from mapsto.dsl import (
+    registry,  # noqa: F401 (registers the evaluators)
+    syntax,
+)
+from mapsto.dsl.diagnostics import DiagnosticError, Kind, report
+from mapsto.dsl.elaborated import Elaborated, InputSpec, ParameterSpec, Structure
+from mapsto.dsl.evaluation import apply, find
+from mapsto.dsl.frame import Frame
+from mapsto.dsl.initialization import initial_value
+from mapsto.dsl.instances import Instance, instances_in, slot_type
+from mapsto.dsl.library import DiagnosticsError, file_scope
+from mapsto.dsl.parser import parse
+from mapsto.dsl.scope import FileScope
+from mapsto.dsl.sessions import (
+    elaborating,
+    finish,
+    from_python,
+    new_frame,
+    restoring,
+    slot_paths,
+)
+from mapsto.dsl.source import Source, Span
+from mapsto.dsl.values import (
+    Argument,
+    Closure,
+    ModuleClass,
+    Slot,
+    Tensor,
+    TrainClass,
+    Value,
+)
+
+__all__ = [
+    "DiagnosticsError",
+    "Elaborated",
+    "InputSpec",
+    "ModuleInstance",
+    "ParameterSpec",
+    "Program",
+    "Structure",
+]
+
+
+class Program:
+    """The definitions of a source text, ready to be elaborated."""
+
+    def __init__(self, source: Source, program: syntax.Program, scope: FileScope) -> None:
+        self.source = source
+        self.syntax = program
+        self.scope = scope
+
+    @classmethod
+    def load(cls, path: str | Path) -> Program:
+        """The program in a file.
+
+        Raises DiagnosticsError for mistakes in the text, OSError and UnicodeDecodeError where it
+        cannot be read.
+        """
+        place = Path(path)
+        return cls.loads(place.read_text("utf-8"), str(path), str(place.parent))
+
+    @classmethod
+    def loads(cls, text: str, name: str = "<text>", directory: str | None = None) -> Program:
+        """The program in a text; `name` stands for the file in messages, and imports of files
+        start at `directory`."""
+        source = Source(name, text)
+        program, diagnostics = parse(source)
+        scope, repeated = file_scope(program, name, directory)
+        if diagnostics or repeated:
+            raise DiagnosticsError([*diagnostics, *repeated])
+        return cls(source, program, scope)
+
+    def names(self) -> tuple[str, ...]:
+        """The names that the program defines, in the order of the text."""
+        return tuple(self.scope.definitions)
+
+    def definition(self, name: str) -> syntax.Definition | None:
+        """The syntax tree of a definition."""
+        return self.scope.definitions.get(name)
+
+    def docstring(self, name: str) -> str:
+        """The documentation of a definition; empty if it has none."""
+        documented = getattr(self.value(name), "definition", self.scope.definitions.get(name))
+        docstring = getattr(documented, "docstring", None)
+        return "" if docstring is None else str(docstring.text)
+
+    def signature(self, name: str) -> str:
+        """The header of a map, module or train block, such as `relu[T](x: T[...s]) -> T[...s]`."""
+        value = self.value(name)
+        definition = getattr(value, "definition", None)
+        if definition is None:
+            return name
+        parameters = ", ".join(parameter.span.text for parameter in definition.parameters)
+        generics = ", ".join(generic.name for generic in getattr(definition, "generics", ()))
+        result = getattr(definition, "result", None)
+        arrow = "" if result is None else f" -> {result.span.text}"
+        return f"{name}{f'[{generics}]' if generics else ''}({parameters}){arrow}"
+
+    def value(self, name: str) -> Value:
+        """What a name stands for: its own definition, or one of the standard library.
+
+        Raises KeyError for a name without a meaning, DiagnosticsError where its definition is
+        wrong.
+        """
+        with elaborating():
+            value = find(new_frame(self.scope), name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def elaborate_map(
+        self,
+        name: str,
+        argument_types: Mapping[str, ir.TensorType],
+        static_arguments: Mapping[str, object] | None = None,
+    ) -> Elaborated:
+        """The IR of a map for arguments of these types.
+
+        `static_arguments` are numbers, strings, maps and module instances.  Sizes in the types may
+        be symbolic.  Raises DiagnosticsError where the map does not accept them.
+        """
+        value = self.value(name)
+        if not isinstance(value, Closure):
+            raise TypeError(f"{name} is not a map")
+        static = {key: from_python(item) for key, item in (static_arguments or {}).items()}
+        with elaborating(), restoring(static.values()):
+            frame = new_frame(self.scope)
+            roots = [(key, item) for key, item in static.items()]
+            return elaborate_closure(frame, value, argument_types, static, name, roots)
+
+    def instantiate(
+        self, name: str, configuration: Mapping[str, object] | None = None
+    ) -> ModuleInstance:
+        """An instance of a module; raises DiagnosticsError where the configuration is wrong."""
+        value = self.value(name)
+        if not isinstance(value, ModuleClass):
+            raise TypeError(f"{name} is not a module")
+        span = value.definition.name.span
+        given = tuple([Argument(k, from_python(v), span) for k, v in (configuration or {}).items()])
+        with elaborating():
+            instance = apply(value, new_frame(self.scope), span, given)
+        assert isinstance(instance, Instance)
+        return ModuleInstance(self, instance)
+
+    def trainer(self, name: str, configuration: Mapping[str, object] | None = None) -> Trainer:  # noqa: F821
+        """A `train` block with its net and optimizer."""
+        from mapsto.dsl.training import Trainer, make_trainer
+
+        value = self.value(name)
+        if not isinstance(value, TrainClass):
+            raise TypeError(f"{name} is not a train block")
+        trainer: Trainer = make_trainer(self, value, configuration or {})
+        return trainer
+
+
+class ModuleInstance:
+    """An instance of a module; its parameters are known once a map of it was elaborated."""
+
+    def __init__(self, program: Program, value: Instance) -> None:
+        self.program = program
+        self.value = value
+
+    @property
+    def name(self) -> str:
+        """The name of the module."""
+        return self.value.title
+
+    def maps(self) -> tuple[str, ...]:
+        """The names of its maps; the unnamed one is the empty string."""
+        members = self.value.definition.members
+        maps = [node for node in members if isinstance(node, syntax.MapDefinition)]
+        return tuple(["" if node.name is None else node.name.name for node in maps])
+
+    def parameter_names(self, method: str = "") -> tuple[str, ...]:
+        """The names of the arguments of a map of the module."""
+        return tuple([p.name.name for p in self._method(method).definition.parameters])
+
+    def elaborate(
+        self,
+        method: str,
+        argument_types: Mapping[str, ir.TensorType],
+        static_arguments: Mapping[str, object] | None = None,
+    ) -> Elaborated:
+        """The IR of a map of the module (the unnamed one is `""`) for arguments of these types.
+
+        Fixes the sizes of the parameters if this is the first use.
+        """
+        closure = self._method(method)
+        static = {key: from_python(item) for key, item in (static_arguments or {}).items()}
+        with elaborating(), restoring([self.value, *static.values()]):
+            frame = new_frame(self.program.scope)
+            roots: list[tuple[str, Value]] = [("", self.value), *static.items()]
+            entry = f"{self.name}.{method}" if method else self.name
+            return elaborate_closure(frame, closure, argument_types, static, entry, roots)
+
+    def _method(self, method: str) -> Closure:
+        if not method:
+            call = self.value.call
+            if call is None:
+                raise KeyError(f"{self.name} has no unnamed map")
+            return call
+        bound = self.value.scope.names.get(method)
+        if bound is None or not isinstance(bound.value, Closure):
+            raise KeyError(f"{self.name} has no map {method}")
+        return bound.value
+
+    def elaborate_initializers(self) -> Elaborated:
+        """The function `init(seed: i64[])` of the first values of all parameters and states whose
+        sizes are known.
+
+        The result maps each path to its tensor.  Equal seeds and paths give equal bits.
+        """
+        with elaborating():
+            return elaborate_initializers(new_frame(self.program.scope), [("", self.value)])
+
+
+def elaborate_closure(
+    frame: Frame,
+    closure: Closure,
+    types: Mapping[str, ir.TensorType],
+    static: Mapping[str, Value],
+    entry: str,
+    roots: list[tuple[str, Value]],
+) -> Elaborated:
+    """The IR of a map whose tensor arguments are inputs of the function."""
+    definition = closure.definition
+    inputs: list[ir.Value] = []
+    arguments: list[Argument] = []
+    spans = {p.name.name: (p.type or p).span for p in definition.parameters}
+    for name, value in _in_order(definition, {**static, **types}):
+        if isinstance(value, ir.TensorType):
+            inputs.append(ir.Value(value, None, 0, name))
+            value = Tensor(inputs[-1])
+        arguments.append(Argument(name, value, spans.get(name, definition.span)))
+    span = definition.span if definition.name is None else definition.name.span
+    result = apply(closure, frame, span, tuple(arguments))
+    return finish(frame, entry, span, result, inputs, slot_paths(roots))
+
+
+def _in_order(
+    definition: syntax.MapDefinition, given: Mapping[str, Value | ir.TensorType]
+) -> list[tuple[str, Value | ir.TensorType]]:
+    """Arguments in the order of the parameters, unknown names last."""
+    names = [p.name.name for p in definition.parameters if p.name.name in given]
+    names += [name for name in given if name not in names]
+    return [(name, given[name]) for name in names]
+
+
+def elaborate_initializers(frame: Frame, roots: list[tuple[str, Value]]) -> Elaborated:
+    """First values of what is reachable from the roots and has a known size."""
+    seed = ir.Value(ir.TensorType(ir.DType.I64), None, 0, "seed")
+    values: dict[str, Tensor] = {}
+    span: Span | None = None
+    for prefix, root in roots:
+        for path, instance in instances_in(root, prefix):
+            for slot in instance.slots:
+                type = _known_type(frame, slot)
+                full = f"{path}.{slot.name}" if path else slot.name
+                if type is not None and full not in values:
+                    values[full] = initial_value(frame, slot, type, seed, full)
+                span = instance.definition.name.span
+    build = frame.session.build
+    from mapsto.dsl.functions import close
+
+    results = [tensor.value for tensor in values.values()]
+    function = close("init", build, [seed], results)
+    structure: Structure = {path: tensor.type for path, tensor in values.items()}
+    if span is None and not values:
+        structure = {}
+    module = ir.Module({"init": function, **frame.session.functions})
+    return Elaborated(module, "init", (), (), (InputSpec("seed", seed.type),), structure)
+
+
+def _known_type(frame: Frame, slot: Slot) -> ir.TensorType | None:
+    """The type of a slot if its dimensions and dtype are known."""
+    from mapsto.dsl.dimensions import dtype_of, free_names
+
+    declared = slot.declaration.type
+    inside = frame.inside(slot.instance.scope)
+    if not isinstance(declared, syntax.ValueType) or dtype_of(declared, inside) is None:
+        return None
+    if any(free_names(dim, inside) for dim in declared.shape or ()):
+        return None
+    type = slot_type(frame, slot)
+    if type.symbols:
+        facts = {"name": slot.name, "type": type}
+        raise DiagnosticError(report(Kind.SYMBOLIC_PARAMETER, slot.declaration.span, **facts))
+    return type

@@ -1,0 +1,203 @@
+"""Running an elaboration from outside: sessions, arguments from Python, finished functions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from mapsto import ir
+from mapsto.dsl.diagnostics import DiagnosticError, Kind
+from mapsto.dsl.elaborated import Elaborated, InputSpec, ParameterSpec, Structure
+from mapsto.dsl.frame import Frame, Session, SlotKey, fail
+from mapsto.dsl.functions import close
+from mapsto.dsl.instances import Instance, instances_in
+from mapsto.dsl.library import DiagnosticsError, resolve
+from mapsto.dsl.scope import Scope
+from mapsto.dsl.source import Span
+from mapsto.dsl.tensors import as_tensor
+from mapsto.dsl.values import (
+    ElementType,
+    Group,
+    Number,
+    ParameterTree,
+    Tensor,
+    Text,
+    Truth,
+    Value,
+)
+
+__all__ = [
+    "Paths",
+    "elaborating",
+    "finish",
+    "flat_results",
+    "from_python",
+    "new_frame",
+    "restoring",
+    "slot_paths",
+    "structure_of",
+]
+
+Paths = Mapping[SlotKey, str]
+_RECURSION_LIMIT = 100_000
+
+
+def new_frame(scope: Scope) -> Frame:
+    """The start of an elaboration in a scope."""
+    return Frame(Session(ir.Builder(ir.Block([])), resolve), scope)
+
+
+@contextmanager
+def elaborating() -> Iterator[None]:
+    """Allows deep programs, and gives one kind of error for one mistake and for several."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _RECURSION_LIMIT))
+    try:
+        yield
+    except DiagnosticError as error:
+        raise DiagnosticsError([error.diagnostic]) from None
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+@contextmanager
+def restoring(roots: Iterable[Value]) -> Iterator[None]:
+    """Forgets the dimensions that a failed elaboration gave to module instances."""
+    instances = [instance for root in roots for _, instance in instances_in(root)]
+    before = [dict(instance.scope.names) for instance in instances]
+    try:
+        yield
+    except BaseException:
+        for instance, names in zip(instances, before, strict=True):
+            instance.scope.names = names
+        raise
+
+
+def from_python(value: object) -> Value:
+    """A Python value as a value of elaboration; TypeError where there is none."""
+    match value:
+        case Value():
+            return value
+        case bool():
+            return Truth(value)
+        case int() | float() | ir.DimExpression():
+            return Number(value)
+        case str():
+            return Text(value)
+        case ir.DType():
+            return ElementType(value)
+        case list() | tuple():
+            return Group(tuple([from_python(item) for item in value]), isinstance(value, list))
+    inner = getattr(value, "value", None)
+    if isinstance(inner, Value):
+        return inner
+    raise TypeError(f"a {type(value).__name__} is no value of the language")
+
+
+def slot_paths(roots: Sequence[tuple[str, Value]]) -> dict[SlotKey, str]:
+    """The path of each parameter and state reachable from the roots, in declaration order."""
+    paths: dict[SlotKey, str] = {}
+    for prefix, root in roots:
+        for path, instance in instances_in(root, prefix):
+            for slot in instance.slots:
+                key = (instance, slot.name)
+                paths.setdefault(key, f"{path}.{slot.name}" if path else slot.name)
+    return paths
+
+
+def used_slots(frame: Frame, paths: Paths) -> dict[SlotKey, str]:
+    """The slots that the elaboration used, with their paths; unreached ones by module name."""
+    session = frame.session
+    used = [*session.parameters, *session.states]
+    found = {key: path for key, path in paths.items() if key in set(used)}
+    for instance, name in used:
+        if (instance, name) not in found:
+            found[instance, name] = f"{instance.title}.{name}"
+    return found
+
+
+def structure_of(value: Value, paths: Paths) -> Structure:
+    """The structure of a result, whose tensors `flat_results` lists."""
+    if isinstance(value, Group):
+        return tuple([structure_of(item, paths) for item in value.items])
+    if isinstance(value, ParameterTree):
+        return {paths.get(key, key[1]): tensor.type for key, tensor in value}
+    assert isinstance(value, Tensor)
+    return value.type
+
+
+def flat_results(frame: Frame, span: Span, value: Value) -> tuple[Value, list[ir.Value]]:
+    """The result with numbers made tensors, and its tensors in order."""
+    if isinstance(value, Group):
+        parts = [flat_results(frame, span, item) for item in value.items]
+        items = tuple([part for part, _ in parts])
+        return Group(items, value.is_list), [v for _, values in parts for v in values]
+    if isinstance(value, ParameterTree):
+        return value, [tensor.value for _, tensor in value]
+    tensor = as_tensor(frame, span, value)
+    return tensor, [tensor.value]
+
+
+def finish(
+    frame: Frame,
+    name: str,
+    span: Span,
+    result: Value,
+    inputs: Sequence[ir.Value],
+    paths: Paths,
+    new_parameters: Mapping[SlotKey, ir.Value] | None = None,
+) -> Elaborated:
+    """The module of a finished elaboration: its entry takes parameters, states and inputs, and
+    gives the result, then new parameters and states."""
+    session = frame.session
+    result, outputs = flat_results(frame, span, result)
+    used = used_slots(frame, paths)
+    parameters = [key for key in used if key in session.parameters]
+    states = [key for key in used if key in session.states]
+    values = [session.parameters[key] for key in parameters]
+    values += [session.states[key].initial for key in states]
+    specs = [*_specs(parameters, used, values, False)]
+    specs += _specs(states, used, values[len(parameters) :], True)
+    _check_sizes(specs, span)
+    arguments = [*values, *inputs]
+    renewed = {key: value for key, value in (new_parameters or {}).items()}
+    renewed |= {key: session.states[key].current for key in states if session.states[key].updated}
+    order = [*parameters, *states]
+    aliases = tuple(
+        (len(outputs) + i, order.index(key))
+        for i, key in enumerate(k for k in order if k in renewed)
+    )
+    outputs += [renewed[key] for key in order if key in renewed]
+    begin = span.begin
+    location = ir.Location(span.file, begin.line, begin.column)
+    attributes = {"aliases": aliases} if aliases else {}
+    function = close(name, session.build, arguments, outputs, attributes, location)
+    return Elaborated(
+        ir.Module({name: function, **session.functions}),
+        name,
+        tuple(specs[: len(parameters)]),
+        tuple(specs[len(parameters) :]),
+        tuple([InputSpec(value.hint, value.type) for value in inputs]),
+        structure_of(result, used),
+        tuple([specs[argument] for _, argument in aliases]),
+    )
+
+
+def _specs(
+    keys: Sequence[SlotKey], paths: Paths, values: Sequence[ir.Value], is_state: bool
+) -> list[ParameterSpec]:
+    pairs = zip(keys, values)  # noqa: B905 (values may go on with states)
+    return [ParameterSpec(paths[key], value.type, is_state) for key, value in pairs]
+
+
+def _check_sizes(specs: Sequence[ParameterSpec], span: Span) -> None:
+    """A parameter is stored, so its size has to be a number."""
+    for spec in specs:
+        if spec.type.symbols:
+            fail(Kind.SYMBOLIC_PARAMETER, span, name=spec.path, type=spec.type)
+
+
+def instances_of(values: Iterable[Value]) -> list[Instance]:
+    """All module instances in some values."""
+    return [instance for value in values for _, instance in instances_in(value)]

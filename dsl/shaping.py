@@ -1,0 +1,165 @@
+"""Functions that move elements: reshape, transpose, concat, broadcast, full, iota."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mapsto import ir
+from mapsto.dsl.calling import Parameters
+from mapsto.dsl.diagnostics import Kind
+from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.source import Span
+from mapsto.dsl.tensors import as_tensor, coerce, common_dtype, describe, dimension_notes, spread
+from mapsto.dsl.values import (
+    Argument,
+    Builtin,
+    ElementType,
+    Expected,
+    Group,
+    Number,
+    Tensor,
+    Value,
+)
+
+__all__ = ["SHAPING"]
+
+Given = dict[str, Argument]
+
+
+def _dims(argument: Argument) -> tuple[ir.Dim, ...]:
+    """A list of whole numbers, or one."""
+    items = argument.value.items if isinstance(argument.value, Group) else (argument.value,)
+    dims = []
+    for item in items:
+        if not isinstance(item, Number) or isinstance(item.value, float):
+            fail(Kind.NOT_A_WHOLE_NUMBER, argument.span, found=describe(item))
+        dims.append(item.value)
+    return tuple(dims)
+
+
+def _axes(argument: Argument, rank: int) -> tuple[int, ...]:
+    axes = []
+    for axis in _dims(argument):
+        if not isinstance(axis, int) or not -rank <= axis < rank:
+            fail(Kind.AXIS_OUT_OF_RANGE, argument.span, axis=axis, rank=rank)
+        axes.append(axis % rank)
+    return tuple(axes)
+
+
+def _shape(argument: Argument) -> tuple[ir.Dim, ...]:
+    dims = _dims(argument)
+    for dim in dims:
+        if isinstance(dim, int) and dim < 0:
+            fail(Kind.NEGATIVE_DIMENSION, argument.span, value=dim)
+    return dims
+
+
+def _reshape(frame: Frame, span: Span, given: Given) -> Value:
+    """One dimension may be -1: it is what remains."""
+    x = as_tensor(frame, given["x"].span, given["x"].value)
+    wanted = _dims(given["shape"])
+    elements = ir.product(x.shape)
+    if -1 in wanted:
+        rest = ir.product(tuple(dim for dim in wanted if dim != -1))
+        missing = 0 if rest == 0 else ir.floor_div(elements, rest)
+        wanted = tuple(missing if dim == -1 else dim for dim in wanted)
+    if ir.product(wanted) != elements or any(isinstance(d, int) and d < 0 for d in wanted):
+        shape = f"[{', '.join(map(str, wanted))}]"
+        notes = dimension_notes(frame, x.shape)
+        fail(Kind.CANNOT_RESHAPE, span, notes=notes, found=x.type, shape=shape)
+    leading = x.value.shape[: len(x.axes)]
+    return Tensor(frame.emit(span, ir.Reshape, x.value, shape=(*leading, *wanted)), x.axes)
+
+
+def _transpose(frame: Frame, span: Span, given: Given) -> Value:
+    x = as_tensor(frame, given["x"].span, given["x"].value)
+    rank = len(x.shape)
+    order = _axes(given["axes"], rank) if "axes" in given else tuple(reversed(range(rank)))
+    if sorted(order) != list(range(rank)):
+        fail(Kind.BAD_PERMUTATION, given["axes"].span, found=x.type)
+    leading = len(x.axes)
+    permutation = (*range(leading), *(leading + axis for axis in order))
+    return Tensor(frame.emit(span, ir.Transpose, x.value, permutation=permutation), x.axes)
+
+
+def _concat(frame: Frame, span: Span, given: Given) -> Value:
+    group = given["tensors"].value
+    if not isinstance(group, Group) or not group.items:
+        fail(Kind.NOT_ITERABLE, given["tensors"].span, found=describe(group))
+    dtype = common_dtype(frame, span, group.items)
+    tensors = [as_tensor(frame, given["tensors"].span, item, dtype) for item in group.items]
+    first = tensors[0]
+    axis = _axes(given["axis"], len(first.shape))[0] if "axis" in given else 0
+    for tensor in tensors:
+        rest, other = _without(tensor.shape, axis), _without(first.shape, axis)
+        if rest != other or not tensor.shape:
+            facts = {"left": first.type, "right": tensor.type, "axis": axis}
+            fail(Kind.CANNOT_CONCAT, span, notes=dimension_notes(frame, (*rest, *other)), **facts)
+    axes = tuple(sorted({v for t in tensors for v in t.axes}, key=lambda v: v.serial))
+    values = [spread(frame, span, tensor, axes, tensor.shape) for tensor in tensors]
+    return Tensor(frame.emit(span, ir.Concat, *values, axis=len(axes) + axis), axes)
+
+
+def _without(shape: tuple[ir.Dim, ...], axis: int) -> tuple[ir.Dim, ...]:
+    return (*shape[:axis], *shape[axis + 1 :])
+
+
+def _broadcast(frame: Frame, span: Span, given: Given) -> Value:
+    x = as_tensor(frame, given["x"].span, given["x"].value)
+    wanted = _shape(given["shape"])
+    offset = len(wanted) - len(x.shape)
+    fits = offset >= 0 and all(
+        dim in (1, want) for dim, want in zip(x.shape, wanted[max(offset, 0) :], strict=True)
+    )
+    if not fits:
+        shape = f"[{', '.join(map(str, wanted))}]"
+        fail(Kind.CANNOT_BROADCAST, span, found=x.type, shape=shape)
+    return Tensor(spread(frame, span, x, x.axes, wanted), x.axes)
+
+
+def _full(frame: Frame, span: Span, given: Given) -> Value:
+    dtype = _dtype(given, common_dtype(frame, span, [given["value"].value]))
+    type = ir.TensorType(dtype, _shape(given["shape"]))
+    return coerce(frame, given["value"].span, given["value"].value, type, what="the value")
+
+
+def _iota(frame: Frame, span: Span, given: Given) -> Value:
+    (size,) = _shape(given["size"])[:1] or (0,)
+    type = ir.TensorType(_dtype(given, ir.DType.I32), (size,))
+    return Tensor(frame.emit(span, ir.Iota, axis=0, type=type))
+
+
+def _dtype(given: Given, default: ir.DType) -> ir.DType:
+    argument = given.get("dtype")
+    if argument is None:
+        return default
+    if not isinstance(argument.value, ElementType):
+        found = describe(argument.value)
+        fail(Kind.WRONG_KIND, argument.span, name="dtype", expected="a dtype", found=found)
+    return argument.value.dtype
+
+
+_FUNCTIONS = {
+    "reshape": (_reshape, "the same elements in another shape", ("x", "shape"), 2),
+    "transpose": (_transpose, "the axes in another order, reversed by default", ("x", "axes"), 1),
+    "concat": (_concat, "tensors one after another along an axis", ("tensors", "axis"), 1),
+    "broadcast": (_broadcast, "the tensor repeated to a shape", ("x", "shape"), 2),
+    "full": (_full, "a tensor of a shape with one value", ("shape", "value", "dtype"), 2),
+    "iota": (_iota, "the numbers 0, 1, .. as a tensor", ("size", "dtype"), 1),
+}
+
+
+def _builtin(name: str) -> Builtin:
+    function, summary, parameters, required = _FUNCTIONS[name]
+    signature = Parameters(*parameters, required=required)
+
+    def apply(
+        frame: Frame, span: Span, arguments: tuple[Argument, ...], expected: Expected | None
+    ) -> Value:
+        return function(frame, span, signature.match(name, arguments, span))
+
+    return Builtin(name, summary, apply)
+
+
+SHAPING: Mapping[str, Value] = {name: _builtin(name) for name in _FUNCTIONS}
+"""The shaping functions by name."""

@@ -1,0 +1,178 @@
+"""Statements in the body of a map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mapsto.dsl import syntax
+from mapsto.dsl.arithmetic import decide
+from mapsto.dsl.diagnostics import Help, Kind, nearest
+from mapsto.dsl.evaluation import evaluate, fail_unknown, find, scalar_or_tensor, tensor_of
+from mapsto.dsl.expressions import choose
+from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.instances import Instance, member, slot_tensor
+from mapsto.dsl.scope import Scope
+from mapsto.dsl.tensors import as_tensor, coerce, describe
+from mapsto.dsl.values import Closure, Expected, Group, Slot, Tensor, Value
+
+__all__ = ["evaluate_block"]
+
+_MAXIMUM_ITERATIONS = 10_000
+
+
+def evaluate_block(block: syntax.Block, frame: Frame, expected: Expected | None) -> Value | None:
+    """Runs the statements; the value of the last if it is an expression or an `if`."""
+    value: Value | None = None
+    last = len(block.statements) - 1
+    for i, statement in enumerate(block.statements):
+        match statement:
+            case syntax.ExpressionStatement():
+                if i != last and not isinstance(statement.value, syntax.Call):
+                    fail(Kind.UNUSED_VALUE, statement.span)
+                value = evaluate(statement.value, frame, expected if i == last else None)
+            case syntax.If():
+                value = _if(statement, frame, expected if i == last else None)
+            case _:
+                _run(statement, frame)
+                value = None
+    return value
+
+
+def _run(statement: syntax.Statement, frame: Frame) -> None:
+    match statement:
+        case syntax.Let():
+            _let(statement, frame)
+        case syntax.StateUpdate():
+            _update(statement, frame)
+        case syntax.For():
+            _for(statement, frame)
+        case syntax.MapDefinition():
+            name = "" if statement.name is None else statement.name.name
+            closure = Closure(statement, frame.scope, name or "an unnamed map")
+            frame.scope.bind(name, closure, statement.span)
+
+
+def _let(statement: syntax.Let, frame: Frame) -> None:
+    from mapsto.dsl.calls import type_of_result, typed
+
+    expected = None if statement.type is None else type_of_result(statement.type, frame)
+    value = tensor_of(statement.value, frame, expected)
+    if statement.type is not None:
+        what = f"`{', '.join(target.name for target in statement.targets)}`"
+        value = typed(frame, statement.type, value, statement.value.span, what)
+    if len(statement.targets) == 1:
+        target = statement.targets[0]
+        frame.scope.bind(target.name, value, target.span)
+        return
+    items = value.items if isinstance(value, Group) else ()
+    if len(items) != len(statement.targets):
+        expected_count = len(statement.targets)
+        facts = {"expected": expected_count, "found": describe(value), "count": len(items)}
+        fail(Kind.CANNOT_UNPACK, statement.value.span, **facts)
+    for target, item in zip(statement.targets, items, strict=True):
+        frame.scope.bind(target.name, item, target.span)
+
+
+def _update(statement: syntax.StateUpdate, frame: Frame) -> None:
+    slot = _target(statement.target, frame)
+    if not isinstance(slot, Slot) or not slot.is_state:
+        text = statement.target.span.text
+        fail(Kind.NOT_A_STATE, statement.target.span, name=text, help=Help.DECLARE_STATE)
+    current = slot_tensor(frame, slot, statement.target.span)
+    expected = Expected(current.dtype, current.shape)
+    value = evaluate(statement.value, frame, expected)
+    span = statement.value.span
+    new = coerce(frame, span, value, current.type, what=f"the new value of `{slot.name}`")
+    if new.axes:
+        fail(Kind.STATE_IN_INDEX, statement.span, name=slot.name)
+    frame.session.states[slot.instance, slot.name].current = new.value
+
+
+def _target(target: syntax.Expression, frame: Frame) -> Value:
+    if isinstance(target, syntax.Attribute):
+        base = evaluate(target.base, frame)
+        if isinstance(base, Instance):
+            return member(base, target.name.name, target.name.span)
+        suggestion = nearest(target.name.name, ())
+        fail(
+            Kind.NO_MEMBER,
+            target.span,
+            name=target.name.name,
+            found=describe(base),
+            suggestion=suggestion,
+        )
+    assert isinstance(target, syntax.Name)
+    value = find(frame, target.name)
+    if value is None:
+        fail_unknown(frame, target.name, target.span)
+        raise AssertionError
+    return value
+
+
+def _for(statement: syntax.For, frame: Frame) -> None:
+    """The body once for each item; names that it binds stay bound, as in the next round."""
+    items = evaluate(statement.iterable, frame)
+    if not isinstance(items, Group):
+        fail(Kind.NOT_ITERABLE, statement.iterable.span, found=describe(items))
+    if len(items.items) > _MAXIMUM_ITERATIONS:
+        fail(Kind.TOO_MANY_ITERATIONS, statement.iterable.span, limit=_MAXIMUM_ITERATIONS)
+    for item in items.items:
+        frame.scope.bind(statement.target.name, item, statement.target.span)
+        evaluate_block(statement.body, frame, None)
+
+
+def _if(statement: syntax.If, frame: Frame, expected: Expected | None) -> Value | None:
+    span = statement.condition.span
+    condition = decide(frame, span, evaluate(statement.condition, frame))
+    if isinstance(condition, bool):
+        block = statement.then if condition else statement.otherwise
+        return None if block is None else evaluate_block(block, frame, expected)
+    if condition.shape or condition.axes:
+        fail(Kind.CONDITION_NOT_SCALAR, span, found=condition.type)
+    return _both(statement, frame, condition, expected)
+
+
+def _both(
+    statement: syntax.If, frame: Frame, condition: Tensor, expected: Expected | None
+) -> Value | None:
+    """Runs both branches and selects what they bind, update and give."""
+    span = statement.span
+    before = {key: cell.current for key, cell in frame.session.states.items()}
+    then = frame.inside(Scope(frame.scope))
+    value = evaluate_block(statement.then, then, expected)
+    after = {key: cell.current for key, cell in frame.session.states.items()}
+    for key, cell in frame.session.states.items():
+        cell.current = before.get(key, cell.initial)
+    other = frame.inside(Scope(frame.scope))
+    otherwise = None
+    if statement.otherwise is not None:
+        otherwise = evaluate_block(statement.otherwise, other, expected)
+    for key, cell in frame.session.states.items():
+        updated = after.get(key, cell.initial)
+        if updated is not cell.current:
+            chosen = choose(frame, span, condition, Tensor(updated), Tensor(cell.current))
+            cell.current = as_tensor(frame, span, chosen).value
+    for name in _rebound(frame, then.scope, other.scope):
+        values = [_bound(frame, scope, name) for scope in (then.scope, other.scope)]
+        frame.scope.bind(name, choose(frame, span, condition, *values), span)
+    if value is None or otherwise is None:
+        return None
+    return choose(frame, span, condition, value, otherwise)
+
+
+def _rebound(frame: Frame, then: Scope, other: Scope) -> Iterator[str]:
+    """The names that have a value after the `if` whichever branch runs."""
+    for name in dict.fromkeys((*then.names, *other.names)):
+        if find(frame, name) is not None or (name in then.names and name in other.names):
+            yield name
+
+
+def _bound(frame: Frame, scope: Scope, name: str) -> Value:
+    value = find(frame.inside(scope), name)
+    assert value is not None
+    return (
+        as_tensor(frame, scope.names[name].span, value)
+        # type: ignore[arg-type]
+        if (scalar_or_tensor(value) and name in scope.names)
+        else value
+    )

@@ -1,0 +1,343 @@
+"""Maps of maps: `grad`, `value_and_grad`, `jvp`, `vmap`.
+
+The derivative of a map is requested with an op that names a function of the IR; a pass expands it.
+A module instance among the arguments stands for its parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mapsto import ir
+from mapsto.dsl.calling import Parameters
+from mapsto.dsl.diagnostics import Kind
+from mapsto.dsl.evaluation import applies, apply, is_applicable, scalar_or_tensor
+from mapsto.dsl.frame import Frame, SlotKey, fail
+from mapsto.dsl.functions import close, free_values
+from mapsto.dsl.instances import Instance, instances_in
+from mapsto.dsl.source import Span
+from mapsto.dsl.tensors import as_tensor, describe, spread
+from mapsto.dsl.values import (
+    Argument,
+    Builtin,
+    Closure,
+    Expected,
+    Group,
+    IndexVariable,
+    Number,
+    ParameterTree,
+    Tensor,
+    Transform,
+    Value,
+)
+
+__all__ = ["TRANSFORMS", "Differentiated", "differentiate"]
+
+_SUMMARIES = {
+    "grad": "the gradient of a map with a scalar result, by its first argument or `argnums`",
+    "value_and_grad": "the value of a map and its gradient",
+    "jvp": "the value of a map and its derivative along directions, which follow the arguments",
+    "vmap": "a map applied to each element along the first axis of its arguments",
+}
+_SIGNATURE = Parameters("f", "argnums", required=1)
+
+
+def _make(
+    kind: str,
+    frame: Frame,
+    span: Span,
+    arguments: tuple[Argument, ...],
+) -> Transform:
+    given = _SIGNATURE.match(kind, arguments, span)
+    function = given["f"].value
+    if not is_applicable(function):
+        fail(Kind.NOT_CALLABLE, given["f"].span, found=describe(function))
+    numbers = given.get("argnums")
+    if numbers is None:
+        return Transform(kind, function, (0,), True)
+    items = numbers.value.items if isinstance(numbers.value, Group) else (numbers.value,)
+    argnums = []
+    for item in items:
+        if not isinstance(item, Number) or not isinstance(item.value, int) or item.value < 0:
+            fail(Kind.NOT_A_WHOLE_NUMBER, numbers.span, found=describe(item))
+        argnums.append(item.value)
+    return Transform(kind, function, tuple(argnums), not isinstance(numbers.value, Group))
+
+
+@applies(Transform)
+def _transform(
+    function: Transform,
+    frame: Frame,
+    span: Span,
+    arguments: tuple[Argument, ...],
+    expected: Expected | None,
+) -> Value:
+    if function.kind == "vmap":
+        return _vmap(function, frame, span, arguments)
+    if function.kind == "jvp":
+        return _jvp(function, frame, span, arguments)
+    _check_argnums(function, len(arguments), span)
+    found = differentiate(function.function, function.argnums, frame, span, arguments)
+    gradients = found.gradients[0] if function.single else Group(found.gradients)
+    return gradients if function.kind == "grad" else Group((found.value, gradients))
+
+
+def _check_argnums(function: Transform, count: int, span: Span) -> None:
+    for number in function.argnums:
+        if number >= count:
+            facts = {"name": function.kind, "number": number, "count": count}
+            fail(Kind.NO_SUCH_ARGUMENT, span, **facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Differentiated:
+    """The value of a map, and its gradient by each of the chosen arguments."""
+
+    value: Value
+    gradients: tuple[Value, ...]
+
+
+@dataclass(slots=True)
+class _Traced:
+    """A map elaborated into a function of its own.
+
+    `arguments` are the values inside that its arguments stand for, `actual` what they are outside.
+    """
+
+    name: str
+    result: Value
+    arguments: list[ir.Value]
+    actual: list[ir.Value]
+    results: list[ir.Value]
+    states: list[SlotKey]
+
+
+def _trace(
+    function: Value,
+    frame: Frame,
+    span: Span,
+    arguments: Sequence[Argument],
+    argnums: Sequence[int],
+) -> tuple[_Traced, dict[int, ir.Value]]:
+    """Elaborates the call, with fresh values for the arguments to differentiate by."""
+    session = frame.session
+    before = {key: cell.current for key, cell in session.states.items()}
+    fresh: dict[int, ir.Value] = {}
+    outside: dict[ir.Value, ir.Value] = {}
+    inner = list(arguments)
+    for number in argnums:
+        tensor = _differentiable(frame, arguments[number])
+        if tensor is None:
+            continue
+        fresh[number] = ir.Value(tensor.type, None, 0, f"x{number}")
+        outside[fresh[number]] = tensor.value
+        given = arguments[number]
+        inner[number] = Argument(given.name, Tensor(fresh[number]), given.span)
+    with session.block() as build:
+        result = apply(function, frame, span, tuple(inner))
+        if scalar_or_tensor(result):
+            result = as_tensor(frame, span, result)
+    updated = [
+        key
+        for key, cell in session.states.items()
+        if cell.current is not before.get(key, cell.initial)
+    ]
+    results = [t.value for t in _tensors(frame, span, result)]
+    results += [session.states[key].current for key in updated]
+    free = [v for v in free_values(build.block, results) if v not in outside]
+    free = [*outside, *free]
+    name = f"{_title(function)}.{len(session.functions)}"
+    session.functions[name] = close(name, build, free, results)
+    for key in updated:
+        session.states[key].current = before.get(key, session.states[key].initial)
+    actual = [outside.get(value, value) for value in free]
+    return _Traced(name, result, free, actual, results, updated), fresh
+
+
+def _differentiable(frame: Frame, given: Argument) -> Tensor | None:
+    """The argument's tensor; None for a module instance."""
+    if isinstance(given.value, Instance):
+        return None
+    tensor = as_tensor(frame, given.span, given.value, ir.DType.F32)
+    if not tensor.dtype.is_float:
+        fail(Kind.NOT_DIFFERENTIABLE, given.span, found=describe(tensor))
+    if tensor.axes:
+        fail(Kind.GRADIENT_IN_INDEX, given.span)
+    return tensor
+
+
+def _tensors(frame: Frame, span: Span, value: Value) -> list[Tensor]:
+    if isinstance(value, Group):
+        return [tensor for item in value.items for tensor in _tensors(frame, span, item)]
+    tensor = as_tensor(frame, span, value)
+    if tensor.axes:
+        fail(Kind.GRADIENT_IN_INDEX, span)
+    return [tensor]
+
+
+def _title(function: Value) -> str:
+    if isinstance(function, Closure):
+        return function.title
+    return function.title if isinstance(function, Instance) else type(function).__name__.lower()
+
+
+def _rebuilt(value: Value, results: list[ir.Value]) -> Value:
+    """The structure of a value with other tensors, taken from the front of the list."""
+    if isinstance(value, Group):
+        return Group(tuple(_rebuilt(item, results) for item in value.items), value.is_list)
+    return Tensor(results.pop(0))
+
+
+def differentiate(
+    function: Value,
+    argnums: Sequence[int],
+    frame: Frame,
+    span: Span,
+    arguments: Sequence[Argument],
+) -> Differentiated:
+    """The value of a call and the gradient of its (first) result by some of the arguments."""
+    traced, fresh = _trace(function, frame, span, arguments, argnums)
+    loss = _tensors(frame, span, traced.result)[0]
+    if loss.shape or not loss.dtype.is_float:
+        fail(Kind.LOSS_NOT_SCALAR, span, found=loss.type)
+    parameters = {n: _parameters(frame, arguments[n].value) for n in argnums if n not in fresh}
+    position = {value: i for i, value in enumerate(traced.arguments)}
+    wrt: list[ir.Value] = []
+    for number in argnums:
+        wrt.extend([fresh[number]] if number in fresh else parameters[number].values())
+    used = [value for value in dict.fromkeys(wrt) if value in position]
+    one = frame.constant(span, 1.0, ir.TensorType(loss.dtype)).value
+    results = (*(v.type for v in traced.results), *(v.type for v in used))
+    op = frame.operation(
+        span,
+        ir.Vjp,
+        *traced.actual,
+        one,
+        callee=ir.SymbolReference(traced.name),
+        results=results,
+        wrt=tuple(position[value] for value in used),
+        outputs=(0,),
+    )
+    values = list(op.results)
+    pulled = dict(zip(used, values[len(traced.results) :], strict=True))
+    value = _adopt(frame, traced, values[: len(traced.results)])
+    zeros = {v: frame.constant(span, 0.0, v.type).value for v in wrt if v not in pulled}
+    gradients = {**pulled, **zeros}
+    return Differentiated(
+        value, tuple(_gradient(n, arguments, fresh, parameters, gradients) for n in argnums)
+    )
+
+
+def _gradient(
+    number: int,
+    arguments: Sequence[Argument],
+    fresh: Mapping[int, ir.Value],
+    parameters: Mapping[int, Mapping[SlotKey, ir.Value]],
+    gradients: Mapping[ir.Value, ir.Value],
+) -> Value:
+    if number in fresh:
+        return Tensor(gradients[fresh[number]])
+    instance = arguments[number].value
+    assert isinstance(instance, Instance)
+    return ParameterTree(
+        instance, {key: Tensor(gradients[v]) for key, v in parameters[number].items()}
+    )
+
+
+def _parameters(frame: Frame, value: Value) -> dict[SlotKey, ir.Value]:
+    """The parameters of an instance that have been used so far, in the order of declaration."""
+    return {
+        (instance, slot.name): frame.session.parameters[instance, slot.name]
+        for _, instance in instances_in(value)
+        for slot in instance.slots
+        if (instance, slot.name) in frame.session.parameters
+    }
+
+
+def _adopt(frame: Frame, traced: _Traced, values: list[ir.Value]) -> Value:
+    """The call's value; states that the map updated get their new values."""
+    rest = list(values)
+    value = _rebuilt(traced.result, rest)
+    for key, current in zip(traced.states, rest, strict=True):
+        frame.session.states[key].current = current
+    return value
+
+
+def _jvp(function: Transform, frame: Frame, span: Span, arguments: tuple[Argument, ...]) -> Value:
+    """`jvp(f)(x, dx)`: after the arguments of f, a direction for each chosen one."""
+    count = len(arguments) - len(function.argnums)
+    _check_argnums(function, count, span)
+    primals, directions = arguments[:count], arguments[count:]
+    traced, fresh = _trace(function.function, frame, span, primals, function.argnums)
+    position = {value: i for i, value in enumerate(traced.arguments)}
+    tangents, wrt = [], []
+    for number, direction in zip(function.argnums, directions, strict=True):
+        if number not in fresh:
+            fail(Kind.NOT_DIFFERENTIABLE, primals[number].span, found="an instance of a module")
+        primal = fresh[number]
+        tensor = as_tensor(frame, direction.span, direction.value, primal.dtype)
+        if tensor.type != primal.type:
+            facts = {"what": "the direction", "expected": primal.type, "found": tensor.type}
+            fail(Kind.WRONG_SHAPE, direction.span, **facts)
+        tangents.append(tensor.value)
+        wrt.append(position[primal])
+    kept = traced.results[: len(traced.results) - len(traced.states)]
+    floats = tuple(i for i, value in enumerate(kept) if value.dtype.is_float)
+    types = (*(v.type for v in traced.results), *(kept[i].type for i in floats))
+    callee = ir.SymbolReference(traced.name)
+    facts = {"callee": callee, "results": types, "wrt": tuple(wrt), "outputs": floats}
+    op = frame.operation(span, ir.Jvp, *traced.actual, *tangents, **facts)
+    values = list(op.results)
+    value = _adopt(frame, traced, values[: len(traced.results)])
+    pushed = dict(zip(floats, values[len(traced.results) :], strict=True))
+    derivative = [
+        pushed.get(i) or frame.constant(span, 0, v.type).value for i, v in enumerate(kept)
+    ]
+    return Group((value, _rebuilt(traced.result, derivative)))
+
+
+def _vmap(function: Transform, frame: Frame, span: Span, arguments: tuple[Argument, ...]) -> Value:
+    """The function of arguments that depend on a new index over their first axes."""
+    variable: IndexVariable | None = None
+    inner = []
+    for argument in arguments:
+        if not scalar_or_tensor(argument.value):
+            inner.append(argument)
+            continue
+        tensor = as_tensor(frame, argument.span, argument.value)
+        if not tensor.shape:
+            inner.append(argument)
+            continue
+        variable = variable or IndexVariable("element", tensor.shape[0], argument.span)
+        if tensor.shape[0] != variable.extent:
+            facts = {"extent": variable.extent, "size": tensor.shape[0], "type": tensor.type}
+            fail(Kind.EXTENTS_DIFFER, argument.span, name="vmap", axis=0, **facts)
+        mapped = Tensor(tensor.value, (*tensor.axes, variable))
+        inner.append(Argument(argument.name, mapped, argument.span))
+    if variable is None:
+        fail(Kind.NOTHING_TO_MAP, span)
+    result = apply(function.function, frame, span, tuple(inner))
+    return _stacked(frame, span, result, variable)
+
+
+def _stacked(frame: Frame, span: Span, value: Value, variable: IndexVariable) -> Value:
+    if isinstance(value, Group):
+        items = tuple(_stacked(frame, span, item, variable) for item in value.items)
+        return Group(items, value.is_list)
+    tensor = as_tensor(frame, span, value)
+    outer = tuple(v for v in tensor.axes if v is not variable)
+    return Tensor(spread(frame, span, tensor, (*outer, variable), tensor.shape), outer)
+
+
+def _builtin(kind: str) -> Builtin:
+    def make(
+        frame: Frame, span: Span, arguments: tuple[Argument, ...], expected: Expected | None
+    ) -> Value:
+        return _make(kind, frame, span, arguments)
+
+    return Builtin(kind, _SUMMARIES[kind], make)
+
+
+TRANSFORMS: Mapping[str, Value] = {kind: _builtin(kind) for kind in _SUMMARIES}
+"""The maps of maps by name."""

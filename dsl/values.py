@@ -1,0 +1,339 @@
+"""Values of elaboration: what an expression of the language stands for while IR is built from it.
+
+A tensor is an IR value; everything else (numbers, maps, modules, lists) exists only until the
+program is elaborated.  Inside an index lambda a tensor may depend on index variables: `axes` names
+the leading axes of its IR value that stand for them, and the other axes are its own shape.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mapsto import ir
+from mapsto.dsl import syntax
+from mapsto.dsl.source import Span
+
+if TYPE_CHECKING:
+    from mapsto.dsl.frame import Frame
+    from mapsto.dsl.instances import Instance
+    from mapsto.dsl.scope import Scope
+
+__all__ = [
+    "Access",
+    "Applicable",
+    "Argument",
+    "Builtin",
+    "Closure",
+    "Composition",
+    "Deferred",
+    "Dimensions",
+    "ElementType",
+    "Expected",
+    "Group",
+    "IndexVariable",
+    "Indices",
+    "Key",
+    "ModuleClass",
+    "Namespace",
+    "Number",
+    "ParameterTree",
+    "Position",
+    "Product",
+    "Slot",
+    "Tensor",
+    "Text",
+    "TrainClass",
+    "Transform",
+    "Truth",
+    "Value",
+]
+
+_serials = itertools.count()
+
+
+class Value:
+    """Base of the values of elaboration."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IndexVariable:
+    """An index bound by a lambda or a reduction; `span` is where its extent came from."""
+
+    name: str
+    extent: ir.Dim
+    span: Span
+    serial: int = field(default_factory=lambda: next(_serials))
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor(Value):
+    """A tensor: the axes of `value` are `axes`, by ascending serial number, then its shape."""
+
+    value: ir.Value
+    axes: tuple[IndexVariable, ...] = ()
+
+    @property
+    def dtype(self) -> ir.DType:
+        """The element type."""
+        return self.value.dtype
+
+    @property
+    def shape(self) -> tuple[ir.Dim, ...]:
+        """The shape at one point of the indices that it depends on."""
+        return self.value.shape[len(self.axes) :]
+
+    @property
+    def type(self) -> ir.TensorType:
+        """The type at one point of the indices that it depends on."""
+        return ir.TensorType(self.dtype, self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Position(Value):
+    """An affine combination of index variables, `sum(coefficient * variable) + constant`."""
+
+    terms: tuple[tuple[IndexVariable, ir.Dim], ...]
+    constant: ir.Dim = 0
+
+    @staticmethod
+    def of(variable: IndexVariable) -> Position:
+        """The variable itself."""
+        return Position(((variable, 1),))
+
+    @property
+    def plain(self) -> IndexVariable | None:
+        """The variable that the position is exactly, else None."""
+        if len(self.terms) != 1 or self.constant != 0 or self.terms[0][1] != 1:
+            return None
+        return self.terms[0][0]
+
+    @property
+    def variables(self) -> tuple[IndexVariable, ...]:
+        """The variables that it depends on."""
+        return tuple(variable for variable, _ in self.terms)
+
+    def plus(self, other: Position) -> Position:
+        """The sum of two positions."""
+        total: dict[IndexVariable, ir.Dim] = {}
+        for variable, coefficient in (*self.terms, *other.terms):
+            total[variable] = total.get(variable, 0) + coefficient
+        terms = tuple((v, c) for v, c in total.items() if c != 0)
+        return Position(terms, self.constant + other.constant)
+
+    def times(self, factor: ir.Dim) -> Position:
+        """The position scaled by a whole number."""
+        terms = tuple((v, c * factor) for v, c in self.terms if factor != 0)
+        return Position(terms, self.constant * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The element of a tensor at these positions, one for each axis of the IR value."""
+
+    tensor: ir.Value
+    positions: tuple[Position, ...]
+
+    @property
+    def variables(self) -> frozenset[IndexVariable]:
+        """The index variables that the element depends on."""
+        return frozenset(v for position in self.positions for v in position.variables)
+
+
+@dataclass(frozen=True, slots=True)
+class Product(Value):
+    """A scalar in index scope: a product of accesses, kept apart so that a reduction over it is one
+    contraction."""
+
+    factors: tuple[Access, ...]
+
+    @property
+    def dtype(self) -> ir.DType:
+        """The element type."""
+        return self.factors[0].tensor.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Value):
+    """A number known during elaboration; a whole one may be symbolic.  It takes the element type
+    that its context asks for."""
+
+    value: ir.Dim | float
+
+
+@dataclass(frozen=True, slots=True)
+class Truth(Value):
+    """`true` or `false`."""
+
+    value: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Value):
+    """A string."""
+
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group(Value):
+    """A list or a tuple."""
+
+    items: tuple[Value, ...]
+    is_list: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ElementType(Value):
+    """A dtype; calling it converts."""
+
+    dtype: ir.DType
+
+
+@dataclass(frozen=True, slots=True)
+class Dimensions(Value):
+    """What `...s` stands for in a type: any number of dimensions."""
+
+    dims: tuple[ir.Dim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Indices(Value):
+    """What `...s` stands for in index notation: any number of indices."""
+
+    variables: tuple[IndexVariable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Key(Value):
+    """A source of random numbers: a seed (i64[]) and the number of a stream."""
+
+    seed: ir.Value
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the context asks of an expression: an element type and a shape, where known."""
+
+    dtype: ir.DType | None = None
+    shape: tuple[ir.Dim, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument of a call, evaluated; `name` is None for a positional one."""
+
+    name: str | None
+    value: Value
+    span: Span
+
+
+class Applicable(Value):
+    """Base of what can be called on tensors."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Closure(Applicable):
+    """A map of the language and the scope that it was defined in."""
+
+    definition: syntax.MapDefinition
+    scope: Scope
+    title: str
+    """The name in messages, such as `relu` or `Dense`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Builtin(Applicable):
+    """A function that the elaborator knows."""
+
+    name: str
+    summary: str
+    apply: Callable[[Frame, Span, tuple[Argument, ...], Expected | None], Value]
+    reduction: bool = False
+    """Whether `name[k](e)` reduces over bound indices."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Composition(Applicable):
+    """Maps applied one after another: `chain([f, g])`."""
+
+    functions: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Transform(Applicable):
+    """A map made of a map: `grad(f)`."""
+
+    kind: str
+    function: Value
+    argnums: tuple[int, ...]
+    single: bool
+    """Whether one derivative is given as it is rather than in a tuple."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModuleClass(Value):
+    """A module of the language, which a call instantiates."""
+
+    definition: syntax.ModuleDefinition
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainClass(Value):
+    """A `train` block."""
+
+    definition: syntax.TrainDefinition
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Namespace(Value):
+    """An imported file."""
+
+    scope: Scope
+    title: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Deferred(Value):
+    """A constant whose tensors are built anew in each elaboration that uses it."""
+
+    expression: syntax.Expression
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slot(Value):
+    """A parameter or a state of a module instance, before its tensor is looked up."""
+
+    instance: Instance
+    declaration: syntax.ParamDeclaration | syntax.StateDeclaration
+
+    @property
+    def name(self) -> str:
+        """The name in the module."""
+        return self.declaration.name.name
+
+    @property
+    def is_state(self) -> bool:
+        """Whether it may be updated."""
+        return isinstance(self.declaration, syntax.StateDeclaration)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ParameterTree(Value):
+    """A tensor for each parameter of a module instance, such as its gradient."""
+
+    instance: Instance
+    tensors: dict[tuple[Instance, str], Tensor]
+
+    def __iter__(self) -> Iterator[tuple[tuple[Instance, str], Tensor]]:
+        return iter(self.tensors.items())
