@@ -271,7 +271,7 @@ EVALUATIONS: Mapping[str, Callable[..., Any]] = {
     "le": np.less_equal,
     "gt": np.greater,
     "ge": np.greater_equal,
-    "fma": lambda a, b, c: a * b + c,
+    "fma": lambda a, b, c: np.float64(a) * np.float64(b) + np.float64(c),
     "select": lambda condition, a, b: a if condition else b,
 }
 """The operations on NumPy scalars; casts are apart because they need both types."""

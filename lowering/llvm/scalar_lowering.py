@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from mapsto.ir.types import DType
 from mapsto.lowering.llvm import vector_math
+from mapsto.lowering.llvm.half_precision import is_half, narrow, widen
 from mapsto.lowering.llvm.loop_scope import value_type
 from mapsto.lowering.llvm.types import FastMath, LLVMType, Operand, constant, zero
 from mapsto.lowering.llvm.writer import FunctionWriter
@@ -25,8 +26,13 @@ HEAVY = frozenset(
 
 
 def lower(f: FunctionWriter, op: str, dtype: DType, operands: tuple[Operand, ...]) -> Operand:
-    """Write the operation; all operands have the same number of lanes."""
-    return LOWERINGS[op](f, dtype, operands)
+    """Write the operation; all operands have the same number of lanes.  16-bit floats are computed
+    in f32 and rounded."""
+    if not is_half(dtype) or op == "select":
+        return LOWERINGS[op](f, dtype, operands)
+    wide = tuple(widen(f, operand, dtype) for operand in operands)
+    result = LOWERINGS[op](f, DType.F32, wide)
+    return narrow(f, result, dtype) if result.type.is_float else result
 
 
 def _neg(f: FunctionWriter, dtype: DType, operands: tuple[Operand, ...]) -> Operand:
@@ -242,6 +248,13 @@ LOWERINGS: Mapping[str, Lowering] = {
 
 def lower_cast(f: FunctionWriter, x: Operand, source: DType, target: DType) -> Operand:
     """Convert a value; see `scalar_operations` for the rounding."""
+    if source is target:
+        return x
+    if is_half(source):
+        return lower_cast(f, widen(f, x, source), DType.F32, target)
+    if is_half(target):
+        single = x if source is DType.F32 else lower_cast(f, x, source, DType.F32)
+        return narrow(f, single, target)
     type = value_type(target, x.type.lanes)
     if target is DType.BOOL:
         none = constant(x.type, 0)
@@ -258,8 +271,6 @@ def lower_cast(f: FunctionWriter, x: Operand, source: DType, target: DType) -> O
 def _cast_from_float(f: FunctionWriter, x: Operand, target: DType, type: LLVMType) -> Operand:
     if target.is_integer:
         return (f.fptosi_saturating if target.is_signed else f.fptoui_saturating)(x, type)
-    if type.bits == x.type.bits:
-        return f.fptrunc(f.fpext(x, x.type.with_kind("float")), type)
     return (f.fpext if type.bits > x.type.bits else f.fptrunc)(x, type)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from loop_harness import check, machines
+from loop_harness import check, machines, run_native
 
 from mapsto.ir.types import DType
 from mapsto.lowering.indices import variable
@@ -21,6 +21,7 @@ from mapsto.lowering.loops import (
 )
 from mapsto.lowering.scalar_operations import OPERATIONS, REDUCTIONS, check_operands, identity
 
+F32 = DType.F32
 TYPES = (
     DType.BOOL,
     DType.I8,
@@ -29,6 +30,7 @@ TYPES = (
     DType.I32,
     DType.U32,
     DType.I64,
+    DType.F16,
     DType.F32,
     DType.F64,
 )
@@ -98,7 +100,7 @@ def test_operation(op: str, dtype: DType) -> None:
     function = kernel(apply(op, *(buffer["i"] for buffer in inputs)), inputs)
     result = function.buffers[-1]
     arrays[result.name] = np.zeros(LENGTH, result.dtype.numpy)
-    tolerance = 1e-5 if dtype is DType.F32 else 1e-12
+    tolerance = {DType.F16: 2e-3, DType.F32: 1e-5}.get(dtype, 1e-12)
     check(function, arrays, rtol=tolerance, atol=tolerance * 1e-3)
 
 
@@ -124,6 +126,56 @@ def test_bitcast() -> None:
     check(function, {"x": values(generator, DType.F32), "result": np.zeros(LENGTH, np.uint32)})
     with pytest.raises(TypeError, match="widths differ"):
         bitcast(x["i"], DType.F64)
+
+
+@pytest.mark.parametrize("dtype", [DType.BF16, DType.F16], ids=str)
+def test_every_16_bit_float_is_converted_exactly(dtype: DType) -> None:
+    """All 65,536 bit patterns to f32 and back, and f32 values between neighbours."""
+    bits = np.arange(1 << 16, dtype=np.int16)
+    single = np.zeros(1 << 16, np.float32)
+    if dtype is DType.F16:
+        wide = bits.view(np.float16).astype(np.float32)
+    else:
+        wide = (bits.astype(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    finite = np.isfinite(wide)
+    x, y = Buffer("x", DType.I16, (1 << 16,)), Buffer("y", F32, (1 << 16,))
+    z = Buffer("z", DType.I16, (1 << 16,))
+    widen = y.store(("i",), cast(bitcast(x["i"], dtype), F32))
+    narrow = z.store(("i",), bitcast(cast(y["i"], dtype), DType.I16))
+    loop = For("i", 0, 1 << 16, (widen, narrow), LoopKind.VECTOR)
+    function = LoopFunction("convert", (x, y, z), (), (loop,))
+    for machine in machines():
+        arrays = {"x": bits, "y": single.copy(), "z": np.zeros_like(bits)}
+        run_native(function, arrays, {}, machine)
+        np.testing.assert_array_equal(arrays["y"], wide)
+        np.testing.assert_array_equal(arrays["z"][finite], bits[finite])
+        assert np.isnan(wide).sum() == (~finite).sum() - 2
+
+
+@pytest.mark.parametrize("dtype", [DType.BF16, DType.F16], ids=str)
+def test_rounding_to_16_bit_floats(dtype: DType) -> None:
+    """To nearest, ties to even: against NumPy for f16, against twice as wide integers for bf16."""
+    generator = np.random.default_rng(5)
+    values = generator.integers(0, 1 << 32, 1 << 15, np.uint32).view(np.float32)
+    ties = (generator.integers(0, 1 << 16, 1 << 12, np.uint32) << 16 | 0x8000).view(np.float32)
+    near = np.ldexp(
+        1 + generator.integers(0, 4096, 1 << 13) / 4096, generator.integers(-26, 17, 1 << 13)
+    )
+    x_values = np.concatenate([values, ties, near.astype(np.float32)])
+    length = len(x_values)
+    x, z = Buffer("x", F32, (length,)), Buffer("z", DType.I16, (length,))
+    store = z.store(("i",), bitcast(cast(x["i"], dtype), DType.I16))
+    function = LoopFunction("round", (x, z), (), (For("i", 0, length, (store,), LoopKind.VECTOR),))
+    bits = x_values.view(np.uint32).astype(np.uint64)
+    rounded = (bits + 0x7FFF + ((bits >> np.uint64(16)) & np.uint64(1))) >> np.uint64(16)
+    with np.errstate(over="ignore"):
+        half = x_values.astype(np.float16).view(np.int16)
+    expected = half if dtype is DType.F16 else rounded.astype(np.uint16).view(np.int16)
+    numbers = ~np.isnan(x_values)
+    for machine in machines():
+        arrays = {"x": x_values, "z": np.zeros(length, np.int16)}
+        run_native(function, arrays, {}, machine)
+        np.testing.assert_array_equal(arrays["z"][numbers], expected[numbers])
 
 
 @pytest.mark.parametrize("dtype", [DType.I8, DType.I32, DType.U32, DType.I64, DType.F32, DType.F64])
