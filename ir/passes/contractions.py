@@ -1,0 +1,323 @@
+"""Algebra of contractions: what moves elements is read through their maps, what does not depend on
+the reduction leaves it, and products of many are taken two at a time.
+
+Laws that change the order of a sum apply where the contraction says `reassociate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import prod
+
+from mapsto.ir.affine import AffineExpr, AffineMap, axis, identity_map, projection
+from mapsto.ir.core import Module, Value
+from mapsto.ir.dims import Dim
+from mapsto.ir.ops.contraction import Contract, access, as_access, contract, in_bounds
+from mapsto.ir.ops.elementwise import Mul
+from mapsto.ir.ops.shaping import Broadcast, Constant, Pad, Slice, Transpose
+from mapsto.ir.passes.base import Pass
+from mapsto.ir.passes.canonicalize import RULES as CANONICAL_RULES
+from mapsto.ir.passes.fold import FOLDING
+from mapsto.ir.rewriting import Pattern, Rewriter, rewrite, rewrite_module
+
+__all__ = ["RULES", "Contractions"]
+
+UNKNOWN_EXTENT = 256
+"""Stands for a size that is known only at run time, in comparisons of cost."""
+
+
+def _rebuilt(
+    op: Contract, rewriter: Rewriter, operands: Sequence[Value], maps: Sequence[AffineMap]
+) -> Value:
+    """The same contraction of other operands."""
+    return rewriter.emit(Contract, *operands, **{**op.attributes, "maps": tuple(maps)})
+
+
+def _reads_inside(op: Contract, number: int) -> bool:
+    return in_bounds(op.maps[number], op.extents, op.operands[number].shape)
+
+
+# ---- what moves elements is read through the map
+
+
+@rewrite
+def absorb_access(op: Contract, rewriter: Rewriter) -> Value | None:
+    """contract(view(x), ...) = contract(x, ...), read through the composed map
+
+    A view is a transpose, broadcast, slice, zero pad, or an access by an affine map.
+    """
+    for number, operand in enumerate(op.operands):
+        found = _view(operand)
+        if found is None or not _reads_inside(op, number):
+            continue
+        source, inner = found
+        extents = operand.shape
+        needs_zero = not in_bounds(inner, extents, source.shape)
+        if needs_zero and op.kind != "sum":
+            continue
+        maps = list(op.maps)
+        maps[number] = _composed(inner, op.maps[number], len(op.extents))
+        operands = [*op.operands[:number], source, *op.operands[number + 1 :]]
+        return _rebuilt(op, rewriter, operands, maps)
+    return None
+
+
+def _composed(inner: AffineMap, outer: AffineMap, rank: int) -> AffineMap:
+    """Where an operand's source is read; a source of rank 0 has no position."""
+    if not outer.results:
+        return AffineMap(rank, tuple(AffineExpr((0,) * rank, e.constant) for e in inner.results))
+    return inner.compose(outer.results)
+
+
+def _view(value: Value) -> tuple[Value, AffineMap] | None:
+    """The source of a value that only moves its elements, and where each one comes from."""
+    op = value.defining_op
+    if op is None:
+        return None
+    rank = value.type.rank
+    if isinstance(op, Slice):
+        pairs = zip(op.starts, op.steps, strict=True)
+        exprs = [axis(d, rank).scaled(step).shifted(s) for d, (s, step) in enumerate(pairs)]
+        return op.operands[0], AffineMap(rank, tuple(exprs))
+    if isinstance(op, Pad) and op.attributes["value"] == 0:
+        shifted = [axis(d, rank).shifted(-low) for d, low in enumerate(op.low)]
+        return op.operands[0], AffineMap(rank, tuple(shifted))
+    if isinstance(op, Contract) and len(op.operands) == 1 and op.kind != "sum":
+        return None
+    return as_access(op)
+
+
+@rewrite
+def transpose_of_contract(op: Transpose, rewriter: Rewriter) -> Value | None:
+    """transpose(contract(...)) = contract(...) with its result dimensions in the other order"""
+    inner = op.operands[0].defining_op
+    if not isinstance(inner, Contract) or not rewriter.used_once(op.operands[0]):
+        return None
+    order = [*op.permutation, *inner.reduced]
+    positions = [order.index(d) for d in range(len(order))]
+    maps = tuple(map_.renumbered(positions, len(order)) for map_ in inner.maps)
+    extents = tuple(inner.extents[d] for d in order)
+    attributes = {**inner.attributes, "maps": maps, "extents": extents}
+    return rewriter.emit(Contract, *inner.operands, **attributes)
+
+
+@rewrite
+def access_to_named_op(op: Contract, rewriter: Rewriter) -> Value | None:
+    """An access that only permutes or repeats axes is a transpose or a broadcast."""
+    if op.reduced or len(op.operands) != 1:
+        return None
+    operand, map_ = op.operands[0], op.maps[0]
+    if operand.type == op.result.type and map_ == identity_map(op.rank):
+        return operand
+    dims = [expr.single for expr in map_.results]
+    known = [d for d in dims if d is not None]
+    fits = len(set(known)) == len(dims) and all(
+        op.extents[d] == size for d, size in zip(known, operand.shape, strict=False)
+    )
+    if not fits:
+        return None
+    order = sorted(range(len(known)), key=known.__getitem__)
+    moved = rewriter.emit(Transpose, operand, permutation=tuple(order))
+    return rewriter.emit(Broadcast, moved, shape=op.extents, dims=tuple(sorted(known)))
+
+
+@rewrite
+def product_without_reduction(op: Contract, rewriter: Rewriter) -> Value | None:
+    """A product of several without a reduction is elementwise."""
+    if op.reduced or len(op.operands) < 2:
+        return None
+    pairs = zip(op.operands, op.maps, strict=True)
+    factors = [access(rewriter.build, x, map_.results, op.extents) for x, map_ in pairs]
+    result = factors[0]
+    for factor in factors[1:]:
+        result = rewriter.emit(Mul, result, factor)
+    return result
+
+
+# ---- products and sums
+
+
+@rewrite
+def product_into_sum(op: Contract, rewriter: Rewriter) -> Value | None:
+    """sum(x * y) = contract(x, y) where x or y is repeated along an axis: a matrix product"""
+    if op.kind != "sum" or len(op.operands) != 1 or not op.reduced:
+        return None
+    factors = op.operands[0].defining_op
+    if not isinstance(factors, Mul) or not rewriter.used_once(op.operands[0]):
+        return None
+    if not any(isinstance(f.defining_op, Broadcast) for f in factors.operands):
+        return None
+    return _rebuilt(op, rewriter, factors.operands, op.maps * 2)
+
+
+@rewrite
+def hoist_factor(op: Contract, rewriter: Rewriter) -> Value | None:
+    """sum_k(x[i, k] * y[i]) = y[i] * sum_k(x[i, k])"""
+    if op.kind != "sum" or len(op.operands) < 2 or not op.reduced:
+        return None
+    if not op.attributes["reassociate"]:
+        return None
+    for number, map_ in enumerate(op.maps):
+        if any(d >= op.rank for d in map_.dims) or not _reads_inside(op, number):
+            continue
+        operands = [x for i, x in enumerate(op.operands) if i != number]
+        maps = [m for i, m in enumerate(op.maps) if i != number]
+        total = _rebuilt(op, rewriter, operands, maps)
+        exprs = [AffineExpr(e.coefficients[: op.rank], e.constant) for e in map_.results]
+        factor = access(rewriter.build, op.operands[number], exprs, op.extents[: op.rank])
+        return rewriter.emit(Mul, total, factor)
+    return None
+
+
+@rewrite
+def sum_of_sum(op: Contract, rewriter: Rewriter) -> Value | None:
+    """sum_j(sum_k(x[i, j, k])) = sum_jk(x[i, j, k]), and so for the other reductions"""
+    if len(op.operands) != 1 or not op.reduced or not _reads_inside(op, 0):
+        return None
+    inner = op.operands[0].defining_op
+    if not isinstance(inner, Contract) or len(inner.operands) != 1 or not inner.reduced:
+        return None
+    both = op.attributes["reassociate"] and inner.attributes["reassociate"]
+    if inner.kind != op.kind or not both or not rewriter.used_once(op.operands[0]):
+        return None
+    extents = (*op.extents, *(inner.extents[d] for d in inner.reduced))
+    rank = len(extents)
+    own = [axis(d, rank) for d in range(len(op.extents))]
+    outer = [expr.compose(own) for expr in op.maps[0].results]
+    positions = [*outer, *(axis(d, rank) for d in range(len(op.extents), rank))]
+    map_ = inner.maps[0].compose(positions)
+    return contract(rewriter.build, inner.operands, [map_], extents, op.rank, op.kind)
+
+
+@rewrite
+def constant_factor(op: Contract, rewriter: Rewriter) -> Value | None:
+    """sum(c * x) = c * sum(x) for a number c"""
+    if op.kind != "sum" or len(op.operands) < 2 or not op.attributes["reassociate"]:
+        return None
+    for number, operand in enumerate(op.operands):
+        source = operand.defining_op
+        if not isinstance(source, Constant) or source.splat is None:
+            continue
+        if not _reads_inside(op, number):
+            continue
+        operands = [x for i, x in enumerate(op.operands) if i != number]
+        maps = [m for i, m in enumerate(op.maps) if i != number]
+        total = _rebuilt(op, rewriter, operands, maps)
+        return rewriter.emit(Mul, total, rewriter.constant_like(source.splat, total))
+    return None
+
+
+# ---- the iteration domain
+
+
+@rewrite
+def drop_unit_dimension(op: Contract, rewriter: Rewriter) -> Value | None:
+    """A reduction over an index with one value is no reduction over it."""
+    unit = next((d for d in op.reduced if op.extents[d] == 1), None)
+    if unit is None:
+        return None
+    rank = len(op.extents) - 1
+    zero = AffineExpr((0,) * rank)
+    kept = iter(axis(d, rank) for d in range(rank))
+    positions = [zero if d == unit else next(kept) for d in range(rank + 1)]
+    maps = [_substituted(map_, positions, rank) for map_ in op.maps]
+    is_last = rank == op.rank
+    if is_last and op.kind != "sum" and not all(_reads_inside(op, i) for i in range(len(maps))):
+        # Without a reduction, reads outside give 0, not the identity of the reduction.
+        return None
+    extents = (*op.extents[:unit], *op.extents[unit + 1 :])
+    return contract(rewriter.build, op.operands, maps, extents, op.rank, op.kind)
+
+
+def _substituted(map_: AffineMap, positions: Sequence[AffineExpr], rank: int) -> AffineMap:
+    if not rank:
+        return AffineMap(0, tuple(AffineExpr((), e.constant) for e in map_.results))
+    return map_.compose(positions)
+
+
+# ---- products of many
+
+
+@rewrite
+def split_product(op: Contract, rewriter: Rewriter) -> Value | None:
+    """sum(x * y * z) = sum(sum(x * y) * z), the cheapest pair first"""
+    if op.kind != "sum" or len(op.operands) < 3 or not op.attributes["reassociate"]:
+        return None
+    first, second = min(
+        combinations(range(len(op.operands)), 2), key=lambda pair: _pair_cost(op, *pair)
+    )
+    rest = [i for i in range(len(op.operands)) if i not in (first, second)]
+    used = op.maps[first].dims | op.maps[second].dims
+    needed = {d for i in rest for d in op.maps[i].dims} | set(range(op.rank))
+    kept, gone = sorted(used & needed), sorted(used - needed)
+    pair = _contract_over(op, rewriter, (first, second), [*kept, *gone], len(kept))
+    left = [d for d in range(len(op.extents)) if d not in gone]
+    position = {d: i for i, d in enumerate(left)}
+    maps = [*(_over(op.maps[i], position) for i in rest), _over(_reads(kept, op), position)]
+    operands = [*(op.operands[i] for i in rest), pair]
+    return contract(rewriter.build, operands, maps, [op.extents[d] for d in left], op.rank)
+
+
+def _reads(dims: Sequence[int], op: Contract) -> AffineMap:
+    return projection(dims, len(op.extents))
+
+
+def _contract_over(
+    op: Contract, rewriter: Rewriter, chosen: Sequence[int], dims: Sequence[int], rank: int
+) -> Value:
+    """The contraction of some operands over some dimensions of the domain."""
+    position = {d: i for i, d in enumerate(dims)}
+    maps = [_over(op.maps[i], position) for i in chosen]
+    extents = [op.extents[d] for d in dims]
+    return contract(rewriter.build, [op.operands[i] for i in chosen], maps, extents, rank)
+
+
+def _over(map_: AffineMap, position: dict[int, int]) -> AffineMap:
+    """The map over the dimensions that have a position, at these positions."""
+    rank = len(position)
+    exprs = []
+    for expr in map_.results:
+        coefficients: list[Dim] = [0] * rank
+        for d in expr.dims:
+            coefficients[position[d]] = expr.coefficients[d]
+        exprs.append(AffineExpr(tuple(coefficients), expr.constant))
+    return AffineMap(rank, tuple(exprs))
+
+
+def _pair_cost(op: Contract, first: int, second: int) -> int:
+    """Products taken when the pair is multiplied first."""
+    used = op.maps[first].dims | op.maps[second].dims
+    sizes = [op.extents[d] for d in used]
+    return prod(size if isinstance(size, int) else UNKNOWN_EXTENT for size in sizes)
+
+
+RULES: tuple[Pattern, ...] = (
+    absorb_access,
+    transpose_of_contract,
+    access_to_named_op,
+    product_without_reduction,
+    product_into_sum,
+    constant_factor,
+    hoist_factor,
+    sum_of_sum,
+    drop_unit_dimension,
+    split_product,
+)
+
+
+@dataclass(frozen=True)
+class Contractions(Pass):
+    """Simplifies contractions by the rules of this file, together with the canonical forms.
+
+    %1 = transpose %w
+    %2 = broadcast %x       =>      %y = contract %x, %w  (one matrix product)
+    %3 = mul %2, %1
+    %y = contract %3
+    """
+
+    name = "contractions"
+
+    def run(self, module: Module) -> Module:
+        return rewrite_module(module, (*FOLDING, *CANONICAL_RULES, *RULES))

@@ -1,0 +1,132 @@
+"""The canonical forms: one test a law, both sides compared by the reference evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from rule_checks import F32, N, after, function, names, tensor
+
+from mapsto import ir
+from mapsto.ir.passes.canonicalize import RULES, Canonicalize
+from mapsto.ir.passes.fold import FOLDING, Fold
+from mapsto.ir.rewriting import fired
+
+B, V = ir.Builder, ir.Value
+SHAPE = (N, 4)
+
+
+def number(b: B, value: float) -> V:
+    return b.constant(value, F32, SHAPE)
+
+
+LAWS: dict[str, tuple[Callable[[B, V, V], V], list[str]]] = {
+    "add_zero": (lambda b, x, y: b.emit(ir.Add, number(b, 0), x), []),
+    "subtract_zero": (lambda b, x, y: b.emit(ir.Sub, x, number(b, 0)), []),
+    "subtract_from_zero": (lambda b, x, y: b.emit(ir.Sub, number(b, 0), x), ["neg"]),
+    "multiply_one": (lambda b, x, y: b.emit(ir.Mul, x, number(b, 1)), []),
+    "multiply_minus_one": (lambda b, x, y: b.emit(ir.Mul, x, number(b, -1)), ["neg"]),
+    "divide_one": (lambda b, x, y: b.emit(ir.Div, x, number(b, 1)), []),
+    "divide_power_of_two": (lambda b, x, y: b.emit(ir.Div, x, number(b, 4)), ["constant", "mul"]),
+    "multiply_reciprocal": (
+        lambda b, x, y: b.emit(ir.Mul, x, b.emit(ir.Div, number(b, 1), y)),
+        ["div"],
+    ),
+    "double_negation": (lambda b, x, y: b.emit(ir.Neg, b.emit(ir.Neg, x)), []),
+    "negated_difference": (lambda b, x, y: b.emit(ir.Neg, b.emit(ir.Sub, x, y)), ["sub"]),
+    "add_negative": (lambda b, x, y: b.emit(ir.Add, b.emit(ir.Neg, x), y), ["sub"]),
+    "subtract_negative": (lambda b, x, y: b.emit(ir.Sub, x, b.emit(ir.Neg, y)), ["add"]),
+    "negative_factor": (
+        lambda b, x, y: b.emit(ir.Mul, b.emit(ir.Neg, x), number(b, 3)),
+        ["constant", "mul"],
+    ),
+    "small_power": (lambda b, x, y: b.emit(ir.Pow, x, number(b, 3)), ["mul", "mul"]),
+    "square_root": (
+        lambda b, x, y: b.emit(ir.Pow, b.emit(ir.Abs, x), number(b, 0.5)),
+        ["abs", "sqrt"],
+    ),
+    "select_known": (
+        lambda b, x, y: b.emit(ir.Select, b.constant(True, ir.DType.BOOL, SHAPE), x, y),
+        [],
+    ),
+    "select_negated": (
+        lambda b, x, y: b.emit(ir.Select, b.emit(ir.Not, b.emit(ir.Lt, x, y)), x, y),
+        ["lt", "select"],
+    ),
+    "cast_to_same": (lambda b, x, y: b.emit(ir.Cast, x, dtype=F32), []),
+    "same_shape": (lambda b, x, y: b.emit(ir.Pad, x, low=(0, 0), high=(0, 0)), []),
+    "reshape_of_reshape": (
+        lambda b, x, y: b.emit(ir.Reshape, b.emit(ir.Reshape, x, shape=(N, 2, 2)), shape=(N * 4,)),
+        ["reshape"],
+    ),
+    "identity_transpose": (lambda b, x, y: b.emit(ir.Transpose, x, permutation=(0, 1)), []),
+    "transpose_of_transpose": (
+        lambda b, x, y: b.emit(
+            ir.Transpose, b.emit(ir.Transpose, x, permutation=(1, 0)), permutation=(1, 0)
+        ),
+        [],
+    ),
+    "broadcast_of_broadcast": (
+        lambda b, x, y: b.emit(
+            ir.Broadcast,
+            b.emit(ir.Broadcast, x, shape=(2, N, 4), dims=(1, 2)),
+            shape=(2, 3, N, 4),
+            dims=(0, 2, 3),
+        ),
+        ["broadcast"],
+    ),
+    "single_concat": (lambda b, x, y: b.emit(ir.Concat, x, axis=0), []),
+    "elementwise_of_broadcasts": (
+        lambda b, x, y: b.emit(
+            ir.Add,
+            b.emit(ir.Broadcast, b.emit(ir.Exp, x), shape=(2, N, 4), dims=(1, 2)),
+            b.constant(1.0, F32, (2, N, 4)),
+        ),
+        ["exp", "constant", "add", "broadcast"],
+    ),
+    "fold_elementwise": (
+        lambda b, x, y: b.emit(ir.Mul, x, b.emit(ir.Exp, number(b, 1))),
+        ["constant", "mul"],
+    ),
+    "fold_view": (
+        lambda b, x, y: b.emit(
+            ir.Mul, x, b.emit(ir.Broadcast, b.constant(2, F32), shape=SHAPE, dims=())
+        ),
+        ["constant", "mul"],
+    ),
+}
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_law(law: str) -> None:
+    build, expected = LAWS[law]
+    module = function(build, tensor(*SHAPE), tensor(*SHAPE))
+    before = fired[law]
+    assert names(after(module, Canonicalize())) == expected
+    assert fired[law] > before
+
+
+def test_every_law_has_a_test() -> None:
+    tested = set(LAWS) | {"fold_array"}
+    assert {pattern.name for pattern in (*RULES, *FOLDING)} == tested
+
+
+def test_arrays_are_folded() -> None:
+    def body(b: B) -> V:
+        array = b.emit(ir.Constant, value=ir.DenseArray(_iota(6)), type=ir.TensorType(F32, (2, 3)))
+        return b.emit(ir.Transpose, array, permutation=(1, 0))
+
+    assert names(after(function(body), Fold())) == ["constant"]
+
+
+def _iota(count: int) -> object:
+    import numpy as np
+
+    return np.arange(count, dtype=np.float32).reshape(2, -1)
+
+
+def test_infinities_and_nan_are_kept() -> None:
+    def body(b: B, x: V) -> V:
+        return b.emit(ir.Mul, x, b.constant(0.0, F32, (4,)))
+
+    assert names(after(function(body, tensor(4)), Canonicalize())) == ["constant", "mul"]

@@ -1,0 +1,152 @@
+"""The algebra of contractions: what is left after the pass, and that values stay."""
+
+from __future__ import annotations
+
+from rule_checks import F32, N, after, function, names, tensor
+
+from mapsto import ir
+from mapsto.ir.ops.contraction import Contract, access, contract, reduce_axes
+from mapsto.ir.passes.contractions import Contractions
+from mapsto.ir.passes.cse import EliminateCommonSubexpressions
+
+PASS = Contractions()
+
+
+def test_a_product_written_with_broadcasting_is_one_contraction() -> None:
+    def body(b: ir.Builder, x: ir.Value, w: ir.Value) -> ir.Value:
+        left = b.emit(ir.Broadcast, x, shape=(N, 5, 4), dims=(0, 1))
+        right = b.emit(ir.Broadcast, w, shape=(N, 5, 4), dims=(1, 2))
+        return reduce_axes(b, "sum", b.emit(ir.Mul, left, right), [1])
+
+    module = after(function(body, tensor(N, 5), tensor(5, 4)), PASS)
+    assert names(module) == ["contract"]
+    assert all(map_.is_projection for map_ in module["f"].block.operations[0].attributes["maps"])
+
+
+def test_transposes_are_read_through_the_maps() -> None:
+    def body(b: ir.Builder, x: ir.Value, w: ir.Value) -> ir.Value:
+        turned = b.emit(ir.Transpose, w, permutation=(1, 0))
+        maps = [ir.projection([0, 2], 3), ir.projection([2, 1], 3)]
+        y = contract(b, [x, turned], maps, (3, 4, 5), 2)
+        return b.emit(ir.Transpose, y, permutation=(1, 0))
+
+    assert names(after(function(body, tensor(3, 5), tensor(4, 5)), PASS)) == ["contract"]
+
+
+def test_slices_and_zero_pads_are_read_through_the_maps() -> None:
+    def body(b: ir.Builder, x: ir.Value, k: ir.Value) -> ir.Value:
+        part = b.emit(ir.Slice, x, starts=(1,), sizes=(6,), steps=(1,))
+        padded = b.emit(ir.Pad, part, low=(2,), high=(2,))
+        window = ir.AffineMap(2, (ir.axis(0, 2) + ir.axis(1, 2),))
+        return contract(b, [padded, k], [window, ir.projection([1], 2)], (8, 3), 1)
+
+    # A slice cuts off elements that a pad replaces by zeros: the two are not one affine read.
+    assert names(after(function(body, tensor(9), tensor(3)), PASS)) == ["slice", "contract"]
+
+
+def test_a_maximum_does_not_read_zeros_of_a_pad() -> None:
+    def body(b: ir.Builder, x: ir.Value) -> ir.Value:
+        padded = b.emit(ir.Pad, b.emit(ir.Neg, b.emit(ir.Abs, x)), low=(1,), high=(1,))
+        return reduce_axes(b, "max", padded, [0])
+
+    assert "pad" in names(after(function(body, tensor(6)), PASS))
+
+
+def test_factors_leave_the_sum() -> None:
+    def body(b: ir.Builder, x: ir.Value, s: ir.Value) -> ir.Value:
+        repeated = b.emit(ir.Broadcast, s, shape=(3, 5), dims=(0,))
+        return reduce_axes(b, "sum", b.emit(ir.Mul, x, repeated), [1])
+
+    assert names(after(function(body, tensor(3, 5), tensor(3)), PASS)) == ["contract", "mul"]
+
+
+def test_numbers_leave_the_sum() -> None:
+    def body(b: ir.Builder, x: ir.Value) -> ir.Value:
+        ones = b.constant(2.0, F32, (5,))
+        return contract(b, [x, ones], [ir.identity_map(1)] * 2, (5,), 0)
+
+    module = after(function(body, tensor(5)), PASS)
+    assert sorted(names(module)) == ["constant", "contract", "mul"]
+
+
+def test_a_sum_of_sums_is_one_sum() -> None:
+    def body(b: ir.Builder, x: ir.Value) -> ir.Value:
+        return reduce_axes(b, "sum", reduce_axes(b, "sum", x, [1]), [0])
+
+    assert names(after(function(body, tensor(N, 4, 5)), PASS)) == ["contract"]
+
+
+def test_order_is_kept_where_reassociation_is_not_allowed() -> None:
+    def body(b: ir.Builder, x: ir.Value) -> ir.Value:
+        inner = reduce_axes(b, "sum", x, [1])
+        attributes = {"rank": 0, "extents": (4,), "maps": (ir.identity_map(1),)}
+        return b.emit(Contract, inner, **attributes, reassociate=False)
+
+    assert names(after(function(body, tensor(4, 5)), PASS)) == ["contract", "contract"]
+
+
+def test_products_of_three_are_taken_in_pairs_the_cheapest_first() -> None:
+    def body(b: ir.Builder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+        maps = [ir.projection(p, 4) for p in ([0, 2], [2, 3], [3, 1])]
+        return contract(b, [x, y, z], maps, (2, 3, 40, 5), 2)
+
+    module = after(function(body, tensor(2, 40), tensor(40, 5), tensor(5, 3)), PASS)
+    ops = module["f"].block.operations
+    assert names(module) == ["contract", "contract"]
+    assert ops[0].result.shape == (2, 5)
+
+
+def test_a_bilinear_form_with_shared_indices() -> None:
+    def body(b: ir.Builder, x: ir.Value, w: ir.Value, y: ir.Value) -> ir.Value:
+        maps = [ir.projection(p, 4) for p in ([0, 2], [1, 2, 3], [0, 3])]
+        return contract(b, [x, w, y], maps, (6, 2, 4, 3), 2)
+
+    module = after(function(body, tensor(6, 4), tensor(2, 4, 3), tensor(6, 3)), PASS)
+    assert max(len(op.operands) for op in module["f"].operations() if op.name == "contract") == 2
+
+
+def test_a_product_without_a_sum_is_elementwise() -> None:
+    def body(b: ir.Builder, x: ir.Value, y: ir.Value) -> ir.Value:
+        maps = [ir.projection([0], 2), ir.projection([1], 2)]
+        return contract(b, [x, y], maps, (3, 4), 2)
+
+    assert sorted(names(after(function(body, tensor(3), tensor(4)), PASS))) == [
+        "broadcast",
+        "broadcast",
+        "mul",
+    ]
+
+
+def test_an_access_that_permutes_is_a_transpose() -> None:
+    def body(b: ir.Builder, x: ir.Value) -> ir.Value:
+        return access(b, x, [ir.axis(1, 2), ir.axis(0, 2)], (4, 3))
+
+    assert names(after(function(body, tensor(3, 4)), PASS)) == ["transpose"]
+
+
+def test_an_access_outside_stays() -> None:
+    def body(b: ir.Builder, x: ir.Value) -> ir.Value:
+        return access(b, x, [ir.axis(0, 1).shifted(-1)], (5,))
+
+    assert names(after(function(body, tensor(4)), PASS)) == ["contract"]
+
+
+def test_reductions_over_one_element_vanish() -> None:
+    def body(b: ir.Builder, x: ir.Value) -> ir.Value:
+        return reduce_axes(b, "max", x, [1])
+
+    # What is left reads element 0 of the axis that is gone.
+    module = after(function(body, tensor(3, 1)), PASS)
+    assert not any(isinstance(op, Contract) and op.reduced for op in module["f"].operations())
+
+
+def test_equal_contractions_are_computed_once() -> None:
+    def body(b: ir.Builder, x: ir.Value, w: ir.Value) -> list[ir.Value]:
+        maps = [ir.projection([0, 2], 3), ir.projection([2, 1], 3)]
+        turned = b.emit(
+            ir.Transpose, b.emit(ir.Transpose, w, permutation=(1, 0)), permutation=(1, 0)
+        )
+        return [contract(b, [x, v], maps, (3, 4, 5), 2) for v in (w, turned)]
+
+    module = function(body, tensor(3, 5), tensor(5, 4))
+    assert names(after(module, PASS, EliminateCommonSubexpressions())) == ["contract"]
