@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from texts import random_program, scramble
+from texts import mutate, random_program, scramble
 
 from mapsto.dsl.diagnostics import Collector
 from mapsto.dsl.formatter import SyntaxErrors, format_source
@@ -42,6 +42,17 @@ def test_laws_hold_on_random_programs(seed: int) -> None:
     text = random_program(random)
     check_laws(text)
     check_laws(scramble(random, text))
+
+
+def test_laws_hold_on_whatever_parses() -> None:
+    parsed = 0
+    for seed in range(400):
+        random = Random(seed)
+        text = mutate(random, scramble(random, random_program(random)))
+        if not parse(Source("test.mto", text))[1]:
+            check_laws(text)
+            parsed += 1
+    assert parsed > 10
 
 
 @pytest.mark.parametrize(
