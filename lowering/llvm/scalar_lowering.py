@@ -6,9 +6,17 @@ from collections.abc import Callable, Mapping
 
 from mapsto.ir.types import DType
 from mapsto.lowering.llvm import vector_math
-from mapsto.lowering.llvm.half_precision import is_half, narrow, widen
 from mapsto.lowering.llvm.loop_scope import value_type
-from mapsto.lowering.llvm.types import FastMath, LLVMType, Operand, constant, zero
+from mapsto.lowering.llvm.types import (
+    BFLOAT,
+    FLOAT,
+    HALF,
+    FastMath,
+    LLVMType,
+    Operand,
+    constant,
+    zero,
+)
 from mapsto.lowering.llvm.writer import FunctionWriter
 
 __all__ = ["HEAVY", "LOWERINGS", "lower", "lower_cast"]
@@ -28,11 +36,23 @@ HEAVY = frozenset(
 def lower(f: FunctionWriter, op: str, dtype: DType, operands: tuple[Operand, ...]) -> Operand:
     """Write the operation; all operands have the same number of lanes.  16-bit floats are computed
     in f32 and rounded."""
-    if not is_half(dtype) or op == "select":
+    if dtype not in _HALVES or op == "select":
         return LOWERINGS[op](f, dtype, operands)
-    wide = tuple(widen(f, operand, dtype) for operand in operands)
+    wide = tuple(_widen(f, operand) for operand in operands)
     result = LOWERINGS[op](f, DType.F32, wide)
-    return narrow(f, result, dtype) if result.type.is_float else result
+    return _narrow(f, result, dtype) if result.type.is_float else result
+
+
+_HALVES = {DType.F16: HALF, DType.BF16: BFLOAT}
+"""The types that are computed in f32 and rounded."""
+
+
+def _widen(f: FunctionWriter, x: Operand) -> Operand:
+    return f.fpext(x, FLOAT.vector(x.type.lanes))
+
+
+def _narrow(f: FunctionWriter, x: Operand, dtype: DType) -> Operand:
+    return f.fptrunc(x, _HALVES[dtype].vector(x.type.lanes))
 
 
 def _neg(f: FunctionWriter, dtype: DType, operands: tuple[Operand, ...]) -> Operand:
@@ -250,11 +270,10 @@ def lower_cast(f: FunctionWriter, x: Operand, source: DType, target: DType) -> O
     """Convert a value; see `scalar_operations` for the rounding."""
     if source is target:
         return x
-    if is_half(source):
-        return lower_cast(f, widen(f, x, source), DType.F32, target)
-    if is_half(target):
-        single = x if source is DType.F32 else lower_cast(f, x, source, DType.F32)
-        return narrow(f, single, target)
+    if source in _HALVES:
+        return lower_cast(f, _widen(f, x), DType.F32, target)
+    if target in _HALVES:
+        return _narrow(f, lower_cast(f, x, source, DType.F32), target)
     type = value_type(target, x.type.lanes)
     if target is DType.BOOL:
         none = constant(x.type, 0)
