@@ -155,10 +155,13 @@ def _assignment(mistake: _Mistake) -> Diagnostic | None:
 
 
 def _foreign_operator(mistake: _Mistake) -> Diagnostic | None:
-    """`**` for a power, `+=` and its like."""
+    """`**` for a power, `->` for a tensor, `+=` and its like."""
     if mistake.index == 0:
         return None
     previous = mistake.line.tokens[mistake.index - 1]
+    if mistake.token.type == "->" and previous.type == "]" and mistake.after_expression:
+        arrow = {"found": "`->`", "replacement": "|->"}
+        return Diagnostic(Kind.UNEXPECTED_TOKEN, mistake.span, arrow, help=Help.WRITE_INSTEAD)
     if previous.end != mistake.token.start:
         return None
     span = mistake.source.span(previous.start, mistake.token.end)
