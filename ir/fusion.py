@@ -151,14 +151,14 @@ def _is_epilogue(heavy: Stage, inside: set[Value], stage: Stage) -> bool:
 def _share_rows(stages: Sequence[Stage]) -> bool:
     """Whether one kernel for the stages is better than two."""
     outer = align(stages)
-    if all(s.is_map and len(outer.outer) == s.rank for s in stages):
-        return True
     rows, work = estimate(outer.outer), max(estimate(stage.extents) for stage in stages)
-    if not outer.outer or work <= SMALL_WORK:
-        return bool(outer.outer)
+    if all(len(outer.outer) == s.rank and (s.is_map or work <= SMALL_WORK) for s in stages):
+        return True
     widest = max(range(len(stages)), key=lambda i: len(stages[i].extents))
     by_rows = sorted(outer.axes[widest]) == list(range(len(outer.outer)))
-    return rows >= (LEAST_ROWS if by_rows else LEAST_COLUMNS)
+    if not outer.outer or not (by_rows or any(not s.is_map for s in stages)):
+        return False
+    return work <= SMALL_WORK or rows >= (LEAST_ROWS if by_rows else LEAST_COLUMNS)
 
 
 class _Writer:

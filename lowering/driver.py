@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from mapsto.ir.core import Function, Module
 from mapsto.ir.fusion import alias_pairs, fuse_function
+from mapsto.ir.passes.fuse import is_fused
 from mapsto.ir.ops.control import Kernel
 from mapsto.ir.types import TensorType
 from mapsto.lowering.buffers import BufferPlan, assign_buffers
@@ -78,7 +79,7 @@ def lower_function(
 ) -> LoweredFunction:
     """Kernels, buffers and loops of a function; `known` are kernels written so far, by what they
     are without their name."""
-    fused = fuse_function(function)
+    fused = function if is_fused(function) else fuse_function(function)
     plan = assign_buffers(fused)
     ops = [op for op in fused.block.operations if isinstance(op, Kernel)]
     calls = tuple(_call(op, plan, function.name, machine, known) for op in ops)
