@@ -15,6 +15,7 @@ from mapsto.dsl.syntax import BinaryOperator as Op
 from mapsto.dsl.tensors import as_access, as_tensor, common_dtype, describe, elementwise, is_static
 from mapsto.dsl.values import (
     Access,
+    Formula,
     Number,
     Position,
     Product,
@@ -52,12 +53,14 @@ def binary(frame: Frame, span: Span, operator: Op, left: Value, right: Value) ->
     if isinstance(left, Text) and isinstance(right, Text) and operator in _TEXT:
         return Truth((left.value == right.value) is (operator is Op.EQUAL))
     for operand in (left, right):
-        if not isinstance(operand, Tensor | Product | Position | Number | Truth):
+        if not isinstance(operand, Tensor | Product | Position | Number | Formula | Truth):
             fail(Kind.BAD_OPERAND, span, operator=operator.value, found=describe(operand))
     if isinstance(left, Truth) and isinstance(right, Truth):
         return _truths(span, operator, left.value, right.value)
     if isinstance(left, Number) and isinstance(right, Number):
-        return _numbers(span, operator, left.value, right.value)
+        return _numbers(span, operator, left, right)
+    if isinstance(left, Number | Formula) and isinstance(right, Number | Formula):
+        return _formula(span, operator, left, right)
     affine = _affine(operator, left, right)
     if affine is not None:
         return affine
@@ -100,13 +103,23 @@ def _truths(span: Span, operator: Op, left: bool, right: bool) -> Truth:
     return fail(Kind.DTYPE_NOT_ACCEPTED, span, operation=operator.value, dtype=ir.DType.BOOL)
 
 
-def _numbers(span: Span, operator: Op, left: ir.Dim | float, right: ir.Dim | float) -> Value:
+def _formula(span: Span, operator: Op, left: Number | Formula, right: Number | Formula) -> Value:
+    """Arithmetic of real numbers of which one depends on symbolic sizes."""
+    if operator not in _FLOATS:
+        fail(Kind.SYMBOLIC_NUMBER, span, value=span.text)
+    return Formula(ir.Pow if operator is Op.POWER else _ELEMENTWISE[operator], (left, right))
+
+
+def _numbers(span: Span, operator: Op, first: Number, second: Number) -> Value:
     """Arithmetic during elaboration: whole numbers stay whole, a float makes the result one."""
+    left, right = first.value, second.value
     if operator in _COMPARISONS:
         return Truth(_compare(span, operator, left, right))
     if operator in _LOGICAL or operator is Op.MATRIX_MULTIPLY:
         fail(Kind.BAD_OPERAND, span, operator=operator.value, found=f"the number {left}")
     if isinstance(left, float) or isinstance(right, float):
+        if isinstance(left, ir.DimExpression) or isinstance(right, ir.DimExpression):
+            return _formula(span, operator, first, second)
         return Number(_floats(span, operator, as_float(span, left), as_float(span, right)))
     return Number(_limited(span, _wholes(span, operator, left, right)))
 
@@ -276,6 +289,8 @@ def negate(frame: Frame, span: Span, value: Value) -> Value:
             return value.times(-1)
         case Tensor() | Product():
             return elementwise(frame, span, ir.Neg, [value])
+        case Formula():
+            return Formula(ir.Neg, (value,))
     return fail(Kind.BAD_OPERAND, span, operator="-", found=describe(value))
 
 

@@ -29,7 +29,9 @@ from mapsto.dsl.values import (
     Builtin,
     Composition,
     ElementType,
+    Dimensions,
     Expected,
+    Formula,
     Group,
     Key,
     Number,
@@ -76,8 +78,9 @@ def elementwise_builtin(op: type[ir.Operation]) -> Builtin:
         values = [given[n].value for n in names]
         for n in names:
             _check_operand(name, given[n])
-        if all(isinstance(value, Number) for value in values):
-            return _of_numbers(span, op, values)
+        numbers = [value for value in values if isinstance(value, Number | Formula)]
+        if len(numbers) == len(values):
+            return _of_numbers(op, numbers)
         return elementwise(frame, span, op, values)
 
     doc = (op.__doc__ or "").strip().splitlines()
@@ -86,17 +89,16 @@ def elementwise_builtin(op: type[ir.Operation]) -> Builtin:
 
 def _check_operand(name: str, given: Argument) -> None:
     value = given.value
-    if not scalar_or_tensor(value) and not isinstance(value, Number | Position | Truth):
+    if not scalar_or_tensor(value) and not isinstance(value, Number | Formula | Position | Truth):
         fail(Kind.BAD_OPERAND, given.span, operator=name, found=describe(value))
 
 
-def _of_numbers(span: Span, op: type[ir.Operation], values: list[Value]) -> Number:
+def _of_numbers(op: type[ir.Operation], values: list[Number | Formula]) -> Value:
     """The op on numbers known during elaboration, in double precision."""
     operands = []
     for value in values:
-        assert isinstance(value, Number)
-        if isinstance(value.value, ir.DimExpression):
-            fail(Kind.SYMBOLIC_NUMBER, span, value=value.value)
+        if isinstance(value, Formula) or isinstance(value.value, ir.DimExpression):
+            return Formula(op, tuple(values))
         operands.append(value.value)
     scalars = [ir.Value(ir.TensorType(ir.DType.F64), None, 0) for _ in operands]
     with np.errstate(all="ignore"):
@@ -163,6 +165,19 @@ def _len(frame: Frame, span: Span, expected: Expected | None, x: Argument) -> Va
     return Number(tensor.shape[0])
 
 
+@builtin("size", "the number of elements of a tensor, or the product of a list of sizes", "x")
+def _size(frame: Frame, span: Span, expected: Expected | None, x: Argument) -> Value:
+    if isinstance(x.value, Dimensions):
+        return Number(ir.product(x.value.dims))
+    if isinstance(x.value, Group):
+        numbers = [item.value for item in x.value.items if isinstance(item, Number)]
+        wholes = [number for number in numbers if not isinstance(number, float)]
+        if len(wholes) != len(x.value.items):
+            fail(Kind.NOT_A_WHOLE_NUMBER, x.span, found=describe(x.value))
+        return Number(ir.product(tuple(wholes)))
+    return Number(ir.product(as_tensor(frame, x.span, x.value).shape))
+
+
 _MAXIMUM_RANGE = 100_000
 
 
@@ -225,7 +240,7 @@ def _stream(argument: Argument) -> int:
     return value.value
 
 
-_OWN = (_where, _cast, _chain, _identity, _len, _range, _random)
+_OWN = (_where, _cast, _chain, _identity, _len, _size, _range, _random)
 
 
 def builtins() -> Mapping[str, Value]:

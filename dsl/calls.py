@@ -26,6 +26,7 @@ from mapsto.dsl.values import (
     Dimensions,
     ElementType,
     Expected,
+    Formula,
     Group,
     Number,
     Position,
@@ -37,6 +38,8 @@ from mapsto.dsl.values import (
 __all__ = ["bind_arguments", "convert", "type_of_result"]
 
 _MAXIMUM_NOTES = 4
+_ADAPTABLE = (Number, Formula, Position, Truth)
+"""Values that take the element type that a parameter asks for."""
 
 
 @evaluates(syntax.Call)
@@ -103,7 +106,7 @@ def _convert(
 
 def convert(frame: Frame, span: Span, value: Value, dtype: ir.DType) -> Tensor:
     """The value with another element type."""
-    if isinstance(value, Number | Position) and dtype is not ir.DType.BOOL:
+    if isinstance(value, Number | Formula | Position) and dtype is not ir.DType.BOOL:
         if isinstance(value, Number) and isinstance(value.value, float) and not dtype.is_float:
             value = as_tensor(frame, span, value)
         else:
@@ -246,7 +249,7 @@ def _unify(
     if type.shape is None and type.name.name in KINDS:
         return check_kind(type.name.name, what, given)
     value = given.value
-    if not scalar_or_tensor(value) and not isinstance(value, Number | Position | Truth):
+    if not scalar_or_tensor(value) and not isinstance(value, _ADAPTABLE):
         value = _tensor_argument(inner, given, type, what)
     tensor = as_tensor(inner, given.span, value, dtype_of(type, inner))
     unifier.unify(type, tensor.type, given.span, what)

@@ -18,6 +18,7 @@ from mapsto.dsl.values import (
     Applicable,
     Dimensions,
     ElementType,
+    Formula,
     Group,
     IndexVariable,
     Indices,
@@ -64,6 +65,8 @@ def describe(value: Value) -> str:
             return "an index"
         case Number():
             return f"the number {value.value}"
+        case Formula():
+            return "a number"
         case Truth():
             return str(value.value).lower()
         case Text():
@@ -91,7 +94,7 @@ _KINDS: dict[type, str] = {
 
 def is_static(value: Value) -> bool:
     """Whether the value is a number or a truth value known during elaboration."""
-    return isinstance(value, Number | Truth)
+    return isinstance(value, Number | Formula | Truth)
 
 
 def list_dims(shape: Sequence[ir.Dim]) -> str:
@@ -116,6 +119,9 @@ def as_tensor(frame: Frame, span: Span, value: Value, dtype: ir.DType | None = N
         case Number():
             wanted = dtype or default_dtype(value)
             return _number(frame, span, value, ir.TensorType(wanted))
+        case Formula():
+            operands = [as_tensor(frame, span, x, dtype or ir.DType.F32) for x in value.operands]
+            return elementwise(frame, span, value.op, operands)
         case Truth():
             return frame.constant(span, value.value, ir.TensorType(ir.DType.BOOL))
         case Key():
@@ -230,6 +236,8 @@ def common_dtype(frame: Frame, span: Span, values: Sequence[Value]) -> ir.DType:
         return found
     if all(isinstance(value, Truth) for value in values):
         return ir.DType.BOOL
+    if any(isinstance(value, Formula) for value in values):
+        return ir.DType.F32
     numbers = [value for value in values if isinstance(value, Number)]
     return max(map(default_dtype, numbers), key=lambda d: d.is_float, default=ir.DType.I32)
 
@@ -347,7 +355,7 @@ def coerce(frame: Frame, span: Span, value: Value, type: ir.TensorType, *, what:
     if isinstance(value, Number):
         return _number(frame, span, value, type)
     tensor = as_tensor(frame, span, value, type.dtype)
-    if isinstance(value, Truth) and type.dtype is ir.DType.BOOL:
+    if isinstance(value, Formula | Truth) and tensor.dtype is type.dtype:
         return Tensor(_fill(frame, span, tensor.value, type.shape))
     if tensor.type == type:
         return tensor

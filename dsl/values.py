@@ -32,6 +32,7 @@ __all__ = [
     "Dimensions",
     "ElementType",
     "Expected",
+    "Formula",
     "Group",
     "IndexVariable",
     "Indices",
@@ -163,6 +164,15 @@ class Number(Value):
     that its context asks for."""
 
     value: ir.Dim | float
+
+
+@dataclass(frozen=True, slots=True)
+class Formula(Value):
+    """A real number that depends on symbolic sizes, such as `1.0 / n`: an op of other numbers.  Like
+    a number it takes the element type that its context asks for."""
+
+    op: type[ir.Operation]
+    operands: tuple[Number | Formula, ...]
 
 
 @dataclass(frozen=True, slots=True)
