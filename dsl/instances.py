@@ -86,6 +86,19 @@ def instantiate(
     return instance
 
 
+def copied(instance: Instance, frame: Frame) -> Instance:
+    """Another instance with the same configuration, whose sizes are open."""
+    definition, old = instance.definition, instance.scope
+    assert old.parent is not None
+    scope = InstanceScope(old.parent, old.inferred - old.generics, old.generics)
+    copy = Instance(definition, scope)
+    for parameter in definition.parameters:
+        scope.names[parameter.name.name] = old.names[parameter.name.name]
+    for node in definition.members:
+        _bind_member(copy, node, frame.inside(scope))
+    return copy
+
+
 def _inferred(definition: syntax.ModuleDefinition, frame: Frame) -> frozenset[str]:
     """The dimensions of parameters and states that neither configuration nor the file gives."""
     configured = {parameter.name.name for parameter in definition.parameters}

@@ -195,64 +195,76 @@ def differentiate(
     frame: Frame,
     span: Span,
     arguments: Sequence[Argument],
+    modules: Sequence[Instance] = (),
 ) -> Differentiated:
-    """The value of a call and the gradient of its (first) result by some of the arguments."""
+    """The value of a call and the gradient of its (first) result.
+
+    The gradients are by the arguments that `argnums` tell, then by the parameters of `modules`.
+    """
     traced, fresh = _trace(function, frame, span, arguments, argnums)
     loss = _tensors(frame, span, traced.result)[0]
     if loss.shape or not loss.dtype.is_float:
         fail(Kind.LOSS_NOT_SCALAR, span, found=loss.type)
-    parameters = {n: _parameters(frame, arguments[n].value) for n in argnums if n not in fresh}
+    targets: list[ir.Value | Instance] = [
+        fresh[n] if n in fresh else _instance_of(arguments[n]) for n in argnums
+    ]
+    targets += modules
+    slots = [{} if isinstance(t, ir.Value) else _parameters(frame, t) for t in targets]
+    wrt = [v for t, own in zip(targets, slots, strict=True) for v in _values(t, own)]
+    value, gradients = _pull_back(frame, span, traced, wrt, loss.dtype)
+    pairs = zip(targets, slots, strict=True)
+    return Differentiated(value, tuple([_arranged(t, own, gradients) for t, own in pairs]))
+
+
+def _instance_of(given: Argument) -> Instance:
+    assert isinstance(given.value, Instance)
+    return given.value
+
+
+def _values(target: ir.Value | Instance, slots: Mapping[SlotKey, ir.Value]) -> list[ir.Value]:
+    return [target] if isinstance(target, ir.Value) else list(slots.values())
+
+
+def _arranged(
+    target: ir.Value | Instance,
+    slots: Mapping[SlotKey, ir.Value],
+    gradients: Mapping[ir.Value, ir.Value],
+) -> Value:
+    if isinstance(target, ir.Value):
+        return Tensor(gradients[target])
+    return ParameterTree(target, {key: Tensor(gradients[v]) for key, v in slots.items()})
+
+
+def _pull_back(
+    frame: Frame, span: Span, traced: _Traced, wrt: Sequence[ir.Value], dtype: ir.DType
+) -> tuple[Value, dict[ir.Value, ir.Value]]:
+    """The call's value and the gradient by each value; zero where the call does not use it."""
     position = {value: i for i, value in enumerate(traced.arguments)}
-    wrt: list[ir.Value] = []
-    for number in argnums:
-        wrt.extend([fresh[number]] if number in fresh else parameters[number].values())
     used = [value for value in dict.fromkeys(wrt) if value in position]
-    one = frame.constant(span, 1.0, ir.TensorType(loss.dtype)).value
-    results = (*(v.type for v in traced.results), *(v.type for v in used))
+    one = frame.constant(span, 1.0, ir.TensorType(dtype)).value
     op = frame.operation(
         span,
         ir.Vjp,
         *traced.actual,
         one,
         callee=ir.SymbolReference(traced.name),
-        results=results,
-        wrt=tuple(position[value] for value in used),
+        results=(*(v.type for v in traced.results), *(v.type for v in used)),
+        wrt=tuple([position[value] for value in used]),
         outputs=(0,),
     )
-    values = list(op.results)
-    pulled = dict(zip(used, values[len(traced.results) :], strict=True))
-    value = _adopt(frame, traced, values[: len(traced.results)])
-    zeros = {v: frame.constant(span, 0.0, v.type).value for v in wrt if v not in pulled}
-    gradients = {**pulled, **zeros}
-    return Differentiated(
-        value, tuple(_gradient(n, arguments, fresh, parameters, gradients) for n in argnums)
-    )
-
-
-def _gradient(
-    number: int,
-    arguments: Sequence[Argument],
-    fresh: Mapping[int, ir.Value],
-    parameters: Mapping[int, Mapping[SlotKey, ir.Value]],
-    gradients: Mapping[ir.Value, ir.Value],
-) -> Value:
-    if number in fresh:
-        return Tensor(gradients[fresh[number]])
-    instance = arguments[number].value
-    assert isinstance(instance, Instance)
-    return ParameterTree(
-        instance, {key: Tensor(gradients[v]) for key, v in parameters[number].items()}
-    )
+    count = len(traced.results)
+    gradients = dict(zip(used, op.results[count:], strict=True))
+    for value in wrt:
+        if value not in gradients:
+            gradients[value] = frame.constant(span, 0.0, value.type).value
+    return _adopt(frame, traced, list(op.results[:count])), gradients
 
 
 def _parameters(frame: Frame, value: Value) -> dict[SlotKey, ir.Value]:
-    """The parameters of an instance that have been used so far, in the order of declaration."""
-    return {
-        (instance, slot.name): frame.session.parameters[instance, slot.name]
-        for _, instance in instances_in(value)
-        for slot in instance.slots
-        if (instance, slot.name) in frame.session.parameters
-    }
+    """The real parameters of an instance that were used so far, in the order of declaration."""
+    known = frame.session.parameters
+    keys = [(inner, slot.name) for _, inner in instances_in(value) for slot in inner.slots]
+    return {key: known[key] for key in keys if key in known and known[key].dtype.is_float}
 
 
 def _adopt(frame: Frame, traced: _Traced, values: list[ir.Value]) -> Value:
