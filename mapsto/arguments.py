@@ -1,0 +1,103 @@
+"""Sorting the arguments of a call into tensors and static values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mapsto.dsl import syntax
+from mapsto.ir.core import Array
+from mapsto.ir.types import DType, TensorType
+from mapsto.runtime.arrays import as_array
+from mapsto.runtime.errors import ArgumentError
+from mapsto.runtime.signature import TensorSpec
+
+__all__ = ["Bound", "Parameter", "bind_arguments", "parameters_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of a map: its name, whether it is declared as a tensor, and of which type."""
+
+    name: str
+    is_tensor: bool
+    dtype: DType | None
+    has_default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The arguments of a call by name."""
+
+    tensors: Mapping[str, Array]
+    static: Mapping[str, object]
+
+    @property
+    def types(self) -> dict[str, TensorType]:
+        """The types of the tensors."""
+        return {name: _type(name, array) for name, array in self.tensors.items()}
+
+
+def parameters_of(definition: syntax.MapDefinition) -> tuple[Parameter, ...]:
+    """The parameters of a map, in order."""
+    return tuple(_parameter(parameter) for parameter in definition.parameters)
+
+
+def _parameter(parameter: syntax.Parameter) -> Parameter:
+    declared = parameter.type
+    has_default = parameter.default is not None
+    if not isinstance(declared, syntax.ValueType) or declared.shape is None:
+        return Parameter(parameter.name.name, False, None, has_default)
+    name = declared.name.name
+    dtype = DType(name) if name in {d.value for d in DType} else None
+    return Parameter(parameter.name.name, True, dtype, has_default)
+
+
+def bind_arguments(
+    parameters: Sequence[Parameter], positional: Sequence[object], named: Mapping[str, object]
+) -> Bound:
+    """Sorts arguments; tensors become dense NumPy arrays.  Raises ArgumentError."""
+    if len(positional) > len(parameters):
+        names = ", ".join(p.name for p in parameters) or "none"
+        raise ArgumentError(
+            f"expected at most {len(parameters)} arguments ({names}), found {len(positional)}"
+        )
+    given = dict(zip((p.name for p in parameters), positional, strict=False))
+    for name, value in named.items():
+        if name in given:
+            raise ArgumentError(f"the argument {name} is given twice")
+        given[name] = value
+    known = {p.name: p for p in parameters}
+    for name in given:
+        if name not in known:
+            raise ArgumentError(f"there is no parameter {name}; there are {', '.join(known)}")
+    missing = [p.name for p in parameters if p.name not in given and not p.has_default]
+    if missing:
+        raise ArgumentError(f"the argument {missing[0]} is missing")
+    ordered = {p.name: given[p.name] for p in parameters if p.name in given}
+    tensors = {n: _array(known[n], v) for n, v in ordered.items() if _is_tensor(known[n], v)}
+    static = {n: v for n, v in ordered.items() if n not in tensors}
+    return Bound(tensors, static)
+
+
+def _is_tensor(parameter: Parameter, value: object) -> bool:
+    return parameter.is_tensor or hasattr(value, "__array_interface__")
+
+
+def _array(parameter: Parameter, value: object) -> Array:
+    if isinstance(value, np.ndarray) and value.flags.c_contiguous and value.flags.aligned:
+        return value
+    dtype = parameter.dtype or DType.of(np.asarray(value).dtype) or DType.F32
+    if hasattr(value, "dtype") or hasattr(value, "__dlpack__"):
+        dense = np.require(np.asarray(value), None, ["C_CONTIGUOUS", "ALIGNED"])
+        return dense.reshape(np.shape(value))
+    return as_array(TensorSpec(parameter.name, dtype, np.shape(value)), value)  # type: ignore[arg-type]
+
+
+def _type(name: str, array: Array) -> TensorType:
+    dtype = DType.of(array.dtype)
+    if dtype is None or not array.dtype.isnative:
+        raise ArgumentError(f"the argument {name} has elements of type {array.dtype}")
+    return TensorType(dtype, array.shape)

@@ -1,0 +1,84 @@
+"""From elaborated IR to native functions: the pipeline, the last stages, the code in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from mapsto.dsl.elaborated import Elaborated, ParameterSpec, flatten
+from mapsto.ir.core import Array, Module
+from mapsto.ir.pass_runner import Observer, PassRunner
+from mapsto.ir.pipeline import parse_pipeline
+from mapsto.ir.types import TensorType
+from mapsto.lowering.cpu.machine import Machine
+from mapsto.lowering.driver import Compiled, lower
+from mapsto.runtime.function import NativeFunction
+from mapsto.runtime.jit import compile_module
+from mapsto.runtime.signature import Argument, Signature, TensorSpec
+
+__all__ = ["Options", "compile_native", "lowered", "optimized", "signature_of"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How programs are compiled."""
+
+    passes: str = "default"
+    """The pipeline, such as `"default,my-pass"`."""
+    machine: Machine = field(default_factory=Machine.host)
+    check_values: bool = False
+    """Whether each pass is checked to keep the values on random inputs."""
+
+    def with_passes(self, passes: str) -> Options:
+        """The options with another pipeline."""
+        parse_pipeline(passes)
+        return replace(self, passes=passes)
+
+
+def optimized(
+    module: Module, options: Options, observer: Observer | None = None, stop_after: str = ""
+) -> Module:
+    """The module after the pipeline.  Raises PassError, which names a pass that fails."""
+    runner = PassRunner(
+        parse_pipeline(options.passes),
+        # The shipped passes are verified by their tests; a user's own is verified at each run.
+        verify=options.passes != "default" or options.check_values,
+        check_values=options.check_values,
+        observer=observer or Observer(),
+        stop_after=stop_after,
+    )
+    return runner.run(module)
+
+
+def lowered(elaborated: Elaborated, options: Options) -> Compiled:
+    """The LLVM text of the entry function, with the stages before it."""
+    return lower(optimized(elaborated.module, options), elaborated.entry, options.machine)
+
+
+def signature_of(elaborated: Elaborated) -> Signature:
+    """What a caller passes and receives; parameters and states are bound."""
+    slots = [*elaborated.parameters, *elaborated.states]
+    bound = [Argument(_spec(slot.path, slot.type), bound=True) for slot in slots]
+    given = [Argument(_spec(spec.name, spec.type)) for spec in elaborated.inputs]
+    types = flatten(elaborated.result)
+    results = [_spec(f"result{i}" if len(types) > 1 else "result", t) for i, t in enumerate(types)]
+    return Signature((*bound, *given), tuple(results), exclusive=bool(elaborated.updated))
+
+
+def compile_native(
+    elaborated: Elaborated, options: Options, arrays: Mapping[str, Array]
+) -> NativeFunction:
+    """The compiled function, bound to the arrays of its parameters and states by path."""
+    text = lowered(elaborated, options).text
+    compiled = compile_module(text, options.machine)
+    bound = [arrays[slot.path] for slot in bound_slots(elaborated)]
+    return NativeFunction(compiled, elaborated.entry, signature_of(elaborated), bound)
+
+
+def bound_slots(elaborated: Elaborated) -> tuple[ParameterSpec, ...]:
+    """Parameters and states in the order of the entry's arguments."""
+    return (*elaborated.parameters, *elaborated.states)
+
+
+def _spec(name: str, type_: TensorType) -> TensorSpec:
+    return TensorSpec(name, type_.dtype, type_.shape)

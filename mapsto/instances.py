@@ -1,0 +1,187 @@
+"""Module instances in Python: parameters as NumPy views, saved, loaded, called, compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mapsto.arguments import Parameter, parameters_of
+from mapsto.callables import Callable_
+from mapsto.compiler import Options
+from mapsto.dsl.elaborated import Elaborated
+from mapsto.dsl.program import ModuleInstance as DslInstance
+from mapsto.dsl.program import ParameterSpec
+from mapsto.dsl.values import Closure, Value
+from mapsto.ir.core import Array
+from mapsto.ir.evaluator import evaluate
+from mapsto.ir.types import TensorType
+from mapsto.runtime.arrays import aligned_empty
+from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
+from mapsto.runtime.training import restore
+
+__all__ = ["Instance", "Method", "Parameters", "initialize"]
+
+
+class Parameters(Mapping[str, Array]):
+    """Arrays by path, such as `layers.0.w`: views of the memory that compiled code works on.
+
+    `params[path][...] = values` changes a parameter in place.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array], owner: str) -> None:
+        self._arrays = arrays
+        self._owner = owner
+
+    def __getitem__(self, path: str) -> Array:
+        if path not in self._arrays:
+            known = ", ".join(self._arrays) or "none yet: call the module or `init` first"
+            raise KeyError(f"{self._owner} has no parameter {path!r}; it has {known}")
+        return self._arrays[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        shapes = (f"{path}: {a.dtype}{list(a.shape)}" for path, a in self._arrays.items())
+        return f"<parameters {', '.join(shapes)}>"
+
+
+class Method(Callable_):
+    """A map of a module instance."""
+
+    def __init__(self, owner: Instance, name: str) -> None:
+        super().__init__(owner.options)
+        self.owner = owner
+        self.name = name
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return parameters_of(self.owner.closure(self.name).definition)
+
+    def elaborate(
+        self, types: Mapping[str, TensorType], static: Mapping[str, object]
+    ) -> Elaborated:
+        return self.owner.inner.elaborate(self.name, types, static)
+
+    def arrays(self, elaborated: Elaborated) -> Mapping[str, Array]:
+        return self.owner.storage_for((*elaborated.parameters, *elaborated.states))
+
+
+class Instance(Method):
+    """An instance of a module.
+
+    Calling it applies its unnamed map; named maps are attributes.  Parameters appear at the first
+    call, or at `init`, with values that depend on the seed and their path alone.
+    """
+
+    def __init__(
+        self,
+        inner: DslInstance,
+        options: Options,
+        seed: int = 0,
+        storage: dict[str, Array] | None = None,
+    ) -> None:
+        self.inner = inner
+        self.seed = seed
+        self._storage: dict[str, Array] = {} if storage is None else storage
+        self._states: set[str] = set()
+        self._methods: dict[str, Method] = {}
+        self.options = options
+        super().__init__(self, "")
+
+    def __repr__(self) -> str:
+        return f"<{self.inner.name} with {len(self.params)} parameters>"
+
+    def __getattr__(self, name: str) -> Method:
+        """A named map of the module."""
+        if name.startswith("_") or name not in self.inner.maps():
+            raise AttributeError(f"{self.inner.name} has no map {name!r}")
+        return self._methods.setdefault(name, Method(self, name))
+
+    @property
+    def value(self) -> Value:
+        """The instance as a value of the language, to be passed to maps, modules and training."""
+        return self.inner.value
+
+    @property
+    def params(self) -> Parameters:
+        """The parameters by path."""
+        kept = {p: a for p, a in self._storage.items() if p not in self._states}
+        return Parameters(kept, self.inner.name)
+
+    @property
+    def states(self) -> Parameters:
+        """The states by path, such as running statistics."""
+        kept = {p: a for p, a in self._storage.items() if p in self._states}
+        return Parameters(kept, self.inner.name)
+
+    def closure(self, name: str) -> Closure:
+        """A map of the module as a value of the language."""
+        return self.inner._method(name)
+
+    def init(self, **types: TensorType) -> Instance:
+        """Fixes the sizes of the parameters from the types of the inputs and fills them.
+
+        `net.init(x=mt.f32[None, 64])`.  Gives the instance itself.
+        """
+        self.arrays(self.elaborate(types, {}))
+        return self
+
+    def storage_for(self, specs: Iterable[ParameterSpec]) -> Mapping[str, Array]:
+        """The arrays of parameters and states; new ones are initialized."""
+        wanted = list(specs)
+        if any(spec.path not in self._storage for spec in wanted):
+            initialize(self.inner.elaborate_initializers(), self._storage, self.seed)
+        self._states.update(spec.path for spec in wanted if spec.is_state)
+        return self._storage
+
+    def save(self, path: str | Path) -> None:
+        """Writes parameters and states to a safetensors file, atomically."""
+        save_checkpoint(path, self._storage, {"module": self.inner.name})
+
+    def load(self, path: str | Path) -> Instance:
+        """Reads parameters and states from a safetensors file; gives the instance itself.
+
+        Before the first call the file decides the sizes.  Raises CheckpointError where it cannot
+        be read or does not fit; then nothing has changed.
+        """
+        arrays, _ = load_checkpoint(path)
+        if self._storage:
+            restore(self._storage, arrays, str(path))
+            return self
+        for name, array in arrays.items():
+            self._storage[name] = aligned(array)
+        return self
+
+    def with_passes(self, passes: str) -> Instance:
+        """The instance on the same parameters, compiled by another pipeline."""
+        options = self.options.with_passes(passes)
+        other = Instance(self.inner, options, self.seed, self._storage)
+        other._states = self._states
+        return other
+
+
+def initialize(initializers: Elaborated, storage: dict[str, Array], seed: int) -> None:
+    """Adds first values of the parameters and states that the storage does not have."""
+    assert isinstance(initializers.result, dict)
+    key = np.asarray(seed, np.int64)
+    values = evaluate(initializers.module, initializers.entry, [key])
+    for path, value in zip(initializers.result, values, strict=True):
+        if path not in storage:
+            storage[path] = aligned(value)
+
+
+def aligned(array: Array) -> Array:
+    """A copy in memory that begins at a multiple of 64 bytes."""
+    from mapsto.ir.types import DType
+
+    dtype = DType.of(array.dtype)
+    assert dtype is not None
+    copy = aligned_empty(dtype, array.shape)
+    copy[...] = array
+    return copy

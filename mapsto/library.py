@@ -1,0 +1,93 @@
+"""Programs in Python: `load` gives an object whose attributes are the maps, modules and training
+blocks of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mapsto.callables import Map
+from mapsto.compiler import Options
+from mapsto.dsl.program import Program
+from mapsto.dsl.values import Closure, ModuleClass, TrainClass
+from mapsto.instances import Instance
+from mapsto.trainer import Trainer
+
+__all__ = ["Library", "load", "loads"]
+
+
+def load(path: str | Path, options: Options | None = None) -> Library:
+    """The program in a file.
+
+    Raises DiagnosticsError, which lists all mistakes with their places, and OSError.
+    """
+    return Library(Program.load(path), options or Options())
+
+
+def loads(text: str, options: Options | None = None, name: str = "<text>") -> Library:
+    """The program in a text; see `load`."""
+    return Library(Program.loads(text, name), options or Options())
+
+
+class Library:
+    """A loaded program.
+
+    Attributes are its definitions, and those of the standard library: a map is a function of
+    arrays, a module a constructor of instances (`lib.MLP(hidden=256, seed=0)`), a training block a
+    constructor of trainers (`lib.Digits(net=net)`).
+    """
+
+    def __init__(self, program: Program, options: Options) -> None:
+        self.program = program
+        self.options = options
+        self._maps: dict[str, Map] = {}
+
+    def __repr__(self) -> str:
+        return f"<library {self.program.source.name}: {', '.join(self.program.names())}>"
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.program.names()]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            value = self.program.value(name)
+        except KeyError:
+            known = ", ".join(self.program.names())
+            message = f"{self.program.source.name} defines no {name!r}; it defines {known}"
+            raise AttributeError(message) from None
+        if isinstance(value, Closure):
+            found: Any = Map(self.program, name, self.options)
+        elif isinstance(value, ModuleClass):
+            found = self._module(name)
+        elif isinstance(value, TrainClass):
+            found = self._trainer(name)
+        else:
+            raise AttributeError(f"{name!r} is neither a map nor a module nor a train block")
+        self.__dict__[name] = found
+        return found
+
+    def _module(self, name: str) -> Callable[..., Instance]:
+        def make(*arguments: object, seed: int = 0, **configuration: object) -> Instance:
+            given = {**self._positional(name, arguments), **configuration}
+            return Instance(self.program.instantiate(name, given), self.options, seed)
+
+        make.__name__, make.__doc__ = name, self.program.docstring(name)
+        return make
+
+    def _trainer(self, name: str) -> Callable[..., Trainer]:
+        def make(seed: int = 0, **configuration: object) -> Trainer:
+            return Trainer(self.program, name, configuration, self.options, seed)
+
+        make.__name__, make.__doc__ = name, self.program.docstring(name)
+        return make
+
+    def _positional(self, name: str, arguments: tuple[object, ...]) -> dict[str, object]:
+        value = self.program.value(name)
+        assert isinstance(value, ModuleClass)
+        names = [parameter.name.name for parameter in value.definition.parameters]
+        if len(arguments) > len(names):
+            raise TypeError(f"{name} takes {len(names)} arguments, found {len(arguments)}")
+        return dict(zip(names, arguments, strict=False))
