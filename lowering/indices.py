@@ -235,7 +235,7 @@ def linear_parts(index: Index, name: str) -> tuple[Index, Index] | None:
         if times > 1 or any(not isinstance(atom, str) and _mentions(atom, name) for atom in others):
             return None
         (slope if times else rest).append((others, coefficient))
-    return from_terms(slope), from_terms(rest)
+    return from_terms(slope), _from_sorted(rest)
 
 
 def atoms(index: Index) -> Iterator[Atom]:
@@ -270,7 +270,7 @@ def map_atoms(index: Index, replace: Callable[[Atom], Index | None]) -> Index:
         kept: Monomial = ()
         sums: Index = 1
         for atom in monomial:
-            value = _mapped_atom(atom, replace)
+            value = replace(atom) if type(atom) is str else _mapped_atom(atom, replace)
             if value is None:
                 kept += (atom,)
             elif isinstance(value, int):
@@ -386,11 +386,19 @@ def from_terms(terms: Iterable[tuple[Monomial, int]]) -> Index:
         merged[monomial] = merged.get(monomial, 0) + coefficient
     if not all(merged.values()):
         merged = {monomial: c for monomial, c in merged.items() if c}
-    if len(merged) > 1:
-        return IndexExpression(tuple(sorted(merged.items(), key=_term_order)))
-    for monomial, c in merged.items():
-        return IndexExpression(((monomial, c),)) if monomial else c
-    return 0
+    if len(merged) < 2:
+        return _from_sorted(list(merged.items()))
+    try:
+        return IndexExpression(tuple(sorted(merged.items(), key=_name_order)))
+    except TypeError:
+        return IndexExpression(tuple(sorted(merged.items(), key=_text_order)))
+
+
+def _from_sorted(terms: list[tuple[Monomial, int]]) -> Index:
+    """The sum of distinct terms that are in order."""
+    if len(terms) == 1 and not terms[0][0]:
+        return terms[0][1]
+    return IndexExpression(tuple(terms)) if terms else 0
 
 
 def _scaled(index: IndexExpression, factor: int) -> Index:
@@ -404,8 +412,13 @@ def _split_multiples(index: Index, divisor: int) -> tuple[list[tuple[Monomial, i
     return exact, from_terms((m, c) for m, c in index_terms(index) if c % divisor)
 
 
-def _term_order(term: tuple[Monomial, int]) -> tuple[int, list[str]]:
-    return (-len(term[0]), list(map(str, term[0])))
+def _name_order(term: tuple[Monomial, int]) -> tuple[int, Monomial]:
+    """The order of terms; TypeError where names alone do not decide it."""
+    return -len(term[0]), term[0]
+
+
+def _text_order(term: tuple[Monomial, int]) -> tuple[int, list[str]]:
+    return -len(term[0]), list(map(str, term[0]))
 
 
 def _merged(left: Monomial, right: Monomial) -> Monomial:

@@ -65,6 +65,8 @@ class IndexEmitter:
         if isinstance(index, int):
             return index
         bindings = scope.indices.get
+        if all(type(atom) is str for monomial, _ in index.terms for atom in monomial):
+            return map_atoms(index, bindings)  # type: ignore[arg-type]
         return map_atoms(
             self._simplified(scope, index),
             lambda atom: bindings(atom) if isinstance(atom, str) else self._binding(scope, atom),

@@ -19,6 +19,7 @@ from mapsto.lowering.loops import (
     Allocate,
     Apply,
     Constant,
+    Expression,
     For,
     If,
     Load,
@@ -28,6 +29,7 @@ from mapsto.lowering.loops import (
     Statement,
     Store,
 )
+from mapsto.lowering.scalar_operations import OPERATIONS
 
 __all__ = ["LoopPlan", "plan_loop"]
 
@@ -98,7 +100,9 @@ def _choose_copies(loop: For, reduces: bool) -> int:
 def _cost(body: tuple[Statement, ...]) -> int:
     total = 0
     for statement in body:
-        total += 1 + sum(1 for e in direct_expressions(statement) for _ in subexpressions(e))
+        for expression in direct_expressions(statement):
+            total += sum(map(_instructions, subexpressions(expression)))
+        total += 1
         if isinstance(statement, For):
             extent = statement.stop - statement.start
             repeats = extent if isinstance(extent, int) and statement.kind in _LAID_OUT else 1
@@ -106,6 +110,10 @@ def _cost(body: tuple[Statement, ...]) -> int:
         elif isinstance(statement, If):
             total += _cost(statement.then) + _cost(statement.otherwise)
     return total
+
+
+def _instructions(expression: Expression) -> int:
+    return OPERATIONS[expression.op].flops if isinstance(expression, Apply) else 1
 
 
 def _indexes_registers(loop: For, registers: set[str]) -> bool:
