@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mapsto.ir.core import Operation
 
-__all__ = ["IRError", "MissingDerivative", "PassError", "TextError", "TypeRuleError", "VerifyError"]
+__all__ = [
+    "IRError",
+    "MissingDerivative",
+    "PassError",
+    "PluginError",
+    "TextError",
+    "TypeRuleError",
+    "VerifyError",
+]
 
 
 class IRError(Exception):
@@ -47,3 +55,7 @@ class TextError(IRError):
 
 class PassError(IRError):
     """A pass failed or gave a broken module; the message names the pass."""
+
+
+class PluginError(IRError):
+    """An extension could not be loaded; the message has its file and line."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +29,15 @@ from mapsto.ir.errors import PassError
 from mapsto.ir.passes.base import Pass
 from mapsto.ir.substitution import Values
 
-__all__ = ["Pattern", "Rewriter", "fired", "rewrite", "rewrite_block", "rewrite_module"]
+__all__ = [
+    "Pattern",
+    "Rewriter",
+    "fired",
+    "registered_patterns",
+    "rewrite",
+    "rewrite_block",
+    "rewrite_module",
+]
 
 Replacement = Value | Sequence[Value] | None
 MAX_WALKS = 32
@@ -72,24 +80,38 @@ class Pattern:
     description: str
 
     def as_pass(self) -> type[Pass]:
-        """A registered pass that applies this pattern alone; its name has dashes."""
+        """A pass that applies this pattern alone; its name has dashes.
+
+        It does not stand in the list of passes: `registered_patterns` has it.
+        """
         pattern = self
 
         @dataclass(frozen=True)
         class PatternPass(Pass):
-            name = pattern.name.replace("_", "-")
-
             def run(self, module: Module) -> Module:
                 return rewrite_module(module, [pattern])
 
+        PatternPass.name = self.name.replace("_", "-")
         PatternPass.__doc__ = self.description
         PatternPass.__qualname__ = f"{self.name}.as_pass"
         return PatternPass
 
 
+_REGISTRY: dict[str, Pattern] = {}
+
+
+def registered_patterns() -> Mapping[str, Pattern]:
+    """Every pattern known to the process, by its name with dashes.
+
+    Each can stand in a pipeline as it is; of two with one name it is the later one.
+    """
+    return _REGISTRY
+
+
 def rewrite(function: Callable[[Any, Rewriter], Replacement]) -> Pattern:
     """Makes a pattern of a function `(op: SomeOp, rewriter) -> replacement or None`.
 
+    It can be named in a pipeline from then on, with dashes for underscores.
     The replacement is a value, or one value for each result of the op.  Raises TypeError where the
     first parameter is not annotated with a class of ops.
     """
@@ -99,7 +121,9 @@ def rewrite(function: Callable[[Any, Rewriter], Replacement]) -> Pattern:
         raise TypeError(
             f"annotate the first parameter of `{function.__name__}` with a class of ops"
         )
-    return Pattern(function.__name__, op_class, function, inspect.getdoc(function) or "")
+    pattern = Pattern(function.__name__, op_class, function, inspect.getdoc(function) or "")
+    _REGISTRY[pattern.name.replace("_", "-")] = pattern
+    return pattern
 
 
 def rewrite_module(module: Module, patterns: Iterable[Pattern]) -> Module:

@@ -1,1 +1,21 @@
+"""The passes, one file a pass; importing this package registers all of them."""
 
+from mapsto.ir.passes import (
+    canonicalize,
+    contractions,
+    cse,
+    dce,
+    differentiate,
+    fold,
+    inline,
+)
+
+__all__ = [
+    "canonicalize",
+    "contractions",
+    "cse",
+    "dce",
+    "differentiate",
+    "fold",
+    "inline",
+]
