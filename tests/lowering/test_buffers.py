@@ -1,0 +1,213 @@
+"""Where tensors live: memory shared by lifetime, updates in place, copies where they must be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from harness import Native, build, check, machines, random_arguments
+
+from mapsto import ir
+from mapsto.ir.affine import axis
+from mapsto.ir.core import Function
+from mapsto.ir.dims import symbol
+from mapsto.ir.fusion import fuse_function
+from mapsto.ir.ops.contraction import access, contract, reduce_axes
+from mapsto.ir.types import DType
+from mapsto.lowering.buffers import Arena, Argument, BufferPlan, Result, assign_buffers
+
+F32 = DType.F32
+n = symbol("n")
+VECTOR = (F32, (1024,))
+SQUARE = (F32, (64, 64))
+
+
+def plan_of(function: Function) -> BufferPlan:
+    return assign_buffers(fuse_function(function))
+
+
+def product(b: ir.Builder, x: ir.Value, w: ir.Value) -> ir.Value:
+    maps = [ir.projection((0, 2), 3), ir.projection((2, 1), 3)]
+    return contract(b, [x, w], maps, (x.shape[0], w.shape[1], x.shape[1]), 2)
+
+
+def chain(b: ir.Builder, x: ir.Value, w: ir.Value, length: int) -> ir.Value:
+    for _ in range(length):
+        x = product(b, x, w)
+    return x
+
+
+def test_a_chain_of_products_takes_two_buffers() -> None:
+    """Each product reads one buffer and writes the other; the last writes the result."""
+    plan = plan_of(build("f", [SQUARE, SQUARE], lambda b, x, w: chain(b, x, w, 6)))
+    assert plan.arena_bytes == 2 * 64 * 64 * 4 == plan.live_bytes
+
+
+def test_a_chain_of_products_of_unknown_size_takes_two_buffers() -> None:
+    function = build("f", [(F32, (n, 64)), SQUARE], lambda b, x, w: chain(b, x, w, 6))
+    assert plan_of(function).arena_bytes == 2 * 64 * 4 * n
+    for size in (1, 2, 7, 64):
+        check(function, sizes={"n": size}, on=machines()[:1])
+
+
+def test_different_lifetimes_share_memory() -> None:
+    """Two branches one after the other, each with a large intermediate."""
+
+    def body(b, x, w):
+        first = reduce_axes(b, "sum", chain(b, x, w, 2), [0])
+        second = reduce_axes(b, "sum", chain(b, product(b, w, x), w, 2), [0])
+        return b.emit(ir.Add, first, second)
+
+    plan = plan_of(build("f", [SQUARE, SQUARE], body))
+    assert plan.arena_bytes == plan.live_bytes
+
+
+def test_a_kernel_takes_over_an_operand_that_is_needed_no_more() -> None:
+    """A softmax between two products is computed in place."""
+
+    def body(b, x, w):
+        y = product(b, x, w)
+        top = b.emit(ir.Broadcast, reduce_axes(b, "max", y, [1]), shape=y.shape, dims=(0,))
+        e = b.emit(ir.Exp, b.emit(ir.Sub, y, top))
+        total = b.emit(ir.Broadcast, reduce_axes(b, "sum", e, [1]), shape=y.shape, dims=(0,))
+        return product(b, b.emit(ir.Div, e, total), w)
+
+    function = build("f", [SQUARE, SQUARE], body)
+    plan = plan_of(function)
+    assert plan.arena_bytes == 64 * 64 * 4
+    check(function)
+
+
+def test_results_are_written_where_they_belong() -> None:
+    plan = plan_of(build("f", [SQUARE, SQUARE], lambda b, x, w: [product(b, x, w), x]))
+    assert plan.arena_bytes == 0
+    assert {p.number for p in plan.places.values() if isinstance(p, Result)} == {0, 1}
+
+
+def updated(body, arguments, aliases) -> tuple[Function, BufferPlan]:
+    function = build("f", arguments, body, aliases)
+    return function, plan_of(function)
+
+
+def test_an_elementwise_update_is_in_place() -> None:
+    def body(b, p, g):
+        return [b.emit(ir.Sub, p, g), b.emit(ir.Mul, p, g)]
+
+    function, plan = updated(body, [VECTOR, VECTOR], ((0, 0),))
+    assert not plan.copies and plan.arena_bytes == 0
+    check(function)
+
+
+def test_readers_of_the_old_value_come_first() -> None:
+    """The update does not depend on the product with the old weights, but has to wait for it."""
+
+    def body(b, w, x, g):
+        return [b.emit(ir.Sub, w, g), product(b, x, w)]
+
+    function, plan = updated(body, [SQUARE, SQUARE, SQUARE], ((0, 0),))
+    assert not plan.copies
+    check(function)
+
+
+def test_an_update_that_reads_elsewhere_is_copied() -> None:
+    """Reversed, transposed and summed arguments are read after the first element is written."""
+
+    def reversed_(b, p):
+        return [access(b, p, [axis(0, 1).scaled(-1).shifted(1023)], (1024,))]
+
+    def transposed(b, p):
+        return [b.emit(ir.Transpose, p, permutation=(1, 0))]
+
+    def through_product(b, p):
+        return [product(b, p, p)]
+
+    for body, argument in ((reversed_, VECTOR), (transposed, SQUARE), (through_product, SQUARE)):
+        function, plan = updated(body, [argument], ((0, 0),))
+        assert len(plan.copies) == 1
+        check(function)
+
+
+def test_a_row_is_updated_in_place_after_its_sum() -> None:
+    def body(b, p):
+        total = reduce_axes(b, "sum", p, [1])
+        return [b.emit(ir.Sub, p, b.emit(ir.Broadcast, total, shape=p.shape, dims=(0,)))]
+
+    function, plan = updated(body, [SQUARE], ((0, 0),))
+    assert not plan.copies
+    check(function)
+
+
+def test_a_row_is_not_overwritten_before_it_is_summed() -> None:
+    """The sum of the old row, also a result, is taken after the update in the order of ops."""
+
+    def body(b, p):
+        new = b.emit(ir.Exp, p)
+        spread = b.emit(ir.Broadcast, reduce_axes(b, "sum", new, [1]), shape=p.shape, dims=(0,))
+        old = b.emit(ir.Broadcast, reduce_axes(b, "max", p, [1]), shape=p.shape, dims=(0,))
+        return [new, b.emit(ir.Mul, b.emit(ir.Sub, spread, old), p)]
+
+    function, _ = updated(body, [SQUARE], ((0, 0),))
+    check(function)
+
+
+def test_exchanged_arguments() -> None:
+    function, plan = updated(lambda b, x, y: [y, x], [VECTOR, VECTOR], ((0, 0), (1, 1)))
+    assert len(plan.copies) == 1
+    check(function)
+
+
+def test_an_argument_that_stays_as_it_is_costs_nothing() -> None:
+    function, plan = updated(lambda b, x: [x, b.emit(ir.Exp, x)], [VECTOR], ((0, 0),))
+    assert not plan.copies
+    check(function)
+
+
+def test_updates_through_a_view() -> None:
+    def body(b, p, g):
+        flat = b.emit(ir.Reshape, b.emit(ir.Sub, p, g), shape=(64 * 64,))
+        return [b.emit(ir.Reshape, flat, shape=(64, 64)), flat]
+
+    function, _ = updated(body, [SQUARE, SQUARE], ((0, 0),))
+    check(function)
+
+
+def test_both_results_of_a_kernel_never_take_over_the_same_operand() -> None:
+    def body(b, x, w):
+        y = product(b, x, w)
+        first, second = b.emit(ir.Exp, y), b.emit(ir.Sin, y)
+        return product(b, first, second)
+
+    function = build("f", [SQUARE, SQUARE], body)
+    places = plan_of(function).places.values()
+    assert len({p for p in places if isinstance(p, Arena)}) == 2
+    check(function)
+
+
+def test_the_plan_is_the_same_every_time() -> None:
+    function = build("f", [SQUARE, SQUARE], lambda b, x, w: chain(b, x, w, 4))
+    plans = [plan_of(function), plan_of(function)]
+    first, second = ([str(p) for p in plan.places.values()] for plan in plans)
+    assert first == second
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_empty_and_single_element_tensors(size: int) -> None:
+    def body(b, x):
+        return [b.emit(ir.Exp, x), reduce_axes(b, "sum", x, [0]), reduce_axes(b, "max", x, [0, 1])]
+
+    check(build("f", [(F32, (n, 3))], body), sizes={"n": size})
+
+
+def test_identical_kernels_are_compiled_once() -> None:
+    function = build("f", [SQUARE, SQUARE], lambda b, x, w: chain(b, x, w, 6))
+    native = Native(function, machines()[0])
+    assert len(native.compiled.kernels) == 1
+    assert len(native.compiled.functions["f"].calls) == 6
+    assert not isinstance(native(random_arguments(function)), int)
+
+
+def test_the_places_of_arguments_are_their_own() -> None:
+    function = build("f", [SQUARE, SQUARE], lambda b, x, w: product(b, x, w))
+    fused = fuse_function(function)
+    plan = assign_buffers(fused)
+    assert [plan.place(a) for a in fused.arguments] == [Argument(0), Argument(1)]
+    assert np.prod(fused.arguments[0].shape) == 64 * 64
