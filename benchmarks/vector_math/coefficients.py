@@ -17,9 +17,9 @@ _HALF_LN2 = mp.log(2) / 2 * mp.mpf("1.001")
 _QUARTER_PI_SQUARED = (mp.pi / 4) ** 2 * mp.mpf("1.001")
 _TINY = mp.mpf(10) ** -12
 _TANH_SPLIT = 1
-_ERF_SPLIT = {24: mp.mpf("0.996185302734375"), 53: mp.mpf("1.5")}
+# The constant and linear coefficients of the tail from here are nearly exact in f32.
+_ERF_SPLIT = mp.mpf(0.9115982055664062)
 _ERF_END = {24: mp.mpf("3.95"), 53: mp.mpf("5.95")}
-_ERF_ROOT = {24: 2, 53: 16}
 
 
 class Row(NamedTuple):
@@ -43,19 +43,6 @@ def _near_zero(
 def _even(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """An even function of x as one of z = x**2."""
     return lambda z: function(mp.sqrt(z))
-
-
-def _erf_tail(t: Any, bits: int) -> Any:
-    return _erf_argument(t, bits, mp.erfc) ** (mp.mpf(1) / _ERF_ROOT[bits])
-
-
-def _erf_argument(t: Any, bits: int, function: Callable[[Any], Any]) -> Any:
-    return function(_ERF_SPLIT[bits] + t)
-
-
-def _erf_tail_weight(t: Any, bits: int) -> Any:
-    root, w = _ERF_ROOT[bits], _erf_tail(t, bits)
-    return root * w ** (root - 1) / _erf_argument(t, bits, mp.erf)
 
 
 ROWS = [
@@ -102,20 +89,20 @@ ROWS = [
     Row(
         "ERF",
         "erf(x) / x - 1 in z = x**2, |x| <= ERF_SPLIT",
-        (6, 18),
+        (6, 12),
         _near_zero(
             lambda z: 2 / mp.sqrt(mp.pi) * (1 - z / 3) - 1, _even(lambda x: mp.erf(x) / x - 1)
         ),
         lambda z, _: mp.sqrt(z) / mp.erf(mp.sqrt(z)),
-        lambda bits: (0, _ERF_SPLIT[bits] ** 2),
+        lambda _: (0, _ERF_SPLIT**2),
     ),
     Row(
         "ERF_TAIL",
-        "erfc(x)**(1 / ERF_ROOT) in t = x - ERF_SPLIT for ERF_SPLIT <= x <= ERF_END",
-        (11, 15),
-        _erf_tail,
-        _erf_tail_weight,
-        lambda bits: (0, _ERF_END[bits] - _ERF_SPLIT[bits]),
+        "sqrt(erfc(x)) in t = x - ERF_SPLIT for ERF_SPLIT <= x <= ERF_END",
+        (11, 26),
+        lambda t, _: mp.sqrt(mp.erfc(_ERF_SPLIT + t)),
+        lambda t, _: 2 * mp.sqrt(mp.erfc(_ERF_SPLIT + t)) / mp.erf(_ERF_SPLIT + t),
+        lambda bits: (0, _ERF_END[bits] - _ERF_SPLIT),
     ),
     Row(
         "SIN",
@@ -158,9 +145,7 @@ class Coefficients(NamedTuple):
     ERF_TAIL: tuple[float, ...]
     SIN: tuple[float, ...]
     COS: tuple[float, ...]
-    ERF_SPLIT: float
     ERF_END: float
-    ERF_ROOT: int
 '''
 
 
@@ -184,13 +169,12 @@ def _print_width(name: str, bits: int) -> None:
         for value in found.coefficients:
             print(f"        {mp.nstr(mp.mpf(value), 9 if bits == 24 else 17)},")
         print("    ),")
-    print(f"    ERF_SPLIT={float(_ERF_SPLIT[bits])},")
-    print(f"    ERF_END={float(_ERF_END[bits])},")
-    print(f"    ERF_ROOT={_ERF_ROOT[bits]},\n)")
+    print(f"    ERF_END={float(_ERF_END[bits])},\n)")
 
 
 def main() -> None:
     print(_HEADER)
+    print(f"\nERF_SPLIT = {float(_ERF_SPLIT)}")
     _print_width("F32", 24)
     _print_width("F64", 53)
 

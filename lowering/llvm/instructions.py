@@ -8,6 +8,7 @@ vectors they become scalar libm calls (see `vector_math`).
 
 from collections.abc import Sequence
 
+from mapsto.lowering.llvm import half_precision
 from mapsto.lowering.llvm.types import (
     FAST_MATH_TEXT,
     I32,
@@ -23,6 +24,7 @@ class InstructionWriter:
     """Appends instructions to `lines`; subclasses own the blocks and the declarations.
 
     `has_fma` false makes `fma` a multiplication and an addition: `llvm.fma` would call libm there.
+    Such targets have no conversions of f16 either.
     """
 
     def __init__(self, has_fma: bool) -> None:
@@ -168,10 +170,21 @@ class InstructionWriter:
         return self._overloaded("fptoui.sat", to, (a,))
 
     def fptrunc(self, a: Operand, to: LLVMType) -> Operand:
+        """To a narrower float, to nearest even; f64 reaches 16 bits through f32."""
+        if to.bits == 16 and a.type.bits == 64:
+            return self.fptrunc(self.fptrunc(a, a.type.with_kind("float")), to)
+        if to.kind == "bfloat":
+            return half_precision.round_to_bfloat(self, a)
+        if to.kind == "half" and not self.has_fma:
+            return half_precision.round_to_half(self, a)
         return self._cast("fptrunc", a, to)
 
     def fpext(self, a: Operand, to: LLVMType) -> Operand:
-        return self._cast("fpext", a, to)
+        """To a wider float."""
+        if a.type.kind != "half" or self.has_fma:
+            return self._cast("fpext", a, to)
+        single = half_precision.extend_half(self, a, a.type.with_kind("float"))
+        return single if to.bits == 32 else self._cast("fpext", single, to)
 
     def zext(self, a: Operand, to: LLVMType) -> Operand:
         return self._cast("zext", a, to)

@@ -9,7 +9,7 @@ large that its last bit is worth 1.
 from typing import NamedTuple
 
 from mapsto.lowering.llvm import vector_avx512, vector_coefficients
-from mapsto.lowering.llvm.vector_coefficients import Coefficients
+from mapsto.lowering.llvm.vector_coefficients import ERF_SPLIT, Coefficients
 from mapsto.lowering.llvm.vector_value import Vector, polynomial
 
 _LOG2_E = 1.4426950408889634
@@ -161,13 +161,11 @@ def tanh(x: Vector) -> Vector:
 
 
 def erf(x: Vector) -> Vector:
-    """The error function: a polynomial near 0, then 1 minus a power of a polynomial."""
+    """The error function: a polynomial near 0, then 1 minus the square of a polynomial."""
     table = _format(x).coefficients
     magnitude = abs(x)
     square = x * x
     inner = polynomial(square, table.ERF).times_plus(x, x)
-    power = polynomial(magnitude.at_most(table.ERF_END) - table.ERF_SPLIT, table.ERF_TAIL)
-    for _ in range(table.ERF_ROOT.bit_length() - 2):
-        power = power * power
-    outer = (-power).times_plus(power, 1.0)
-    return magnitude.compare("olt", table.ERF_SPLIT).select(inner, outer.with_sign_of(x))
+    root = polynomial(magnitude.at_most(table.ERF_END) - ERF_SPLIT, table.ERF_TAIL)
+    outer = (-root).times_plus(root, 1.0)
+    return magnitude.compare("olt", ERF_SPLIT).select(inner, outer.with_sign_of(x))
