@@ -9,12 +9,13 @@ import numpy as np
 
 from mapsto.dsl import syntax
 from mapsto.ir.core import Array
+from mapsto.ir.dims import Dim, as_dim
 from mapsto.ir.types import DType, TensorType
 from mapsto.runtime.arrays import as_array
 from mapsto.runtime.errors import ArgumentError
 from mapsto.runtime.signature import TensorSpec
 
-__all__ = ["Bound", "Parameter", "bind_arguments", "parameters_of"]
+__all__ = ["Bound", "Parameter", "bind_arguments", "declared_types", "parameters_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,30 @@ def _parameter(parameter: syntax.Parameter) -> Parameter:
     name = declared.name.name
     dtype = DType(name) if name in {d.value for d in DType} else None
     return Parameter(parameter.name.name, True, dtype, has_default)
+
+
+def declared_types(definition: syntax.MapDefinition) -> dict[str, TensorType]:
+    """The declared types of the tensors that a map takes.
+
+    Sizes that are not plain numbers or names get names of their own; what may have any rank or
+    element type is left out.
+    """
+    found = {}
+    for parameter, known in zip(definition.parameters, parameters_of(definition), strict=True):
+        declared = parameter.type
+        if known.dtype is None or not isinstance(declared, syntax.ValueType):
+            continue
+        shape = declared.shape or ()
+        if not any(isinstance(extent, syntax.Spread) for extent in shape):
+            dims = tuple(_extent(known.name, i, extent) for i, extent in enumerate(shape))
+            found[known.name] = TensorType(known.dtype, dims)
+    return found
+
+
+def _extent(name: str, axis: int, extent: object) -> Dim:
+    if isinstance(extent, syntax.Integer):
+        return extent.value
+    return as_dim(extent.name if isinstance(extent, syntax.Name) else f"{name}_{axis}")
 
 
 def bind_arguments(

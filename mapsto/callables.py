@@ -31,6 +31,7 @@ class Callable_:
     def __init__(self, options: Options) -> None:
         self.options = options
         self._fast: Callable[..., Any] = _never
+        self._names: tuple[str, ...] = ()
         self._specializations: dict[object, tuple[NativeFunction, Structure]] = {}
 
     @property
@@ -60,21 +61,35 @@ class Callable_:
                 return result
         return self._call_slowly(bind_arguments(self.parameters, arguments, named))
 
+    def try_fast(self, named: Mapping[str, object]) -> Any:
+        """The result of the last specialization for arguments by name, in the order of the
+        parameters; NotImplemented where it does not fit."""
+        return self._fast(*named.values()) if tuple(named) == self._names else NotImplemented
+
+    def prepare(self, types: Mapping[str, TensorType]) -> None:
+        """Compiles for tensors of these types, without a call."""
+        self._specialized(types, {})
+
     def _call_slowly(self, bound: Bound) -> Any:
         native, structure = self._specialization(bound)
         result = native(*bound.tensors.values())
         if isinstance(structure, TensorType):
             if not bound.static and len(bound.tensors) == len(self.parameters):
-                self._fast = native.fast
+                self._fast, self._names = native.fast, tuple(bound.tensors)
             return result
         values = result if isinstance(result, tuple) else (result,)
         return unflatten(structure, values)
 
     def _specialization(self, bound: Bound) -> tuple[NativeFunction, Structure]:
-        key = (tuple(bound.types.items()), _static_key(bound.static))
+        return self._specialized(bound.types, bound.static)
+
+    def _specialized(
+        self, types: Mapping[str, TensorType], static: Mapping[str, object]
+    ) -> tuple[NativeFunction, Structure]:
+        key = (tuple(types.items()), _static_key(static))
         found = self._specializations.get(key)
         if found is None:
-            elaborated = self.elaborate(bound.types, bound.static)
+            elaborated = self.elaborate(types, static)
             native = compile_native(elaborated, self.options, self.arrays(elaborated))
             found = self._specializations[key] = (native, elaborated.result)
         return found

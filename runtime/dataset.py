@@ -13,7 +13,7 @@ import numpy as np
 from mapsto.ir.core import Array
 from mapsto.ir.types import DType, TensorType
 
-__all__ = ["DataError", "Dataset", "bind", "load_npz", "shuffled"]
+__all__ = ["DataError", "Dataset", "bind", "converted", "load_npz", "shuffled"]
 
 
 class DataError(Exception):
@@ -100,10 +100,11 @@ def _fitted(key: str, array: Array, type_: TensorType, sizes: dict[str, int]) ->
             expected = sizes.setdefault(str(dim), size)
         if expected != size:
             raise DataError(f"array `{key}`: expected {type_}, found shape {list(array.shape)}")
-    return _converted(key, array, type_.dtype)
+    return converted(key, array, type_.dtype)
 
 
-def _converted(key: str, array: Array, dtype: DType) -> Array:
+def converted(key: str, array: Array, dtype: DType) -> Array:
+    """The array in another element type; DataError where that would lose something."""
     if array.dtype == dtype.numpy:
         return np.ascontiguousarray(array)
     if array.dtype.kind not in "biuf":
