@@ -25,7 +25,8 @@ loop whose variable does not occur in `indices`, the target is a register buffer
 the loop, and the order is fixed by the emitted code, never by the number of threads: iteration `i`
 goes to one of `lanes * unroll` partial results, in order; at the end the partials are combined by
 halving (`p[j] = op(p[j], p[j + half])`), first over the unrolled vectors, then over the lanes, then
-into the target.
+into the target; where the machine has no masks for the types in the loop, the iterations after the
+last whole vector follow one by one.
 """
 
 from __future__ import annotations

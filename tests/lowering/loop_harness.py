@@ -96,11 +96,13 @@ def run_native(
 
 
 class GuardedArrays:
-    """Copies of arrays that end right before inaccessible memory: reading past one faults."""
+    """Copies of arrays that end right before inaccessible memory, or begin right after it: reading
+    past one faults."""
 
     PAGE = 4096
 
-    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+    def __init__(self, arrays: dict[str, np.ndarray], at_end: bool = True) -> None:
+        self.at_end = at_end
         self.arrays: dict[str, np.ndarray] = {}
         self._mappings = []
         for name, array in arrays.items():
@@ -111,9 +113,10 @@ class GuardedArrays:
         memory = mmap.mmap(-1, (pages + 1) * self.PAGE)
         address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         if os.name == "posix":
-            ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + pages * self.PAGE), self.PAGE, 0)
+            forbidden = address + (pages * self.PAGE if self.at_end else 0)
+            ctypes.CDLL(None).mprotect(ctypes.c_void_p(forbidden), self.PAGE, 0)
         self._mappings.append(memory)
-        offset = pages * self.PAGE - array.nbytes
+        offset = pages * self.PAGE - array.nbytes if self.at_end else self.PAGE
         copy = np.frombuffer(memory, array.dtype, array.size, offset).reshape(array.shape)
         copy[...] = array
         return copy
@@ -132,8 +135,9 @@ def check(
     verify_loops(function)
     expected = {name: array.copy() for name, array in arrays.items()}
     interpret(function, expected, sizes)
-    for machine in on or machines():
-        guarded = GuardedArrays(arrays)
+    elements = sum(array.size for array in arrays.values())
+    for number, machine in enumerate(on or machines()):
+        guarded = GuardedArrays(arrays, at_end=(number + elements) % 2 == 0)
         run_native(function, guarded.arrays, sizes, machine)
         for name, array in expected.items():
             message = f"{name} at {machine.vector_bits} bits on {machine.cpu}"
