@@ -203,6 +203,8 @@ class _Selection:
         return frozenset(v for v in self.stages if not _is_memory(v))
 
     def _decide(self, op: Operation, value: Value) -> None:
+        if value not in self.forced and value not in self.sites:
+            return
         if is_external(value):
             self.forced.update(op.operands)
             return

@@ -19,11 +19,9 @@ from mapsto.lowering.kernels import STAGE_OPS
 n = symbol("n")
 TYPES = [d for d in DType if d not in (DType.F16, DType.BF16)]
 NATIVE = machines()[:1]
-OPAQUE = {"call", "jvp", "vjp"}
 STRUCTURAL = {"kernel", "return"}
-BUILT_IN = {
-    r.name: r for r in registered_ops().values() if r.__module__.startswith("mapsto.ir.ops")
-}
+BUILT_IN = {n: r for n, r in registered_ops().items() if r.__module__.startswith("mapsto.ir.ops")}
+EXPANDED = {name for name, record in BUILT_IN.items() if record.traits & ir.Trait.OPAQUE}
 ELEMENTWISE = [
     (record, dtype)
     for record in BUILT_IN.values()
