@@ -43,7 +43,8 @@ def values(generator: np.random.Generator, dtype: DType, length: int = LENGTH) -
         return generator.integers(0, 2, length).astype(bool)
     if dtype.is_float:
         array = (generator.normal(size=length) * 3).astype(dtype.numpy)
-        special = np.asarray(SPECIAL["f"], dtype.numpy)
+        with np.errstate(over="ignore"):
+            special = np.asarray(SPECIAL["f"], dtype.numpy)
         positions = generator.permutation(length)[: len(special)]
         array[positions] = special
         return array
