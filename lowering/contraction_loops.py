@@ -281,8 +281,8 @@ class _Loops:
         return self.private.buffer(slots, self.block_depth)
 
     def _task(self, batch: Index, first: Index) -> list[Statement]:
-        tiles = from_dim(self.private.tiles)
-        count = minimum(self.schedule.block, tiles - first)
+        block = self.schedule.block
+        count = 1 if block == 1 else minimum(block, from_dim(self.private.tiles) - first)
         body = self._row_task(batch, first, count)
         if not self.schedule.private_rows:
             body = self._column_task(batch, first, count)

@@ -1,10 +1,10 @@
 """mapsto: a language for neural networks and an optimizing compiler for it.
 
-    import mapsto as mt
+import mapsto as mt
 
-    lib = mt.load("digits.mto")
-    net = lib.MLP(hidden=256, seed=0)
-    y = net(x)
+lib = mt.load("digits.mto")
+net = lib.MLP(hidden=256, seed=0)
+y = net(x)
 """
 
 from importlib.metadata import version

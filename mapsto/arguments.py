@@ -114,11 +114,12 @@ def _is_tensor(parameter: Parameter, value: object) -> bool:
 def _array(parameter: Parameter, value: object) -> Array:
     if isinstance(value, np.ndarray) and value.flags.c_contiguous and value.flags.aligned:
         return value
-    dtype = parameter.dtype or DType.of(np.asarray(value).dtype) or DType.F32
-    if hasattr(value, "dtype") or hasattr(value, "__dlpack__"):
-        dense = np.require(np.asarray(value), None, ["C_CONTIGUOUS", "ALIGNED"])
-        return dense.reshape(np.shape(value))
-    return as_array(TensorSpec(parameter.name, dtype, np.shape(value)), value)  # type: ignore[arg-type]
+    array: Array = np.asarray(value)
+    dtype = DType.of(array.dtype)
+    if not hasattr(value, "dtype") or dtype is None:
+        # Python numbers and lists have no element type of their own: they take the declared one.
+        dtype = parameter.dtype or dtype or DType.F32
+    return as_array(TensorSpec(parameter.name, dtype, array.shape), value)
 
 
 def _type(name: str, array: Array) -> TensorType:
