@@ -9,7 +9,7 @@ from mapsto.dsl import syntax
 from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind, nearest
 from mapsto.dsl.dimensions import DTYPES, dtype_of
 from mapsto.dsl.evaluation import is_applicable
-from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import describe
 from mapsto.dsl.values import (
@@ -22,6 +22,7 @@ from mapsto.dsl.values import (
     Tensor,
     Text,
     Truth,
+    Unknown,
     Value,
 )
 
@@ -49,6 +50,7 @@ def match_names(
 ) -> dict[str, Argument]:
     """As `match_arguments`, for a function whose parameters have these names."""
     notes = [] if defined is None else [defined]
+    facts: Facts
     matched: dict[str, Argument] = {}
     positional = [a for a in arguments if a.name is None]
     if len(positional) > len(names):
@@ -75,7 +77,7 @@ def bind_kind(frame: Frame, parameter: syntax.Parameter, given: Argument) -> Val
     A scalar of a dtype stays a number known during elaboration.
     """
     type, value = parameter.type, given.value
-    if not isinstance(type, syntax.ValueType):
+    if not isinstance(type, syntax.ValueType) or isinstance(value, Unknown):
         return value
     name = type.name.name
     if name in ("int", "float", "str", "map", "module", "list", "dtype", "bool"):
@@ -129,7 +131,11 @@ def _is_module(value: Value) -> bool:
 def _fail_kind(name: str, kind: str, given: Argument) -> None:
     help = Help.INSTANTIATE if isinstance(given.value, ModuleClass) else None
     title = given.value.definition.name.name if isinstance(given.value, ModuleClass) else ""
-    facts = {"name": name, "expected": _KIND_WORDS.get(kind, kind), "found": describe(given.value)}
+    facts: Facts = {
+        "name": name,
+        "expected": _KIND_WORDS.get(kind, kind),
+        "found": describe(given.value),
+    }
     fail(Kind.WRONG_KIND, given.span, help=help, module=title, **facts)
 
 

@@ -28,8 +28,8 @@ from mapsto.dsl.values import (
     Argument,
     Builtin,
     Composition,
-    ElementType,
     Dimensions,
+    ElementType,
     Expected,
     Formula,
     Group,
@@ -250,7 +250,7 @@ def builtins() -> Mapping[str, Value]:
         for op in ir.registered_ops().values()
         if _is_function(op)
     }
-    found |= REDUCTIONS | SHAPING | TRANSFORMS
+    found |= {**REDUCTIONS, **SHAPING, **TRANSFORMS}
     found |= {function.name: function for function in _OWN}
     found |= {name: ElementType(dtype) for name, dtype in DTYPES.items()}
     return found

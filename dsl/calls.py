@@ -5,13 +5,16 @@ A map is elaborated anew for each call, with its dimensions and dtypes unified w
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mapsto import ir
 from mapsto.dsl import syntax
 from mapsto.dsl.arguments import check_kind, match_arguments
-from mapsto.dsl.diagnostics import DiagnosticError, Kind, Note, NoteKind
+from mapsto.dsl.conformance import conform, type_of_result
+from mapsto.dsl.diagnostics import Diagnostic, DiagnosticError, Kind, Note, NoteKind
 from mapsto.dsl.dimensions import KINDS, Unifier, dtype_of, evaluate_type, free_names, is_kind
 from mapsto.dsl.evaluation import applies, apply, evaluate, evaluates, scalar_or_tensor
-from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.indexing import reduce_over_indices
 from mapsto.dsl.instances import Instance
 from mapsto.dsl.scope import Scope
@@ -28,14 +31,17 @@ from mapsto.dsl.values import (
     Expected,
     Formula,
     Group,
+    Key,
     Number,
     Position,
     Tensor,
     Truth,
+    Unknowable,
+    Unknown,
     Value,
 )
 
-__all__ = ["bind_arguments", "convert", "type_of_result"]
+__all__ = ["bind_arguments", "convert"]
 
 _MAXIMUM_NOTES = 4
 _ADAPTABLE = (Number, Formula, Position, Truth)
@@ -78,7 +84,7 @@ def _composition(
     expected: Expected | None,
 ) -> Value:
     if len(arguments) != 1 or arguments[0].name is not None:
-        facts = {"owner": "chain", "expected": 1, "found": len(arguments)}
+        facts: Facts = {"owner": "chain", "expected": 1, "found": len(arguments)}
         fail(
             Kind.TOO_MANY_ARGUMENTS if arguments else Kind.MISSING_ARGUMENT, span, name="x", **facts
         )
@@ -97,7 +103,7 @@ def _convert(
     expected: Expected | None,
 ) -> Value:
     if len(arguments) != 1 or arguments[0].name is not None:
-        facts = {"owner": str(function.dtype), "expected": 1, "found": len(arguments)}
+        facts: Facts = {"owner": str(function.dtype), "expected": 1, "found": len(arguments)}
         fail(
             Kind.TOO_MANY_ARGUMENTS if arguments else Kind.MISSING_ARGUMENT, span, name="x", **facts
         )
@@ -142,14 +148,16 @@ def _closure(
     with frame.deeper(span, function.title):
         try:
             return _elaborate(function, frame, span, arguments, expected)
+        except Unknowable:
+            raise
         except DiagnosticError as error:
+            if frame.session.depth == 1:
+                raise
             raise DiagnosticError(_called_from(error, function, span)) from None
 
 
-def _called_from(error: DiagnosticError, function: Closure, span: Span):  # type: ignore[no-untyped-def]
+def _called_from(error: DiagnosticError, function: Closure, span: Span) -> Diagnostic:
     """The diagnostic with a note of this call, if it is about the inside of the map."""
-    from dataclasses import replace
-
     found, body = error.diagnostic, function.definition.span
     inside = found.span.source is body.source and body.start <= found.span.start < body.end
     if not inside or len(found.notes) >= _MAXIMUM_NOTES:
@@ -170,11 +178,8 @@ def _elaborate(
         fail(Kind.NOT_SUPPORTED, definition.gradient.span, what="a custom gradient")
     generics = frozenset(generic.name for generic in definition.generics)
     inner = frame.inside(Scope(function.scope, generics=generics))
-    bind_arguments(inner, definition, arguments, function.title, span)
-    result = definition.result
-    if isinstance(result, syntax.ValueType) and expected is not None:
-        _adopt_expected(inner, result, expected, span, function.title)
-    wanted = _wanted(result, inner, expected)
+    bind_arguments(inner, definition, arguments, expected, function.title, span)
+    wanted = _wanted(definition.result, inner, expected)
     value = evaluate_block(definition.body, inner, wanted)
     if value is None:
         fail(Kind.NO_VALUE, definition.body.span, owner=function.title)
@@ -185,10 +190,15 @@ def bind_arguments(
     inner: Frame,
     definition: syntax.MapDefinition,
     arguments: tuple[Argument, ...],
+    expected: Expected | None,
     title: str,
     span: Span,
 ) -> None:
-    """Binds the parameters of a map, and the dimensions and dtypes in their types."""
+    """Binds the parameters of a map, and the dimensions and dtypes in their types.
+
+    What has a type is unified first; then the context may fix names of the result's type; numbers
+    take the types that follow.
+    """
     matched = match_arguments(definition.parameters, arguments, title, span)
     tensors: list[tuple[syntax.Parameter, Argument]] = []
     for parameter in definition.parameters:
@@ -202,35 +212,36 @@ def bind_arguments(
             tensors.append((parameter, given))
         else:
             value = given.value
-            if isinstance(parameter.type, syntax.ValueType):
+            if isinstance(parameter.type, syntax.ValueType) and not isinstance(value, Unknown):
                 value = check_kind(parameter.type.name.name, name, given)
             inner.scope.bind(name, value, given.span)
-    _bind_tensors(inner, tensors, title)
+    later = _bind_tensors(inner, tensors, title)
+    result = definition.result
+    if isinstance(result, syntax.ValueType) and expected is not None:
+        _adopt_expected(inner, result, expected, span, title)
+    for parameter, given in later:
+        assert isinstance(parameter.type, syntax.ValueType)
+        what = f"argument `{parameter.name.name}` of `{title}`"
+        value = _adapt(inner, parameter.type, given, what)
+        inner.scope.bind(parameter.name.name, value, given.span)
 
 
 def _bind_tensors(
     inner: Frame, tensors: list[tuple[syntax.Parameter, Argument]], title: str
-) -> None:
-    """Unifies what has a type first, then gives numbers the types that follow."""
+) -> list[tuple[syntax.Parameter, Argument]]:
+    """Unifies and binds what has a type; gives the numbers that are left."""
     unifier = Unifier(inner, title)
     later = []
     for parameter, given in tensors:
         name, type = parameter.name.name, parameter.type
-        what = f"argument `{name}` of `{title}`"
-        if isinstance(type, syntax.ValueType) and isinstance(
-            given.value, Number | Position | Truth
-        ):
+        if isinstance(type, syntax.ValueType) and isinstance(given.value, _ADAPTABLE):
             later.append((parameter, given))
             continue
         assert type is not None
-        value = _unify(inner, unifier, type, given, what)
+        value = _unify(inner, unifier, type, given, f"argument `{name}` of `{title}`")
         inner.scope.bind(name, value, given.span)
     unifier.finish()
-    for parameter, given in later:
-        assert isinstance(parameter.type, syntax.ValueType)
-        name = parameter.name.name
-        what = f"argument `{name}` of `{title}`"
-        inner.scope.bind(name, _adapt(inner, parameter.type, given, what), given.span)
+    return later
 
 
 def _unify(
@@ -257,8 +268,6 @@ def _unify(
 
 
 def _tensor_argument(inner: Frame, given: Argument, type: syntax.ValueType, what: str) -> Value:
-    from mapsto.dsl.values import Key
-
     if isinstance(given.value, Key):
         return given.value
     found = describe(given.value)
@@ -293,16 +302,6 @@ def _adopt_expected(
         unifier.finish()
 
 
-def type_of_result(type: syntax.TypeExpression | None, inner: Frame) -> Expected | None:
-    """What a declared type asks of a value, as far as its names have values."""
-    if not isinstance(type, syntax.ValueType) or is_kind(type):
-        return None
-    dtype = dtype_of(type, inner)
-    if any(free_names(item, inner) for item in type.shape or ()):
-        return Expected(dtype)
-    return Expected(dtype, evaluate_type(type, inner).shape)
-
-
 def _wanted(
     type: syntax.TypeExpression | None, inner: Frame, expected: Expected | None
 ) -> Expected | None:
@@ -313,27 +312,4 @@ def check_result(inner: Frame, definition: syntax.MapDefinition, value: Value, t
     """The value of a map's body as the result that the map declares."""
     statements = definition.body.statements
     span = statements[-1].span if statements else definition.body.span
-    return typed(inner, definition.result, value, span, f"the result of `{title}`")
-
-
-def typed(
-    inner: Frame, type: syntax.TypeExpression | None, value: Value, span: Span, what: str
-) -> Value:
-    """The value in the declared type; names without a value get theirs from it."""
-    if type is None:
-        return as_tensor(inner, span, value) if scalar_or_tensor(value) else value
-    if isinstance(type, syntax.TupleType):
-        items = value.items if isinstance(value, Group) else ()
-        if len(items) != len(type.items):
-            fail(Kind.WRONG_KIND, span, name=what, expected=type.span.text, found=describe(value))
-        pairs = zip(type.items, items, strict=True)
-        return Group(tuple(typed(inner, t, item, span, what) for t, item in pairs))
-    if is_kind(type):
-        return check_kind(type.name.name, what, Argument(None, value, span))
-    if any(free_names(item, inner) for item in type.shape or ()) or dtype_of(type, inner) is None:
-        tensor = as_tensor(inner, span, value, dtype_of(type, inner))
-        unifier = Unifier(inner, what)
-        unifier.unify(type, tensor.type, span, what)
-        unifier.finish()
-        return tensor
-    return coerce(inner, span, value, evaluate_type(type, inner), what=what)
+    return conform(inner, definition.result, value, span, f"the result of `{title}`")

@@ -176,6 +176,7 @@ class NoteKind(Enum):
     DEFINED_HERE = auto()
     CALLED_HERE = auto()
     INDEX_RUNS = auto()
+    DIMENSION_ANY = auto()
 
 
 class Help(Enum):

@@ -1,8 +1,8 @@
 """Types of tensors: evaluating them, and unifying them with the types of actual values.
 
-A name in a type that has no value yet gets one where it first meets an actual dimension: `f32[n, d]`
-against `f32[32, 64]` makes `n` 32 and `d` 64.  Where a name already has a value the two have to
-agree.  An expression with one name left, such as `2*d + 1`, is solved if it is linear in it.
+A name in a type that has no value yet gets one where it first meets an actual dimension:
+`f32[n, d]` against `f32[32, 64]` makes `n` 32 and `d` 64.  Where a name already has a value the two
+have to agree.  An expression with one name left, such as `2*d + 1`, is solved if it is linear.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from mapsto import ir
 from mapsto.dsl import syntax
 from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind, nearest
 from mapsto.dsl.evaluation import whole_number
-from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.scope import Bound, Scope
 from mapsto.dsl.source import Span
-from mapsto.dsl.tensors import describe
+from mapsto.dsl.tensors import describe, dimension_note
 from mapsto.dsl.values import Dimensions, ElementType, Number, Value
 
 __all__ = [
@@ -84,7 +84,7 @@ def dtype_of(type: syntax.ValueType, frame: Frame) -> ir.DType | None:
         fail(Kind.NOT_A_TENSOR_TYPE, type.span, name=name)
     suggestion = nearest(name, [*DTYPES, *KINDS, *generics])
     help = None if suggestion is None else Help.DID_YOU_MEAN
-    fail(Kind.UNKNOWN_TYPE, type.name.span, help=help, name=name, suggestion=suggestion)
+    return fail(Kind.UNKNOWN_TYPE, type.name.span, help=help, name=name, suggestion=suggestion)
 
 
 def evaluate_type(type: syntax.ValueType, frame: Frame) -> ir.TensorType:
@@ -173,7 +173,7 @@ class Unifier:
         if isinstance(bound, Bound) and bound.span is not None:
             notes = [Note(NoteKind.DIMENSION_FROM, bound.span, {"name": name, "value": dtype})]
         expected = place.type.span.text
-        facts = {"what": place.what, "expected": expected, "found": place.actual}
+        facts: Facts = {"what": place.what, "expected": expected, "found": place.actual}
         fail(Kind.WRONG_DTYPE, place.span, notes=notes, help=Help.CAST, **facts)
 
     def _pair(self, place: _Mismatch) -> list[tuple[syntax.Expression | ir.Dim, ir.Dim]]:
@@ -245,7 +245,7 @@ class Unifier:
 
     def _fail_shape(self, place: _Mismatch, dims: Sequence[ir.Dim]) -> None:
         notes = self._notes(place.type)
-        facts = {"what": place.what, "expected": place.type.span.text, "found": place.actual}
+        facts: Facts = {"what": place.what, "expected": place.type.span.text, "found": place.actual}
         fail(Kind.WRONG_SHAPE, place.span, notes=notes, **facts)
 
     def _notes(self, type: syntax.ValueType) -> list[Note]:
@@ -261,8 +261,7 @@ class Unifier:
             elif isinstance(bound.value, Dimensions):
                 value = f"[{', '.join(map(str, bound.value.dims))}]"
             if value is not None:
-                facts = {"name": name, "value": value}
-                notes.append(Note(NoteKind.DIMENSION_FROM, bound.span, facts))
+                notes.append(dimension_note(name, value, bound.span))
         return notes
 
 

@@ -7,7 +7,7 @@ has to import the others.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from mapsto import ir
 from mapsto.dsl import syntax
@@ -103,7 +103,7 @@ def lookup(frame: Frame, name: str, span: Span) -> Value:
     return value
 
 
-def fail_unknown(frame: Frame, name: str, span: Span) -> None:
+def fail_unknown(frame: Frame, name: str, span: Span) -> NoReturn:
     """Reports a name without a meaning."""
     suggestion = nearest(name, frame.scope.visible())
     help = None if suggestion is None else Help.DID_YOU_MEAN

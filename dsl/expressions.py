@@ -7,7 +7,7 @@ from mapsto.dsl import syntax
 from mapsto.dsl.arithmetic import binary, decide, logical_not, negate
 from mapsto.dsl.diagnostics import Help, Kind, nearest
 from mapsto.dsl.evaluation import evaluate, evaluates, find, lookup, scalar_or_tensor
-from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.instances import Instance, member, slot_tensor
 from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import as_tensor, describe, is_static, select
@@ -15,6 +15,7 @@ from mapsto.dsl.values import (
     Deferred,
     ElementType,
     Expected,
+    Formula,
     Group,
     Namespace,
     Number,
@@ -24,6 +25,7 @@ from mapsto.dsl.values import (
     Tensor,
     Text,
     Truth,
+    Unknown,
     Value,
 )
 
@@ -34,6 +36,8 @@ def settle(value: Value, frame: Frame, span: Span) -> Value:
     """The value of what a name refers to: the tensor of a parameter, a constant's value."""
     if isinstance(value, Slot):
         return slot_tensor(frame, value, span)
+    if isinstance(value, Unknown):
+        raise value.cause
     if isinstance(value, Deferred):
         return evaluate(value.expression, frame.inside(value.scope))
     return value
@@ -113,7 +117,14 @@ def _conditional(node: syntax.Conditional, frame: Frame, expected: Expected | No
         return evaluate(node.then if condition else node.otherwise, frame, expected)
     then = evaluate(node.then, frame, expected)
     otherwise = evaluate(node.otherwise, frame, expected)
+    if expected is not None and expected.dtype not in (None, ir.DType.BOOL) and is_number(then):
+        then = as_tensor(frame, node.then.span, then, expected.dtype)
     return choose(frame, node.span, condition, then, otherwise)
+
+
+def is_number(value: Value) -> bool:
+    """Whether the value takes the element type that the context asks for."""
+    return isinstance(value, Number | Formula)
 
 
 def choose(frame: Frame, span: Span, condition: Tensor, then: Value, other: Value) -> Value:
@@ -159,7 +170,7 @@ def _of_namespace(base: Namespace, name: str, frame: Frame, span: Span) -> Value
     if value is None:
         suggestion = nearest(name, names)
         help = None if suggestion is None else Help.DID_YOU_MEAN
-        facts = {"name": name, "found": f"`{base.title}`", "suggestion": suggestion}
+        facts: Facts = {"name": name, "found": f"`{base.title}`", "suggestion": suggestion}
         fail(Kind.NO_MEMBER, span, help=help, **facts)
     return settle(value, inside, span)
 

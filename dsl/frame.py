@@ -16,7 +16,7 @@ from mapsto.dsl.values import Tensor, Value
 if TYPE_CHECKING:
     from mapsto.dsl.instances import Instance
 
-__all__ = ["MAXIMUM_DEPTH", "MAXIMUM_OPERATIONS", "Frame", "Session", "StateCell", "fail"]
+__all__ = ["MAXIMUM_DEPTH", "MAXIMUM_OPERATIONS", "Facts", "Frame", "Session", "StateCell", "fail"]
 
 MAXIMUM_DEPTH = 64
 """How deep calls may nest; recursion without an end is reported there."""
@@ -24,6 +24,8 @@ MAXIMUM_OPERATIONS = 100_000
 """How many operations a program may elaborate to."""
 
 SlotKey = tuple["Instance", str]
+Facts = dict[str, Any]
+"""The facts of a diagnostic by name."""
 
 
 def fail(
@@ -60,6 +62,8 @@ class Session:
     functions: dict[str, ir.Function] = field(default_factory=dict)
     parameters: dict[SlotKey, ir.Value] = field(default_factory=dict)
     states: dict[SlotKey, StateCell] = field(default_factory=dict)
+    errors: list[DiagnosticError] | None = None
+    """While a program is checked: the mistakes that did not end the elaboration."""
     emitted: int = 0
     depth: int = 0
 

@@ -9,7 +9,7 @@ from mapsto.dsl import syntax
 from mapsto.dsl.diagnostics import Kind, Note, NoteKind
 from mapsto.dsl.evaluation import evaluate, evaluates, scalar_or_tensor
 from mapsto.dsl.extents import bind_indices
-from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.gathering import gather
 from mapsto.dsl.reductions import reduce_variables
 from mapsto.dsl.slices import slice_axis
@@ -163,7 +163,7 @@ def _expand(
     missing = rank - len(items)
     notation = any(isinstance(item, IndexVariable) or _is_index(item, frame) for item in items)
     if missing < 0 or (missing > 0 and rest is None and notation):
-        facts = {"expected": rank, "found": len(items), "type": base.type}
+        facts: Facts = {"expected": rank, "found": len(items), "type": base.type}
         fail(Kind.WRONG_INDEX_COUNT, node.span, **facts)
     position = len(items) if rest is None else rest
     items[position:position] = [None] * missing
@@ -224,10 +224,11 @@ def _plain_axis(
     """An axis that an index runs over from end to end, so their sizes have to agree."""
     dim = base.shape[i]
     if variable.extent != dim:
-        facts = {"name": variable.name, "value": variable.extent}
-        note = Note(NoteKind.INDEX_RUNS, variable.span, facts)
-        facts = {"name": variable.name, "extent": variable.extent, "size": dim, "type": base.type}
-        fail(Kind.EXTENTS_DIFFER, span or node.span, notes=[note], axis=i, **facts)
+        origin: Facts = {"name": variable.name, "value": variable.extent}
+        note = Note(NoteKind.INDEX_RUNS, variable.span, origin)
+        facts: Facts = {"extent": variable.extent, "size": dim, "type": base.type, "axis": i}
+        place = span or node.span
+        fail(Kind.EXTENTS_DIFFER, place, notes=[note], name=variable.name, **facts)
     return _Axis(Position.of(variable), span or node.span)
 
 

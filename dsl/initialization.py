@@ -6,13 +6,12 @@ import hashlib
 
 from mapsto import ir
 from mapsto.dsl import syntax
-from mapsto.dsl.calls import Closure
 from mapsto.dsl.diagnostics import Help, Kind
 from mapsto.dsl.evaluation import apply, evaluate, is_applicable
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import coerce
-from mapsto.dsl.values import Argument, Expected, Key, Slot, Tensor, Value
+from mapsto.dsl.values import Argument, Closure, Expected, Key, Slot, Tensor, Value
 
 __all__ = ["initial_value", "stream_of"]
 

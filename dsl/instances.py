@@ -10,7 +10,7 @@ from mapsto.dsl.arguments import bind_kind, match_arguments
 from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind, nearest
 from mapsto.dsl.dimensions import evaluate_type, free_names, names_in_type
 from mapsto.dsl.evaluation import applies, evaluate
-from mapsto.dsl.frame import Frame, StateCell, fail
+from mapsto.dsl.frame import Facts, Frame, StateCell, fail
 from mapsto.dsl.scope import InstanceScope
 from mapsto.dsl.source import Span
 from mapsto.dsl.values import (
@@ -159,7 +159,7 @@ def member(instance: Instance, name: str, span: Span) -> Value:
         return bound.value
     suggestion = nearest(name, own)
     help = None if suggestion is None else Help.DID_YOU_MEAN
-    facts = {"name": name, "found": f"`{instance.title}`", "suggestion": suggestion}
+    facts: Facts = {"name": name, "found": f"`{instance.title}`", "suggestion": suggestion}
     return fail(Kind.NO_MEMBER, span, help=help, **facts)
 
 
@@ -193,7 +193,7 @@ def _check_known(frame: Frame, slot: Slot, span: Span) -> None:
     inside = frame.inside(slot.instance.scope)
     for dim in declared.shape or () if isinstance(declared, syntax.ValueType) else ():
         for name in sorted(free_names(dim, inside)):
-            facts = {"name": slot.name, "owner": slot.instance.title}
+            facts: Facts = {"name": slot.name, "owner": slot.instance.title}
             note = Note(NoteKind.DEFINED_HERE, slot.declaration.span, facts)
             fail(Kind.PARAMETER_SIZE_UNKNOWN, span, notes=[note], dimension=name, **facts)
 

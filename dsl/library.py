@@ -15,7 +15,7 @@ from mapsto.dsl import syntax
 from mapsto.dsl.builtins import builtins
 from mapsto.dsl.diagnostics import Diagnostic, Help, Kind, Note, NoteKind, nearest, report
 from mapsto.dsl.evaluation import find
-from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.instances import constant_value
 from mapsto.dsl.parser import parse
 from mapsto.dsl.scope import Bound, FileScope, LibraryScope, Scope
@@ -157,7 +157,7 @@ def _imported_name(
     if original not in file.definitions:
         suggestion = nearest(original, file.definitions)
         help = None if suggestion is None else Help.DID_YOU_MEAN
-        facts = {"name": original, "found": f"`{file.title}`", "suggestion": suggestion}
+        facts: Facts = {"name": original, "found": f"`{file.title}`", "suggestion": suggestion}
         fail(Kind.NO_MEMBER, item.name.span, help=help, **facts)
     value = find(frame.inside(file), original)
     assert value is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mapsto import ir
 from mapsto.dsl.diagnostics import Help, Kind
-from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import as_tensor, describe, dimension_notes, sorted_variables
 from mapsto.dsl.values import IndexVariable, Tensor, Value
@@ -23,7 +23,7 @@ def matrix_product(frame: Frame, span: Span, left: Value, right: Value) -> Tenso
     inner, other = x.shape[-1], w.shape[-2:][0]
     if inner != other:
         notes = dimension_notes(frame, (inner, other))
-        facts = {"left": x.type, "right": w.type, "first": inner, "second": other}
+        facts: Facts = {"left": x.type, "right": w.type, "first": inner, "second": other}
         fail(Kind.PRODUCT_SHAPES_DIFFER, span, notes=notes, **facts)
     return _contract(frame, span, x, w)
 
@@ -54,7 +54,7 @@ def _batch(frame: Frame, span: Span, x: Tensor, w: Tensor) -> tuple[ir.Dim, ...]
     for a, b in pairs:
         if a != b and 1 not in (a, b):
             notes = dimension_notes(frame, (a, b))
-            facts = {"left": x.type, "right": w.type, "first": a, "second": b}
+            facts: Facts = {"left": x.type, "right": w.type, "first": a, "second": b}
             fail(Kind.PRODUCT_SHAPES_DIFFER, span, notes=notes, **facts)
         dims.append(b if a == 1 else a)
     return tuple(dims)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mapsto import ir
 from mapsto.dsl import (
     registry,  # noqa: F401 (registers the evaluators)
     syntax,
 )
-from mapsto.dsl.diagnostics import DiagnosticError, Kind, report
+from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.elaborated import Elaborated, InputSpec, ParameterSpec, Structure
 from mapsto.dsl.evaluation import apply, find
-from mapsto.dsl.frame import Frame
+from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.initialization import initial_value
 from mapsto.dsl.instances import Instance, instances_in, slot_type
 from mapsto.dsl.library import DiagnosticsError, file_scope
@@ -40,6 +41,9 @@ from mapsto.dsl.values import (
     TrainClass,
     Value,
 )
+
+if TYPE_CHECKING:
+    from mapsto.dsl.training import Trainer
 
 __all__ = [
     "DiagnosticsError",
@@ -136,7 +140,7 @@ class Program:
         static = {key: from_python(item) for key, item in (static_arguments or {}).items()}
         with elaborating(), restoring(static.values()):
             frame = new_frame(self.scope)
-            roots = [(key, item) for key, item in static.items()]
+            roots = list(static.items())
             return elaborate_closure(frame, value, argument_types, static, name, roots)
 
     def instantiate(
@@ -153,15 +157,14 @@ class Program:
         assert isinstance(instance, Instance)
         return ModuleInstance(self, instance)
 
-    def trainer(self, name: str, configuration: Mapping[str, object] | None = None) -> Trainer:  # noqa: F821
+    def trainer(self, name: str, configuration: Mapping[str, object] | None = None) -> Trainer:
         """A `train` block with its net and optimizer."""
-        from mapsto.dsl.training import Trainer, make_trainer
+        from mapsto.dsl.training import make_trainer
 
         value = self.value(name)
         if not isinstance(value, TrainClass):
             raise TypeError(f"{name} is not a train block")
-        trainer: Trainer = make_trainer(self, value, configuration or {})
-        return trainer
+        return make_trainer(self, value, configuration or {})
 
 
 class ModuleInstance:
@@ -294,6 +297,5 @@ def _known_type(frame: Frame, slot: Slot) -> ir.TensorType | None:
         return None
     type = slot_type(frame, slot)
     if type.symbols:
-        facts = {"name": slot.name, "type": type}
-        raise DiagnosticError(report(Kind.SYMBOLIC_PARAMETER, slot.declaration.span, **facts))
+        fail(Kind.SYMBOLIC_PARAMETER, slot.declaration.span, name=slot.name, type=type)
     return type

@@ -161,7 +161,7 @@ def finish(
     specs += _specs(states, used, values[len(parameters) :], True)
     _check_sizes(specs, span)
     arguments = [*values, *inputs]
-    renewed = {key: value for key, value in (new_parameters or {}).items()}
+    renewed = dict(new_parameters or {})
     renewed |= {key: session.states[key].current for key in states if session.states[key].updated}
     order = [*parameters, *states]
     aliases = tuple(

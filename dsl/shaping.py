@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from mapsto import ir
 from mapsto.dsl.calling import Parameters
 from mapsto.dsl.diagnostics import Kind
-from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import as_tensor, coerce, common_dtype, describe, dimension_notes, spread
 from mapsto.dsl.values import (
@@ -93,7 +93,7 @@ def _concat(frame: Frame, span: Span, given: Given) -> Value:
     for tensor in tensors:
         rest, other = _without(tensor.shape, axis), _without(first.shape, axis)
         if rest != other or not tensor.shape:
-            facts = {"left": first.type, "right": tensor.type, "axis": axis}
+            facts: Facts = {"left": first.type, "right": tensor.type, "axis": axis}
             fail(Kind.CANNOT_CONCAT, span, notes=dimension_notes(frame, (*rest, *other)), **facts)
     axes = tuple(sorted({v for t in tensors for v in t.axes}, key=lambda v: v.serial))
     values = [spread(frame, span, tensor, axes, tensor.shape) for tensor in tensors]

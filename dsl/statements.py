@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mapsto.dsl import syntax
 from mapsto.dsl.arithmetic import decide
-from mapsto.dsl.diagnostics import Help, Kind, nearest
-from mapsto.dsl.evaluation import evaluate, fail_unknown, find, scalar_or_tensor, tensor_of
+from mapsto.dsl.conformance import conform, type_of_result
+from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind
+from mapsto.dsl.evaluation import evaluate, fail_unknown, find, tensor_of
 from mapsto.dsl.expressions import choose
-from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.instances import Instance, member, slot_tensor
 from mapsto.dsl.scope import Scope
 from mapsto.dsl.tensors import as_tensor, coerce, describe
-from mapsto.dsl.values import Closure, Expected, Group, Slot, Tensor, Value
+from mapsto.dsl.values import Closure, Expected, Group, Slot, Tensor, Unknown, Value
 
 __all__ = ["evaluate_block"]
 
@@ -22,24 +24,46 @@ _MAXIMUM_ITERATIONS = 10_000
 
 def evaluate_block(block: syntax.Block, frame: Frame, expected: Expected | None) -> Value | None:
     """Runs the statements; the value of the last if it is an expression or an `if`."""
-    value: Value | None = None
     last = len(block.statements) - 1
     for i, statement in enumerate(block.statements):
-        match statement:
-            case syntax.ExpressionStatement():
-                if i != last and not isinstance(statement.value, syntax.Call):
-                    fail(Kind.UNUSED_VALUE, statement.span)
-                value = evaluate(statement.value, frame, expected if i == last else None)
-            case syntax.If():
-                value = _if(statement, frame, expected if i == last else None)
-            case _:
-                _run(statement, frame)
-                value = None
-    return value
+        if i == last:
+            return _run(statement, frame, expected, is_last=True)
+        with _recovery(statement, frame):
+            _run(statement, frame, None, is_last=False)
+    return None
 
 
-def _run(statement: syntax.Statement, frame: Frame) -> None:
+@contextmanager
+def _recovery(statement: syntax.Statement, frame: Frame) -> Iterator[None]:
+    """While a program is checked: notes a mistake, and goes on without what it would have bound."""
+    try:
+        yield
+    except DiagnosticError as error:
+        errors = frame.session.errors
+        if errors is None or frame.session.depth != 1:
+            raise
+        errors.append(error)
+        for name in _bound_by(statement):
+            frame.scope.bind(name, Unknown(error), statement.span)
+
+
+def _bound_by(statement: syntax.Statement) -> Iterator[str]:
+    for node in syntax.walk(statement):
+        if isinstance(node, syntax.Let):
+            yield from (target.name for target in node.targets)
+
+
+def _run(
+    statement: syntax.Statement, frame: Frame, expected: Expected | None, *, is_last: bool
+) -> Value | None:
+    """Runs one statement; the value of an expression or an `if`."""
     match statement:
+        case syntax.ExpressionStatement():
+            if not is_last and not isinstance(statement.value, syntax.Call):
+                fail(Kind.UNUSED_VALUE, statement.span)
+            return evaluate(statement.value, frame, expected)
+        case syntax.If():
+            return _if(statement, frame, expected)
         case syntax.Let():
             _let(statement, frame)
         case syntax.StateUpdate():
@@ -50,16 +74,15 @@ def _run(statement: syntax.Statement, frame: Frame) -> None:
             name = "" if statement.name is None else statement.name.name
             closure = Closure(statement, frame.scope, name or "an unnamed map")
             frame.scope.bind(name, closure, statement.span)
+    return None
 
 
 def _let(statement: syntax.Let, frame: Frame) -> None:
-    from mapsto.dsl.calls import type_of_result, typed
-
     expected = None if statement.type is None else type_of_result(statement.type, frame)
     value = tensor_of(statement.value, frame, expected)
     if statement.type is not None:
         what = f"`{', '.join(target.name for target in statement.targets)}`"
-        value = typed(frame, statement.type, value, statement.value.span, what)
+        value = conform(frame, statement.type, value, statement.value.span, what)
     if len(statement.targets) == 1:
         target = statement.targets[0]
         frame.scope.bind(target.name, value, target.span)
@@ -67,7 +90,7 @@ def _let(statement: syntax.Let, frame: Frame) -> None:
     items = value.items if isinstance(value, Group) else ()
     if len(items) != len(statement.targets):
         expected_count = len(statement.targets)
-        facts = {"expected": expected_count, "found": describe(value), "count": len(items)}
+        facts: Facts = {"expected": expected_count, "found": describe(value), "count": len(items)}
         fail(Kind.CANNOT_UNPACK, statement.value.span, **facts)
     for target, item in zip(statement.targets, items, strict=True):
         frame.scope.bind(target.name, item, target.span)
@@ -93,19 +116,11 @@ def _target(target: syntax.Expression, frame: Frame) -> Value:
         base = evaluate(target.base, frame)
         if isinstance(base, Instance):
             return member(base, target.name.name, target.name.span)
-        suggestion = nearest(target.name.name, ())
-        fail(
-            Kind.NO_MEMBER,
-            target.span,
-            name=target.name.name,
-            found=describe(base),
-            suggestion=suggestion,
-        )
+        fail(Kind.NO_MEMBER, target.span, name=target.name.name, found=describe(base))
     assert isinstance(target, syntax.Name)
     value = find(frame, target.name)
     if value is None:
         fail_unknown(frame, target.name, target.span)
-        raise AssertionError
     return value
 
 
@@ -170,9 +185,4 @@ def _rebound(frame: Frame, then: Scope, other: Scope) -> Iterator[str]:
 def _bound(frame: Frame, scope: Scope, name: str) -> Value:
     value = find(frame.inside(scope), name)
     assert value is not None
-    return (
-        as_tensor(frame, scope.names[name].span, value)
-        # type: ignore[arg-type]
-        if (scalar_or_tensor(value) and name in scope.names)
-        else value
-    )
+    return value

@@ -11,7 +11,7 @@ from typing import Any
 
 from mapsto import ir
 from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind
-from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.source import Span
 from mapsto.dsl.values import (
     Access,
@@ -43,6 +43,7 @@ __all__ = [
     "coerce",
     "common_dtype",
     "describe",
+    "dimension_note",
     "dimension_notes",
     "elementwise",
     "is_static",
@@ -148,8 +149,8 @@ def _number(frame: Frame, span: Span, number: Number, type: ir.TensorType) -> Te
 
 def fits(value: float, dtype: ir.DType) -> bool:
     """Whether a whole number is in the range of an integer type."""
-    low = -(2 ** (dtype.bits - 1)) if dtype.is_signed else 0
-    return low <= value < low + 2**dtype.bits
+    low = -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
+    return low <= value < low + (1 << dtype.bits)
 
 
 def _size(frame: Frame, span: Span, dim: ir.Dim, dtype: ir.DType) -> ir.Value:
@@ -303,7 +304,7 @@ def _fail_broadcast(
     frame: Frame, span: Span, left: ir.TensorType, right: ir.TensorType, pair: Sequence[ir.Dim]
 ) -> None:
     notes = dimension_notes(frame, pair)
-    facts = {"left": left, "right": right, "first": pair[0], "second": pair[1]}
+    facts: Facts = {"left": left, "right": right, "first": pair[0], "second": pair[1]}
     fail(Kind.SHAPES_DIFFER, span, notes=notes, **facts)
 
 
@@ -317,10 +318,15 @@ def dimension_notes(frame: Frame, dims: Iterable[ir.Dim]) -> list[Note]:
                 value = bound.value
                 if bound.span is None or not isinstance(value, Number) or name in notes:
                     continue
-                if value.value == dim or (names and value.value in map(ir.symbol, names)):
-                    facts = {"name": name, "value": value.value}
-                    notes[name] = Note(NoteKind.DIMENSION_FROM, bound.span, facts)
+                if value.value == dim or str(value.value) in names:
+                    notes[name] = dimension_note(name, value.value, bound.span)
     return list(notes.values())
+
+
+def dimension_note(name: str, value: object, span: Span) -> Note:
+    """Where a dimension got its value; a rigid one stands for any size."""
+    kind = NoteKind.DIMENSION_ANY if str(value) == name else NoteKind.DIMENSION_FROM
+    return Note(kind, span, {"name": name, "value": value})
 
 
 def spread(
@@ -363,4 +369,4 @@ def coerce(frame: Frame, span: Span, value: Value, type: ir.TensorType, *, what:
     dims = [d for pair in zip(tensor.shape, type.shape) if pair[0] != pair[1] for d in pair]  # noqa: B905
     notes = dimension_notes(frame, dims)
     help = Help.CAST if kind is Kind.WRONG_DTYPE else None
-    fail(kind, span, notes=notes, help=help, what=what, expected=type, found=tensor.type)
+    return fail(kind, span, notes=notes, help=help, what=what, expected=type, found=tensor.type)

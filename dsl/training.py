@@ -55,8 +55,10 @@ class Trainer:
     their names.  States of the optimizer have paths such as `optimizer.layers.0.w.m`.
     """
 
-    def __init__(self, program: Program, definition: syntax.TrainDefinition, scope: Scope) -> None:
-        self.program = program
+    program: Program | None = None
+    """The program that the block is in."""
+
+    def __init__(self, definition: syntax.TrainDefinition, scope: Scope) -> None:
         self.definition = definition
         self.scope = scope
         self.optimizers: dict[SlotKey, Instance] = {}
@@ -91,6 +93,11 @@ class Trainer:
         return tuple(dict.fromkeys(names))
 
     @property
+    def evaluated(self) -> tuple[syntax.MapDefinition, ...]:
+        """The loss and the metrics as definitions of maps."""
+        return tuple([c.definition for c in (self.loss, *self._metrics().values())])
+
+    @property
     def loss(self) -> Closure:
         """The loss as a map; DiagnosticError where the block has none."""
         for node in self.definition.members:
@@ -98,6 +105,10 @@ class Trainer:
                 return _as_closure(node, self.scope, f"{self.name}.loss")
         span = self.definition.name.span
         return fail(Kind.MISSING_LOSS, span, help=Help.ADD_LOSS, name=self.name)
+
+    def closures(self) -> dict[str, Closure]:
+        """The loss and the metrics as maps, by name."""
+        return {"loss": self.loss, **self._metrics()}
 
     def _metrics(self) -> dict[str, Closure]:
         return {
@@ -130,9 +141,18 @@ class Trainer:
             return self._step(new_frame(self.scope), types)
 
     def _step(self, frame: Frame, types: Types) -> Elaborated:
+        inputs, arguments = _inputs([self.loss], types)
+        value, renewed = self.build_step(frame, arguments)
+        paths = slot_paths(self.roots())
+        span = self.definition.name.span
+        return finish(frame, f"{self.name}.step", span, value, inputs, paths, renewed)
+
+    def build_step(
+        self, frame: Frame, arguments: Mapping[str, Argument]
+    ) -> tuple[Value, dict[SlotKey, ir.Value]]:
+        """Emits a step: the loss, and the new parameters."""
         loss = self.loss
         span = self.definition.name.span
-        inputs, arguments = _inputs([loss], types)
         modules = [instance for _, instance in self.modules()]
         given = _arguments_of(loss, arguments)
         found = differentiate(loss, (), frame, span, given, modules)
@@ -142,8 +162,7 @@ class Trainer:
             for key, gradient in tree:
                 renewed.setdefault(key, self._update(frame, key, gradient).value)
         value = found.value.items[0] if isinstance(found.value, Group) else found.value
-        paths = slot_paths(self.roots())
-        return finish(frame, f"{self.name}.step", span, value, inputs, paths, renewed)
+        return value, renewed
 
     def _update(self, frame: Frame, key: SlotKey, gradient: Tensor) -> Tensor:
         """The new value of a parameter by the optimizer's map, with states of its own."""
@@ -175,7 +194,7 @@ class Trainer:
         with elaborating(), restoring([root for _, root in self.roots()]):
             frame = new_frame(self.scope)
             span = self.definition.name.span
-            closures = {"loss": self.loss, **self._metrics()}
+            closures = self.closures()
             inputs, arguments = _inputs(list(closures.values()), types)
             values = []
             for closure in closures.values():
@@ -205,17 +224,26 @@ def make_trainer(
     program: Program, train: TrainClass, configuration: Mapping[str, object]
 ) -> Trainer:
     """The trainer of a `train` block; DiagnosticsError where its modules are wrong."""
-    definition = train.definition
     with elaborating():
-        frame = new_frame(Scope(train.scope))
-        span = definition.name.span
-        given = [Argument(k, from_python(v), span) for k, v in configuration.items()]
-        matched = match_arguments(definition.parameters, given, definition.name.name, span)
-        for parameter in definition.parameters:
-            bind_parameter(frame, parameter, matched.get(parameter.name.name), definition)
-        for node in definition.members:
-            _bind_member(frame, node, definition.name.name)
-        return Trainer(program, definition, frame.scope)
+        trainer = make_trainer_in(new_frame(train.scope), train, configuration)
+    trainer.program = program
+    return trainer
+
+
+def make_trainer_in(
+    outer: Frame, train: TrainClass, configuration: Mapping[str, object]
+) -> Trainer:
+    """As `make_trainer`, in an elaboration that runs already."""
+    definition = train.definition
+    frame = outer.inside(Scope(train.scope))
+    span = definition.name.span
+    given = [Argument(k, from_python(v), span) for k, v in configuration.items()]
+    matched = match_arguments(definition.parameters, given, definition.name.name, span)
+    for parameter in definition.parameters:
+        bind_parameter(frame, parameter, matched.get(parameter.name.name), definition)
+    for node in definition.members:
+        _bind_member(frame, node, definition.name.name)
+    return Trainer(definition, frame.scope)
 
 
 def bind_parameter(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mapsto import ir
 from mapsto.dsl.calling import Parameters
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.evaluation import applies, apply, is_applicable, scalar_or_tensor
-from mapsto.dsl.frame import Frame, SlotKey, fail
+from mapsto.dsl.frame import Facts, Frame, SlotKey, fail
 from mapsto.dsl.functions import close, free_values
 from mapsto.dsl.instances import Instance, instances_in
 from mapsto.dsl.source import Span
@@ -86,7 +87,7 @@ def _transform(
 def _check_argnums(function: Transform, count: int, span: Span) -> None:
     for number in function.argnums:
         if number >= count:
-            facts = {"name": function.kind, "number": number, "count": count}
+            facts: Facts = {"name": function.kind, "number": number, "count": count}
             fail(Kind.NO_SUCH_ARGUMENT, span, **facts)
 
 
@@ -290,16 +291,21 @@ def _jvp(function: Transform, frame: Frame, span: Span, arguments: tuple[Argumen
         primal = fresh[number]
         tensor = as_tensor(frame, direction.span, direction.value, primal.dtype)
         if tensor.type != primal.type:
-            facts = {"what": "the direction", "expected": primal.type, "found": tensor.type}
-            fail(Kind.WRONG_SHAPE, direction.span, **facts)
+            what, found = "the direction", tensor.type
+            fail(Kind.WRONG_SHAPE, direction.span, what=what, expected=primal.type, found=found)
         tangents.append(tensor.value)
         wrt.append(position[primal])
     kept = traced.results[: len(traced.results) - len(traced.states)]
     floats = tuple(i for i, value in enumerate(kept) if value.dtype.is_float)
     types = (*(v.type for v in traced.results), *(kept[i].type for i in floats))
     callee = ir.SymbolReference(traced.name)
-    facts = {"callee": callee, "results": types, "wrt": tuple(wrt), "outputs": floats}
-    op = frame.operation(span, ir.Jvp, *traced.actual, *tangents, **facts)
+    attributes: dict[str, Any] = {
+        "callee": callee,
+        "results": types,
+        "wrt": tuple(wrt),
+        "outputs": floats,
+    }
+    op = frame.operation(span, ir.Jvp, *traced.actual, *tangents, **attributes)
     values = list(op.results)
     value = _adopt(frame, traced, values[: len(traced.results)])
     pushed = dict(zip(floats, values[len(traced.results) :], strict=True))
@@ -323,7 +329,7 @@ def _vmap(function: Transform, frame: Frame, span: Span, arguments: tuple[Argume
             continue
         variable = variable or IndexVariable("element", tensor.shape[0], argument.span)
         if tensor.shape[0] != variable.extent:
-            facts = {"extent": variable.extent, "size": tensor.shape[0], "type": tensor.type}
+            facts: Facts = {"extent": variable.extent, "size": tensor.shape[0], "type": tensor.type}
             fail(Kind.EXTENTS_DIFFER, argument.span, name="vmap", axis=0, **facts)
         mapped = Tensor(tensor.value, (*tensor.axes, variable))
         inner.append(Argument(argument.name, mapped, argument.span))

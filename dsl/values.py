@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mapsto import ir
 from mapsto.dsl import syntax
+from mapsto.dsl.diagnostics import DiagnosticError
 from mapsto.dsl.source import Span
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ __all__ = [
     "TrainClass",
     "Transform",
     "Truth",
+    "Unknowable",
+    "Unknown",
     "Value",
 ]
 
@@ -168,8 +171,8 @@ class Number(Value):
 
 @dataclass(frozen=True, slots=True)
 class Formula(Value):
-    """A real number that depends on symbolic sizes, such as `1.0 / n`: an op of other numbers.  Like
-    a number it takes the element type that its context asks for."""
+    """A real number that depends on symbolic sizes, such as `1.0 / n`: an op of other numbers.
+    Like a number it takes the element type that its context asks for."""
 
     op: type[ir.Operation]
     operands: tuple[Number | Formula, ...]
@@ -336,6 +339,18 @@ class Slot(Value):
     def is_state(self) -> bool:
         """Whether it may be updated."""
         return isinstance(self.declaration, syntax.StateDeclaration)
+
+
+class Unknowable(DiagnosticError):
+    """While a program is checked: a value depends on something that only a use of it gives."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unknown(Value):
+    """What a definition is checked without: the result of a mistake that was noted already, or an
+    argument that stands for any map or module.  To use it raises `cause`."""
+
+    cause: DiagnosticError
 
 
 @dataclass(frozen=True, slots=True, eq=False)

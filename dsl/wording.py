@@ -141,6 +141,7 @@ NOTES: dict[NoteKind, str] = {
     NoteKind.VALUE_HAS_TYPE: "this has type `{type}`",
     NoteKind.DEFINED_HERE: "`{name}` is defined here",
     NoteKind.CALLED_HERE: "in this call of `{name}`",
+    NoteKind.DIMENSION_ANY: "`{name}` stands for any size here",
     NoteKind.INDEX_RUNS: "index `{name}` runs over {value} because of this",
 }
 

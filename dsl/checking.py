@@ -1,0 +1,381 @@
+"""Checking a program without arguments: every definition is elaborated with symbolic sizes.
+
+A symbolic size is rigid: it equals only itself.  A map that is accepted so is right for all sizes.
+Groups `...s` are tried with one, no and two dimensions.  Where a program computes with whole
+numbers in a way that symbols cannot follow, such as `reshape(x, [h, d / h])`, distinct numbers are
+tried instead.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mapsto import ir
+from mapsto.dsl import (
+    registry,  # noqa: F401 (registers the evaluators)
+    syntax,
+)
+from mapsto.dsl.diagnostics import Diagnostic, DiagnosticError, Kind, report
+from mapsto.dsl.dimensions import evaluate_type, is_kind, names_in_type
+from mapsto.dsl.evaluation import apply, evaluate, find
+from mapsto.dsl.frame import Frame
+from mapsto.dsl.initialization import initial_value
+from mapsto.dsl.instances import Instance, instantiate, slot_type
+from mapsto.dsl.library import DiagnosticsError, file_scope
+from mapsto.dsl.parser import parse
+from mapsto.dsl.scope import Bound, FileScope, Scope
+from mapsto.dsl.sessions import elaborating, new_frame
+from mapsto.dsl.source import Source
+from mapsto.dsl.training import make_trainer_in
+from mapsto.dsl.values import (
+    Argument,
+    Closure,
+    Dimensions,
+    ElementType,
+    Expected,
+    Group,
+    ModuleClass,
+    Number,
+    Tensor,
+    TrainClass,
+    Unknowable,
+    Unknown,
+    Value,
+)
+
+__all__ = ["check", "check_file"]
+
+_GROUP_SIZES = (1, 0, 2)
+_SYMBOLIC_LIMITS = frozenset(
+    {
+        Kind.CANNOT_RESHAPE,
+        Kind.SYMBOLIC_NUMBER,
+        Kind.NOT_A_WHOLE_NUMBER,
+        Kind.BAD_SLICE,
+        Kind.BAD_EXPONENT,
+        Kind.CANNOT_INFER,
+    }
+)
+"""Mistakes that may come from the symbols rather than from the program."""
+
+
+def check_file(path: str | Path) -> list[Diagnostic]:
+    """The mistakes in a file; OSError or UnicodeDecodeError where it cannot be read."""
+    place = Path(path)
+    return check(Source(str(path), place.read_text("utf-8")), str(place.parent))
+
+
+def check(source: Source, directory: str | None = None) -> list[Diagnostic]:
+    """The mistakes in a source text, in the order of the text; files that it imports are found
+    from `directory`."""
+    program, diagnostics = parse(source)
+    if diagnostics:
+        return diagnostics
+    scope, repeated = file_scope(program, source.name, directory)
+    found = [*repeated]
+    for name, definition in scope.definitions.items():
+        found += _check_definition(scope, name, definition)
+    return _sorted(found, source)
+
+
+def _sorted(diagnostics: Iterable[Diagnostic], source: Source) -> list[Diagnostic]:
+    """Each mistake once, with as few calls around it as possible."""
+    best: dict[tuple[Kind, str], Diagnostic] = {}
+    for diagnostic in diagnostics:
+        key = (diagnostic.kind, str(diagnostic.span))
+        known = best.get(key)
+        if known is None or len(diagnostic.notes) < len(known.notes):
+            best[key] = diagnostic
+    return sorted(best.values(), key=lambda d: (d.span.source is not source, d.span.start))
+
+
+def _check_definition(
+    scope: FileScope, name: str, definition: syntax.Definition
+) -> list[Diagnostic]:
+    try:
+        with elaborating():
+            value = find(new_frame(scope), name)
+    except DiagnosticsError as error:
+        return error.diagnostics
+    if isinstance(definition, syntax.Import | syntax.FromImport):
+        return []
+    match value:
+        case Closure():
+            return _attempts(value.definition.parameters, lambda trial: _map(value, trial), scope)
+        case ModuleClass():
+            return _module(value, scope)
+        case TrainClass():
+            return _train(value, scope)
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """How the unknowns of a definition are filled in."""
+
+    symbolic: bool = True
+    group: int = 1
+    dtypes: tuple[ir.DType, ...] = ()
+
+
+def _attempts(
+    parameters: Sequence[syntax.Parameter],
+    run: Callable[[_Trial], list[Diagnostic]],
+    scope: Scope,
+    generics: int | None = None,
+) -> list[Diagnostic]:
+    """The mistakes that remain whatever the unknowns are."""
+    for group in _GROUP_SIZES:
+        found = run(_Trial(group=group))
+        if found and all(_may_be_symbolic(d) for d in found):
+            found = run(_Trial(symbolic=False, group=group))
+        if found:
+            found = _with_other_dtypes(found, run, group)
+        elif group == 1:
+            found = run(_Trial(group=group, dtypes=(ir.DType.F64,)))
+        if found:
+            return found
+    return []
+
+
+def _may_be_symbolic(diagnostic: Diagnostic) -> bool:
+    facts = " ".join(map(str, diagnostic.facts.values()))
+    return diagnostic.kind in _SYMBOLIC_LIMITS or " / " in facts
+
+
+def _with_other_dtypes(
+    found: list[Diagnostic], run: Callable[[_Trial], list[Diagnostic]], group: int
+) -> list[Diagnostic]:
+    """A generic dtype may stand for integers only: nothing is wrong if some choice is accepted."""
+    choices = (ir.DType.F32, ir.DType.I32)
+    for dtypes in itertools.islice(itertools.product(choices, repeat=2), 1, None):
+        if not run(_Trial(group=group, dtypes=dtypes)):
+            return []
+    return found
+
+
+def _map(closure: Closure, trial: _Trial) -> list[Diagnostic]:
+    frame = new_frame(closure.scope)
+    return _collect(frame, lambda: _apply(closure, frame, trial))
+
+
+def _collect(frame: Frame, run: Callable[[], object]) -> list[Diagnostic]:
+    """The mistakes of an elaboration, those that it recovered from first."""
+    errors: list[DiagnosticError] = []
+    frame.session.errors = errors
+    try:
+        with elaborating():
+            run()
+    except DiagnosticsError as error:
+        errors.extend(DiagnosticError(d) for d in error.diagnostics)
+    except Unknowable:
+        pass
+    return list(
+        {id(e.diagnostic): e.diagnostic for e in errors if not isinstance(e, Unknowable)}.values()
+    )
+
+
+def _apply(closure: Closure, frame: Frame, trial: _Trial) -> None:
+    """Elaborates a map on arguments of its declared types."""
+    definition = closure.definition
+    scope = _unknowns(frame, closure.scope, definition, trial)
+    arguments = []
+    for parameter in definition.parameters:
+        value = _stand_in(frame.inside(scope), parameter, trial)
+        place = (parameter.type or parameter).span
+        scope.names.setdefault(parameter.name.name, Bound(value, parameter.span))
+        arguments.append(Argument(parameter.name.name, value, place))
+    name = definition.name or definition
+    expected = _expected(frame.inside(scope), definition.result)
+    apply(closure, frame, name.span, tuple(arguments), expected)
+
+
+def _expected(frame: Frame, result: syntax.TypeExpression | None) -> Expected | None:
+    """The declared result, which may say more than the arguments, as in initializers."""
+    if not isinstance(result, syntax.ValueType) or is_kind(result):
+        return None
+    type = evaluate_type(result, frame)
+    return Expected(type.dtype, type.shape)
+
+
+def _unknowns(
+    frame: Frame, parent: Scope, definition: syntax.MapDefinition, trial: _Trial
+) -> Scope:
+    """A scope in which the dimensions and dtypes of a map's parameters have values."""
+    generics = frozenset(generic.name for generic in definition.generics)
+    scope = Scope(parent, generics=generics)
+    own = {parameter.name.name for parameter in definition.parameters}
+    types = [p.type for p in definition.parameters if p.type is not None]
+    types += [] if definition.result is None else [definition.result]
+    _fill(scope, types, [g.name for g in definition.generics], own, trial)
+    return scope
+
+
+_SIZES = itertools.cycle(range(192, 192 * 40, 192))
+
+
+def _fill(
+    scope: Scope,
+    types: Iterable[syntax.TypeExpression],
+    generics: Sequence[str],
+    known: set[str],
+    trial: _Trial,
+) -> None:
+    """Gives the names in types stand-ins: symbols, or distinct numbers."""
+    for name, dtype in zip(generics, _dtypes(trial), strict=False):
+        scope.bind(name, ElementType(dtype))
+    for name, is_group in _names(types):
+        if name in known or scope.binding_of_dimension(name) is not None:
+            continue
+        if is_group:
+            dims = tuple(_size(f"{name}{i}", trial) for i in range(trial.group))
+            scope.bind(name, Dimensions(dims))
+        else:
+            scope.bind(name, Number(_size(name, trial)))
+
+
+def _dtypes(trial: _Trial) -> Iterator[ir.DType]:
+    last = ir.DType.F32
+    for last in trial.dtypes:
+        yield last
+    while True:
+        yield last
+
+
+def _size(name: str, trial: _Trial) -> ir.Dim:
+    return ir.symbol(name) if trial.symbolic else next(_SIZES)
+
+
+def _names(types: Iterable[syntax.TypeExpression]) -> Iterator[tuple[str, bool]]:
+    for type in types:
+        groups = {
+            node.name.name
+            for node in syntax.walk(type)
+            if isinstance(node, syntax.Spread) and node.name is not None
+        }
+        yield from ((name, name in groups) for name in names_in_type(type))
+
+
+def _stand_in(frame: Frame, parameter: syntax.Parameter, trial: _Trial) -> Value:
+    """A value for a parameter: a tensor of its type, a number, or its default."""
+    type = parameter.type
+    if isinstance(type, syntax.TupleType):
+        parts = [syntax.Parameter(p.span, parameter.name, p, None) for p in type.items]
+        return Group(tuple([_stand_in(frame, part, trial) for part in parts]))
+    if type is not None and not is_kind(type):
+        if type.shape is None and type.name.name == "bool" and parameter.default is not None:
+            return evaluate(parameter.default, frame)
+        return Tensor(ir.Value(evaluate_type(type, frame), None, 0, parameter.name.name))
+    kind = "" if type is None else type.name.name
+    if kind == "int" and trial.symbolic:
+        return Number(ir.symbol(parameter.name.name))
+    if parameter.default is not None:
+        return evaluate(parameter.default, frame)
+    if kind == "int":
+        return Number(2)
+    if kind == "float":
+        return Number(0.5)
+    span = parameter.span
+    return Unknown(Unknowable(report(Kind.NOT_SUPPORTED, span, what=span.text)))
+
+
+def _module(module: ModuleClass, scope: Scope) -> list[Diagnostic]:
+    """The mistakes in a module's configuration and maps."""
+    definition = module.definition
+
+    def make(trial: _Trial, frame: Frame) -> Instance:
+        inner = Scope(module.scope, generics=frozenset(g.name for g in definition.generics))
+        given = []
+        for parameter in definition.parameters:
+            value = _configuration(frame.inside(inner), parameter, trial)
+            inner.bind(parameter.name.name, value)
+            given.append(Argument(parameter.name.name, value, parameter.span))
+        instance = instantiate(module, frame, definition.name.span, tuple(given))
+        slots = [slot.declaration.type for slot in instance.slots]
+        known = {parameter.name.name for parameter in definition.parameters}
+        generics = [generic.name for generic in definition.generics]
+        _fill(instance.scope, slots, generics, known, trial)
+        return instance
+
+    maps = [node for node in definition.members if isinstance(node, syntax.MapDefinition)]
+    found = _attempts(definition.parameters, lambda trial: _members(module, make, trial), scope)
+    for node in maps:
+
+        def run(trial: _Trial, node: syntax.MapDefinition = node) -> list[Diagnostic]:
+            frame = new_frame(module.scope)
+
+            def elaborate() -> None:
+                instance = make(trial, frame)
+                title = instance.title if node.name is None else node.name.name
+                _apply(Closure(node, instance.scope, title), frame, trial)
+
+            return _collect(frame, elaborate)
+
+        found += _attempts(node.parameters, run, scope)
+    return found
+
+
+def _configuration(frame: Frame, parameter: syntax.Parameter, trial: _Trial) -> Value:
+    """A configuration value: symbolic for whole numbers, else the default."""
+    type = parameter.type
+    is_int = isinstance(type, syntax.ValueType) and type.name.name == "int"
+    if parameter.default is not None and not (is_int and trial.symbolic):
+        return evaluate(parameter.default, frame)
+    if isinstance(type, syntax.ValueType) and not is_kind(type) and not type.shape:
+        return Number(0.5)
+    return _stand_in(frame, parameter, trial)
+
+
+def _members(
+    module: ModuleClass, make: Callable[[_Trial, Frame], Instance], trial: _Trial
+) -> list[Diagnostic]:
+    """Mistakes outside the maps: configuration, submodules, initializers."""
+    frame = new_frame(module.scope)
+    seed = ir.Value(ir.TensorType(ir.DType.I64), None, 0, "seed")
+    found: list[Diagnostic] = []
+
+    def initialize() -> None:
+        instance = make(trial, frame)
+        for slot in instance.slots:
+            part = new_frame(module.scope)
+
+            def first(slot=slot, part=part) -> None:  # type: ignore[no-untyped-def]
+                initial_value(part, slot, slot_type(part, slot), seed, slot.name)
+
+            found.extend(_collect(part, first))
+
+    return [*_collect(frame, initialize), *found]
+
+
+def _train(train: TrainClass, scope: Scope) -> list[Diagnostic]:
+    """The mistakes in a `train` block: its modules, then the step and the metrics."""
+
+    def run(trial: _Trial) -> list[Diagnostic]:
+        frame = new_frame(train.scope)
+
+        def elaborate() -> None:
+            trainer = make_trainer_in(frame, train, {})
+            inside = frame.inside(trainer.scope)
+            for name, closure in trainer.closures().items():
+                values = _arguments(inside, closure, trial)
+                if name == "loss":
+                    trainer.build_step(inside, values)
+                else:
+                    apply(closure, inside, closure.definition.span, tuple(values.values()))
+
+        return _collect(frame, elaborate)
+
+    return _attempts((), run, scope)
+
+
+def _arguments(frame: Frame, closure: Closure, trial: _Trial) -> dict[str, Argument]:
+    scope = _unknowns(frame, closure.scope, closure.definition, trial)
+    arguments = {}
+    for parameter in closure.definition.parameters:
+        value = _stand_in(frame.inside(scope), parameter, trial)
+        place = (parameter.type or parameter).span
+        arguments[parameter.name.name] = Argument(parameter.name.name, value, place)
+    return arguments

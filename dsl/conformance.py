@@ -1,0 +1,48 @@
+"""Values against declared types: of results, of `let`, of arguments."""
+
+from __future__ import annotations
+
+from mapsto.dsl import syntax
+from mapsto.dsl.arguments import check_kind
+from mapsto.dsl.diagnostics import Kind
+from mapsto.dsl.dimensions import Unifier, dtype_of, evaluate_type, free_names, is_kind
+from mapsto.dsl.evaluation import scalar_or_tensor
+from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.source import Span
+from mapsto.dsl.tensors import as_tensor, coerce, describe
+from mapsto.dsl.values import Argument, Expected, Group, Value
+
+__all__ = ["conform", "type_of_result"]
+
+
+def type_of_result(type: syntax.TypeExpression | None, inner: Frame) -> Expected | None:
+    """What a declared type asks of a value, as far as its names have values."""
+    if not isinstance(type, syntax.ValueType) or is_kind(type):
+        return None
+    dtype = dtype_of(type, inner)
+    if any(free_names(item, inner) for item in type.shape or ()):
+        return Expected(dtype)
+    return Expected(dtype, evaluate_type(type, inner).shape)
+
+
+def conform(
+    inner: Frame, type: syntax.TypeExpression | None, value: Value, span: Span, what: str
+) -> Value:
+    """The value in the declared type; names without a value get theirs from it."""
+    if type is None:
+        return as_tensor(inner, span, value) if scalar_or_tensor(value) else value
+    if isinstance(type, syntax.TupleType):
+        items = value.items if isinstance(value, Group) else ()
+        if len(items) != len(type.items):
+            fail(Kind.WRONG_KIND, span, name=what, expected=type.span.text, found=describe(value))
+        pairs = zip(type.items, items, strict=True)
+        return Group(tuple(conform(inner, t, item, span, what) for t, item in pairs))
+    if is_kind(type):
+        return check_kind(type.name.name, what, Argument(None, value, span))
+    if any(free_names(item, inner) for item in type.shape or ()) or dtype_of(type, inner) is None:
+        tensor = as_tensor(inner, span, value, dtype_of(type, inner))
+        unifier = Unifier(inner, what)
+        unifier.unify(type, tensor.type, span, what)
+        unifier.finish()
+        return tensor
+    return coerce(inner, span, value, evaluate_type(type, inner), what=what)
