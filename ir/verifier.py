@@ -122,6 +122,10 @@ class _Verifier:
         except IRError as error:
             yield getattr(error, "message", str(error))
             return
+        except Exception as error:
+            # A shape rule may take for granted what only holds of well-formed operations.
+            yield f"its shape rule fails: {type(error).__name__}: {error}"
+            return
         found = tuple(result.type for result in op.results)
         if found != expected:
             yield f"has results of type {_types_text(found)}, not {_types_text(expected)}"
@@ -237,7 +241,7 @@ def _alias_problems(function: Function) -> Iterator[str]:
     pairs = [pair for pair in aliases if isinstance(pair, tuple)]
     for kind, numbers in zip(("result", "argument"), zip(*pairs, strict=True), strict=False):
         if len(set(numbers)) != len(numbers):
-            yield f"`aliases` names a {kind} twice"
+            yield f"`aliases` has the same {kind} twice"
 
 
 def _pair_problems(function: Function, pair: Attribute) -> Iterator[str]:
