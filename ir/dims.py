@@ -229,4 +229,5 @@ def _term_text(monomial: Monomial, coefficient: int) -> str:
 
 
 def _parenthesized(dim: Dim) -> str:
-    return str(dim) if isinstance(dim, int) or len(dim.terms) == 1 else f"({dim})"
+    is_symbol = isinstance(dim, DimExpression) and symbols(dim) == {str(dim)}
+    return str(dim) if isinstance(dim, int) or is_symbol else f"({dim})"

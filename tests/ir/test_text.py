@@ -122,6 +122,8 @@ ATTRIBUTES = [
     2 * floor_div(N * M - 3, 4) * M + 1,
     floor_div(floor_div(N, 3) + 1, 2),
     floor_div(N, M + 1),
+    floor_div(N + 1, 2 * M),
+    floor_div(N + 1, N * M),
     symbol("true") + symbol("odd `name`") * symbol("f32"),
     floor_div(symbol("a b") + 1, 2),
     SymbolReference("f"),
