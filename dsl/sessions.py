@@ -122,9 +122,15 @@ def structure_of(value: Value, paths: Paths) -> Structure:
     if isinstance(value, Group):
         return tuple([structure_of(item, paths) for item in value.items])
     if isinstance(value, ParameterTree):
-        return {paths.get(key, key[1]): tensor.type for key, tensor in value}
+        return {own: value.tensors[key].type for key, own in _own_paths(value).items()}
     assert isinstance(value, Tensor)
     return value.type
+
+
+def _own_paths(tree: ParameterTree) -> dict[SlotKey, str]:
+    """The paths of a tree's tensors, as the instance whose parameters they stand for has them."""
+    paths = slot_paths([("", tree.instance)])
+    return {key: paths[key] for key in tree.tensors}
 
 
 def flat_results(frame: Frame, span: Span, value: Value) -> tuple[Value, list[ir.Value]]:

@@ -31,6 +31,7 @@ from mapsto.runtime.threads import set_threads, threads
 from mapsto.runtime.training import Epoch, History, TrainingError, TrainingInterrupted
 from mapsto.specs import bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u32
 from mapsto.trainer import Trainer
+from mapsto.transforms import grad, jvp, value_and_grad, vmap
 
 __version__ = version("mapsto")
 
@@ -63,11 +64,13 @@ __all__ = [
     "f16",
     "f32",
     "f64",
+    "grad",
     "i8",
     "i16",
     "i32",
     "i64",
     "ir",
+    "jvp",
     "load",
     "loads",
     "rewrite",
@@ -75,4 +78,6 @@ __all__ = [
     "threads",
     "u8",
     "u32",
+    "value_and_grad",
+    "vmap",
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mapsto.dsl import syntax
+from mapsto.dsl.dimensions import KINDS
 from mapsto.ir.core import Array
 from mapsto.ir.dims import Dim, as_dim
 from mapsto.ir.types import DType, TensorType
@@ -15,17 +16,24 @@ from mapsto.runtime.arrays import as_array
 from mapsto.runtime.errors import ArgumentError
 from mapsto.runtime.signature import TensorSpec
 
+_ARRAY_PROTOCOLS = ("__array_interface__", "__dlpack__")
+
 __all__ = ["Bound", "Parameter", "bind_arguments", "declared_types", "parameters_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a map: its name, whether it is declared as a tensor, and of which type."""
+    """A parameter of a map: its name, whether it is declared as a tensor, and of which type.
+
+    A scalar is declared as a dtype without dimensions, such as `f32`: numbers passed for it are
+    static.
+    """
 
     name: str
     is_tensor: bool
     dtype: DType | None
     has_default: bool
+    is_scalar: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +57,11 @@ def parameters_of(definition: syntax.MapDefinition) -> tuple[Parameter, ...]:
 def _parameter(parameter: syntax.Parameter) -> Parameter:
     declared = parameter.type
     has_default = parameter.default is not None
-    if not isinstance(declared, syntax.ValueType) or declared.shape is None:
+    if not isinstance(declared, syntax.ValueType) or declared.name.name in KINDS:
         return Parameter(parameter.name.name, False, None, has_default)
-    name = declared.name.name
+    name, is_scalar = declared.name.name, declared.shape is None
     dtype = DType(name) if name in {d.value for d in DType} else None
-    return Parameter(parameter.name.name, True, dtype, has_default)
+    return Parameter(parameter.name.name, not is_scalar, dtype, has_default, is_scalar)
 
 
 def declared_types(definition: syntax.MapDefinition) -> dict[str, TensorType]:
@@ -65,8 +73,9 @@ def declared_types(definition: syntax.MapDefinition) -> dict[str, TensorType]:
     found = {}
     for parameter, known in zip(definition.parameters, parameters_of(definition), strict=True):
         declared = parameter.type
-        if known.dtype is None or not isinstance(declared, syntax.ValueType):
+        if known.dtype is None or not known.is_tensor:
             continue
+        assert isinstance(declared, syntax.ValueType)
         shape = declared.shape or ()
         if not any(isinstance(extent, syntax.Spread) for extent in shape):
             dims = tuple(_extent(known.name, i, extent) for i, extent in enumerate(shape))
@@ -108,7 +117,7 @@ def bind_arguments(
 
 
 def _is_tensor(parameter: Parameter, value: object) -> bool:
-    return parameter.is_tensor or hasattr(value, "__array_interface__")
+    return parameter.is_tensor or any(hasattr(value, name) for name in _ARRAY_PROTOCOLS)
 
 
 def _array(parameter: Parameter, value: object) -> Array:

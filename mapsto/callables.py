@@ -6,19 +6,28 @@ keeps the last specialization at hand, so that a repeated call goes straight int
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from mapsto.arguments import Bound, Parameter, bind_arguments, parameters_of
-from mapsto.compiler import Options, compile_native
-from mapsto.dsl.elaborated import Elaborated, Structure, unflatten
+from mapsto.compiler import Options, bound_slots, compile_native
+from mapsto.dsl.elaborated import Elaborated, ParameterSpec, Structure, unflatten
 from mapsto.dsl.program import Program
 from mapsto.dsl.values import Closure, Value
 from mapsto.ir.core import Array
 from mapsto.ir.types import TensorType
+from mapsto.runtime.errors import ArgumentError
 from mapsto.runtime.function import NativeFunction
 
 __all__ = ["Callable_", "Map"]
+
+
+@runtime_checkable
+class Store(Protocol):
+    """What has parameters: a module instance."""
+
+    def storage_for(self, specs: Sequence[ParameterSpec]) -> Mapping[str, Array]:
+        """The arrays of parameters and states by path; new ones are initialized."""
 
 
 def _never(*arguments: object) -> Any:
@@ -33,6 +42,7 @@ class Callable_:
         self._fast: Callable[..., Any] = _never
         self._names: tuple[str, ...] = ()
         self._specializations: dict[object, tuple[NativeFunction, Structure]] = {}
+        self._kept: list[Mapping[str, object]] = []
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -45,9 +55,14 @@ class Callable_:
         """The IR for arguments of these types; sizes may be named."""
         raise NotImplementedError
 
-    def arrays(self, elaborated: Elaborated) -> Mapping[str, Array]:
-        """The arrays of the parameters and states that the IR refers to."""
-        return {}
+    def own_arrays(self, slots: Sequence[ParameterSpec]) -> Mapping[str, Array]:
+        """The arrays of the parameters and states that belong to no argument."""
+        path = slots[0].path
+        raise ArgumentError(f"{path} belongs to a module that is no argument; pass the module in")
+
+    def with_passes(self, passes: str) -> Callable_:
+        """The same, compiled by another pipeline."""
+        raise NotImplementedError
 
     def __call__(self, *arguments: object, **named: object) -> Any:
         """Applies the map: arrays in (NumPy, or anything with DLPack or a buffer), arrays out.
@@ -90,9 +105,21 @@ class Callable_:
         found = self._specializations.get(key)
         if found is None:
             elaborated = self.elaborate(types, static)
-            native = compile_native(elaborated, self.options, self.arrays(elaborated))
+            arrays = self._arrays(bound_slots(elaborated), static)
+            native = compile_native(elaborated, self.options, arrays)
             found = self._specializations[key] = (native, elaborated.result)
+            # The key has the identities of objects, which must not be given to others.
+            self._kept.append(static)
         return found
+
+    def _arrays(
+        self, slots: Sequence[ParameterSpec], static: Mapping[str, object]
+    ) -> Mapping[str, Array]:
+        """The arrays of parameters and states by path: those of module instances among the
+        arguments, then the rest."""
+        found = arrays_of_arguments(slots, static)
+        rest = [slot for slot in slots if slot.path not in found]
+        return {**self.own_arrays(rest), **found} if rest else found
 
 
 class Map(Callable_):
@@ -108,7 +135,7 @@ class Map(Callable_):
         self.name = name
         value = program.value(name)
         assert isinstance(value, Closure)
-        self._closure = value
+        self.closure = value
         self.__doc__ = program.docstring(name)
         self.__name__ = name
 
@@ -118,11 +145,11 @@ class Map(Callable_):
     @property
     def value(self) -> Value:
         """The map as a value of the language, to be passed to other maps."""
-        return self._closure
+        return self.closure
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        return parameters_of(self._closure.definition)
+        return parameters_of(self.closure.definition)
 
     def elaborate(
         self, types: Mapping[str, TensorType], static: Mapping[str, object]
@@ -140,3 +167,31 @@ def _static_key(static: Mapping[str, object]) -> object:
         (name, type(value), value if isinstance(value, bool | int | float | str) else id(value))
         for name, value in static.items()
     )
+
+
+def arrays_of_arguments(
+    slots: Sequence[ParameterSpec], static: Mapping[str, object]
+) -> dict[str, Array]:
+    """The arrays of parameters and states that belong to module instances among the arguments.
+
+    The paths begin with the name of the argument, and the position in a list of instances.
+    """
+    found: dict[str, Array] = {}
+    for prefix, store in _stores(static.items()):
+        start = f"{prefix}."
+        own = [
+            ParameterSpec(slot.path.removeprefix(start), slot.type, slot.is_state)
+            for slot in slots
+            if slot.path.startswith(start)
+        ]
+        arrays = store.storage_for(own)
+        found |= {start + spec.path: arrays[spec.path] for spec in own}
+    return found
+
+
+def _stores(values: Iterable[tuple[str, object]]) -> Iterator[tuple[str, Store]]:
+    for path, value in values:
+        if isinstance(value, Store):
+            yield path, value
+        elif isinstance(value, list | tuple):
+            yield from _stores((f"{path}.{i}", item) for i, item in enumerate(value))

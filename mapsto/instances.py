@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mapsto.arguments import Parameter, parameters_of
 from mapsto.callables import Callable_
-from mapsto.compiler import Options
+from mapsto.compiler import Options, bound_slots
 from mapsto.dsl.elaborated import Elaborated
 from mapsto.dsl.program import ModuleInstance as DslInstance
 from mapsto.dsl.program import ParameterSpec
@@ -68,8 +68,12 @@ class Method(Callable_):
     ) -> Elaborated:
         return self.owner.inner.elaborate(self.name, types, static)
 
-    def arrays(self, elaborated: Elaborated) -> Mapping[str, Array]:
-        return self.owner.storage_for((*elaborated.parameters, *elaborated.states))
+    def own_arrays(self, slots: Sequence[ParameterSpec]) -> Mapping[str, Array]:
+        return self.owner.storage_for(slots)
+
+    def with_passes(self, passes: str) -> Method:
+        """The same map on the same parameters, compiled by another pipeline."""
+        return Method(self.owner.with_passes(passes), self.name)
 
 
 class Instance(Method):
@@ -129,7 +133,7 @@ class Instance(Method):
 
         `net.init(x=mt.f32[None, 64])`.  Gives the instance itself.
         """
-        self.arrays(self.elaborate(types, {}))
+        self.storage_for(bound_slots(self.elaborate(types, {})))
         return self
 
     def storage_for(self, specs: Iterable[ParameterSpec]) -> Mapping[str, Array]:

@@ -206,8 +206,8 @@ class _Step(Callable_):
     ) -> Elaborated:
         return self.inner.elaborate_step(types)
 
-    def arrays(self, elaborated: Elaborated) -> Mapping[str, Array]:
-        return self.owner.storage_for((*elaborated.parameters, *elaborated.states))
+    def own_arrays(self, slots: Sequence[ParameterSpec]) -> Mapping[str, Array]:
+        return self.owner.storage_for(slots)
 
 
 class _Evaluation(_Step):

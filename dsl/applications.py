@@ -1,0 +1,58 @@
+"""Applications of functions from outside of a program: of maps, and of maps of maps to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mapsto import ir
+from mapsto.dsl.elaborated import Elaborated
+from mapsto.dsl.evaluation import apply
+from mapsto.dsl.program import Program
+from mapsto.dsl.sessions import (
+    elaborating,
+    finish,
+    from_python,
+    new_frame,
+    restoring,
+    slot_paths,
+)
+from mapsto.dsl.source import Span
+from mapsto.dsl.values import Argument, Tensor, Value
+
+__all__ = ["elaborate_application"]
+
+
+def elaborate_application(
+    program: Program,
+    function: Value,
+    entry: str,
+    span: Span,
+    arguments: Mapping[str, object],
+    roots: Sequence[tuple[str, Value]] = (),
+) -> Elaborated:
+    """The IR of a function applied to named arguments, given in the order of its parameters.
+
+    An argument is the type of a tensor, which becomes an input of the IR function, or a static
+    value.  Parameters get their paths from `roots`, then from the arguments that hold them.
+    Raises DiagnosticsError, at `span`, where the function does not accept the arguments.
+    """
+    values, inputs = _values(arguments)
+    reached = [*roots, *((n, v) for n, v in values.items() if not isinstance(v, Tensor))]
+    with elaborating(), restoring([value for _, value in reached]):
+        frame = new_frame(program.scope)
+        given = tuple([Argument(name, value, span) for name, value in values.items()])
+        result = apply(function, frame, span, given)
+        return finish(frame, entry, span, result, inputs, slot_paths(reached))
+
+
+def _values(arguments: Mapping[str, object]) -> tuple[dict[str, Value], list[ir.Value]]:
+    """The arguments as values of the language, and those that are inputs."""
+    values: dict[str, Value] = {}
+    inputs: list[ir.Value] = []
+    for name, given in arguments.items():
+        if isinstance(given, ir.TensorType):
+            inputs.append(ir.Value(given, None, 0, name))
+            values[name] = Tensor(inputs[-1])
+        else:
+            values[name] = from_python(given)
+    return values, inputs
