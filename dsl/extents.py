@@ -135,15 +135,12 @@ def _accesses(
     """The accesses that mention an index of the search; `hidden` are bound again further in."""
     if isinstance(node, syntax.IndexLambda):
         hidden = hidden | _bound_by(node.binders)
-    if isinstance(node, syntax.Call) and isinstance(node.function, syntax.Index):
-        base = node.function.base
-        if isinstance(base, syntax.Name):
-            value = find(search.frame, base.name)
-            if isinstance(value, Builtin) and value.reduction:
-                hidden = hidden | _bound_by(node.function.items)
-                for argument in node.arguments:
-                    yield from _accesses(argument, search, hidden)
-                return
+    if isinstance(node, syntax.Call) and _is_reduction(node.function, search):
+        assert isinstance(node.function, syntax.Index)
+        hidden = hidden | _bound_by(node.function.items)
+        for argument in node.arguments:
+            yield from _accesses(argument, search, hidden)
+        return
     if isinstance(node, syntax.Index):
         mentioned = set(spread_names(node.items)) | {
             item.name for item in node.items if isinstance(item, syntax.Name)
@@ -152,6 +149,14 @@ def _accesses(
             yield node, hidden
     for child in syntax.children(node):
         yield from _accesses(child, search, hidden)
+
+
+def _is_reduction(function: syntax.Node, search: _Search) -> bool:
+    """Whether a called expression is that of an index reduction, such as `sum[k]`."""
+    if not (isinstance(function, syntax.Index) and isinstance(function.base, syntax.Name)):
+        return False
+    value = find(search.frame, function.base.name)
+    return isinstance(value, Builtin) and bool(value.reduction)
 
 
 def _bound_by(binders: Sequence[syntax.Node]) -> frozenset[str]:

@@ -266,13 +266,14 @@ def elaborate_initializers(frame: Frame, roots: list[tuple[str, Value]]) -> Elab
     values: dict[str, Tensor] = {}
     span: Span | None = None
     for prefix, root in roots:
-        for path, instance in instances_in(root, prefix):
-            for slot in instance.slots:
-                type = _known_type(frame, slot)
-                full = f"{path}.{slot.name}" if path else slot.name
-                if type is not None and full not in values:
-                    values[full] = initial_value(frame, slot, type, seed, full)
-                span = instance.definition.name.span
+        found = instances_in(root, prefix)
+        slots = ((path, instance, slot) for path, instance in found for slot in instance.slots)
+        for path, instance, slot in slots:
+            type = _known_type(frame, slot)
+            full = f"{path}.{slot.name}" if path else slot.name
+            if type is not None and full not in values:
+                values[full] = initial_value(frame, slot, type, seed, full)
+            span = instance.definition.name.span
     build = frame.session.build
     from mapsto.dsl.functions import close
 

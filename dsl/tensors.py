@@ -313,13 +313,13 @@ def dimension_notes(frame: Frame, dims: Iterable[ir.Dim]) -> list[Note]:
     notes: dict[str, Note] = {}
     for dim in dims:
         names = ir.symbols(dim)
-        for scope in frame.scope.enclosing():
-            for name, bound in scope.names.items():
-                value = bound.value
-                if bound.span is None or not isinstance(value, Number) or name in notes:
-                    continue
-                if value.value == dim or str(value.value) in names:
-                    notes[name] = dimension_note(name, value.value, bound.span)
+        items = (item for scope in frame.scope.enclosing() for item in scope.names.items())
+        for name, bound in items:
+            value = bound.value
+            if bound.span is None or not isinstance(value, Number) or name in notes:
+                continue
+            if value.value == dim or str(value.value) in names:
+                notes[name] = dimension_note(name, value.value, bound.span)
     return list(notes.values())
 
 
@@ -356,8 +356,19 @@ def _stretches(shape: Sequence[ir.Dim], i: int, target: Sequence[ir.Dim]) -> boo
     return shape[i] == 1 and target[len(target) - len(shape) + i] != 1
 
 
-def coerce(frame: Frame, span: Span, value: Value, type: ir.TensorType, *, what: str) -> Tensor:
-    """The value as a tensor of exactly this type; `what` is its role in messages."""
+def coerce(
+    frame: Frame,
+    span: Span,
+    value: Value,
+    type: ir.TensorType,
+    *,
+    what: str,
+    declared: Span | None = None,
+) -> Tensor:
+    """The value as a tensor of exactly this type.
+
+    In messages `what` is its role, and `declared` the place that asks for the type.
+    """
     if isinstance(value, Number):
         return _number(frame, span, value, type)
     tensor = as_tensor(frame, span, value, type.dtype)
@@ -366,7 +377,9 @@ def coerce(frame: Frame, span: Span, value: Value, type: ir.TensorType, *, what:
     if tensor.type == type:
         return tensor
     kind = Kind.WRONG_DTYPE if tensor.dtype is not type.dtype else Kind.WRONG_SHAPE
-    dims = [d for pair in zip(tensor.shape, type.shape) if pair[0] != pair[1] for d in pair]  # noqa: B905
-    notes = dimension_notes(frame, dims)
+    notes = [] if declared is None else [Note(NoteKind.DECLARED_HERE, declared, {"type": type})]
+    if len(tensor.shape) == len(type.shape):
+        pairs = zip(tensor.shape, type.shape, strict=True)
+        notes += dimension_notes(frame, [d for pair in pairs if pair[0] != pair[1] for d in pair])
     help = Help.CAST if kind is Kind.WRONG_DTYPE else None
     return fail(kind, span, notes=notes, help=help, what=what, expected=type, found=tensor.type)

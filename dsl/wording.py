@@ -54,7 +54,8 @@ MESSAGES: dict[Kind, str] = {
     Kind.TOO_MANY_ARGUMENTS: "`{owner}` takes {expected} positional arguments, found {found}",
     Kind.UNKNOWN_ARGUMENT: "`{owner}` has no argument `{name}`",
     Kind.REPEATED_ARGUMENT: "argument `{name}` of `{owner}` is given twice",
-    Kind.WRONG_KIND: "`{name}` is {expected}, found {found}",
+    Kind.WRONG_KIND: "`{name}` takes {expected}, found {found}",
+    Kind.WRONG_VALUE: "wrong value of {what}: expected {expected}, found {found}",
     Kind.RECURSION: "`{name}` is used inside itself: more than {limit} calls deep",
     Kind.CYCLIC_DEFINITION: "the value of `{name}` depends on itself",
     Kind.PROGRAM_TOO_LARGE: "the program comes to more than {limit} operations",
@@ -80,7 +81,9 @@ MESSAGES: dict[Kind, str] = {
     Kind.NOT_A_TENSOR: "expected a tensor, found {found}",
     Kind.NUMBER_OF_DTYPE: "{value} is not a number of type {dtype}",
     Kind.CANNOT_SELECT: "a condition on a tensor cannot choose {found}",
-    Kind.CONDITION_NOT_SCALAR: "the condition of an `if` statement is one truth value, found {found}",
+    Kind.CONDITION_NOT_SCALAR: (
+        "the condition of an `if` statement is one truth value, found {found}"
+    ),
     Kind.ILL_TYPED_OPERATION: "ill-typed operation: {reason}",
     Kind.NOT_A_WHOLE_NUMBER: "expected a whole number known before it runs, found {found}",
     Kind.SYMBOLIC_NUMBER: "the value of `{value}` is not known before it runs",
@@ -89,7 +92,9 @@ MESSAGES: dict[Kind, str] = {
     Kind.BAD_EXPONENT: "a whole number to the power {value}",
     Kind.NUMBER_OVERFLOWS: "the number does not fit into 64 bits",
     Kind.UNBOUND_EXTENT: "nothing says how far the index `{name}` runs",
-    Kind.EXTENTS_DIFFER: "index `{name}` runs over {extent}, but axis {axis} of {type} has size {size}",
+    Kind.EXTENTS_DIFFER: (
+        "index `{name}` runs over {extent}, but axis {axis} of {type} has size {size}"
+    ),
     Kind.WRONG_INDEX_COUNT: "{type} takes {expected} indices, found {found}",
     Kind.INDEX_OUT_OF_RANGE: "index {index} is outside an axis of size {size}",
     Kind.BAD_INDEX: "an index is a whole number or an integer tensor, found {found}",
@@ -125,7 +130,7 @@ MESSAGES: dict[Kind, str] = {
     Kind.MISSING_VALUE: "state `{name}` has no first value",
     Kind.MISSING_LOSS: "the `train` block `{name}` has no loss",
     Kind.MISSING_NET: "the `train` block `{name}` has no parameter `{parameter}`",
-    Kind.NOT_AN_OPTIMIZER: "`{name}` cannot optimize: {reason}",
+    Kind.NOT_AN_OPTIMIZER: "{name} cannot optimize: {reason}",
     Kind.SYMBOLIC_PARAMETER: "parameter `{name}` has type {type}, but its size has to be a number",
 }
 
@@ -142,6 +147,7 @@ NOTES: dict[NoteKind, str] = {
     NoteKind.DEFINED_HERE: "`{name}` is defined here",
     NoteKind.CALLED_HERE: "in this call of `{name}`",
     NoteKind.DIMENSION_ANY: "`{name}` stands for any size here",
+    NoteKind.DECLARED_HERE: "the type is declared here",
     NoteKind.INDEX_RUNS: "index `{name}` runs over {value} because of this",
 }
 
@@ -167,12 +173,15 @@ HELPS: dict[Help, str] = {
     Help.UPDATE_STATE: "write the name of a state before `<-`, for a comparison `a < -b`",
     Help.POSITIONAL_FIRST: "write positional arguments first",
     Help.ADD_TYPE: "write `{name}: f32[n]`, or a kind such as `int` or `map`",
-    Help.CAST: "convert one with `cast(x, f32)`, or `f32(x)`",
+    Help.CAST: "convert with the name of a dtype, such as `f32(x)`",
     Help.DECLARE_STATE: "declare it in a module: `state {name}: f32[...s] = 0`",
     Help.INSTANTIATE: "make an instance: `{module}()`",
-    Help.STATE_EXTENT: "use it alone in an access, such as `x[{name}]`, or declare the type of the result",
+    Help.STATE_EXTENT: (
+        "use it alone in an access, such as `x[{name}]`, or declare the type of the result"
+    ),
     Help.WRITE_FLOAT: "write one of them as a float, such as `1.0`",
     Help.ADD_INITIALIZER: "write `~ zeros` or another initializer after its type",
+    Help.ADD_VALUE: "write `= 0` or another value after its type",
     Help.ADD_LOSS: "write `loss(x: f32[n, d], y: i32[n]) = ...`",
 }
 
