@@ -1,0 +1,148 @@
+"""Values and gradients of the standard library's layers, activations and losses, as PyTorch has
+them: to 1e-5 in f32, to 1e-10 in f64."""
+
+import functools
+
+import numpy as np
+import pytest
+
+import mapsto as mt
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.oracle
+
+F = torch.nn.functional
+TOLERANCE = {"f32": 1e-5, "f64": 1e-10}
+NUMPY = {"f32": np.float32, "f64": np.float64}
+DTYPES = sorted(TOLERANCE)
+
+ACTIVATIONS = {
+    "relu": torch.relu,
+    "leaky_relu": F.leaky_relu,
+    "gelu": F.gelu,
+    "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+    "softplus": F.softplus,
+    "elu": F.elu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "exp": torch.exp,
+    "erf": torch.erf,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "softmax": functools.partial(torch.softmax, dim=-1),
+    "log_softmax": functools.partial(torch.log_softmax, dim=-1),
+}
+LOSSES = {
+    "mse": F.mse_loss,
+    "mae": F.l1_loss,
+    "binary_cross_entropy": F.binary_cross_entropy_with_logits,
+}
+
+# The sum with weights u makes a scalar of which every element of the result matters.
+ACTIVATION = """
+map weighted(x: {T}[n, d], u: {T}[n, d]) -> {T}:
+    sum({f}(x) * u)
+
+map derivative(x: {T}[n, d], u: {T}[n, d]) -> {T}[n, d]:
+    grad(weighted)(x, u)
+
+map value(x: {T}[n, d]) -> {T}[n, d]:
+    {f}(x)
+"""
+
+DENSE = """
+module Layer():
+    inner = Dense(7, {f})
+
+    map (x: {T}[n, d]) -> {T}[n, 7]:
+        inner(x)
+
+map weighted(layer: module, x: {T}[n, d], u: {T}[n, 7]) -> {T}:
+    sum(layer(x) * u)
+"""
+
+LOSS = """
+map value(x: {T}[n, d], y: {T}[n, d]) -> {T}:
+    {f}(x, y)
+
+map derivative(x: {T}[n, d], y: {T}[n, d]) -> ({T}[n, d], {T}[n, d]):
+    grad(value, [0, 1])(x, y)
+"""
+
+CROSS_ENTROPY = """
+map value(x: {T}[n, d], y: i32[n]) -> {T}:
+    cross_entropy(x, y)
+"""
+
+
+def numbers(dtype: str, *shape: int, seed: int = 0, scale: float = 2.0) -> np.ndarray:
+    return (scale * np.random.default_rng(seed).normal(size=shape)).astype(NUMPY[dtype])
+
+
+def assert_close(found: np.ndarray, expected: "torch.Tensor", dtype: str) -> None:
+    wanted = expected.detach().numpy()
+    assert found.dtype == wanted.dtype
+    limit = TOLERANCE[dtype] * max(1.0, float(np.abs(wanted).max()))
+    np.testing.assert_allclose(found, wanted, rtol=TOLERANCE[dtype], atol=limit)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation(name: str, dtype: str) -> None:
+    lib = mt.loads(ACTIVATION.format(T=dtype, f=name))
+    x, u = numbers(dtype, 9, 13), numbers(dtype, 9, 13, seed=1)
+    inner = torch.tensor(x, requires_grad=True)
+    outer = ACTIVATIONS[name](inner)
+    (outer * torch.tensor(u)).sum().backward()
+    assert_close(lib.value(x), outer, dtype)
+    assert_close(lib.derivative(x, u), inner.grad, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["identity", *ACTIVATIONS])
+def test_dense(name: str, dtype: str) -> None:
+    lib = mt.loads(DENSE.format(T=dtype, f=name))
+    layer = lib.Layer(seed=3)
+    x, u = numbers(dtype, 6, 5), numbers(dtype, 6, 7, seed=1)
+    layer(x)
+    layer.params["inner.b"][...] = numbers(dtype, 7, seed=2)
+    inner = torch.tensor(x, requires_grad=True)
+    w = torch.tensor(layer.params["inner.w"], requires_grad=True)
+    b = torch.tensor(layer.params["inner.b"], requires_grad=True)
+    outer = ACTIVATIONS.get(name, lambda y: y)(inner @ w + b)
+    (outer * torch.tensor(u)).sum().backward()
+    by_params, by_x = mt.grad(lib.weighted, (0, 1))(layer, x, u)
+    assert_close(layer(x), outer, dtype)
+    assert_close(by_params["inner.w"], w.grad, dtype)
+    assert_close(by_params["inner.b"], b.grad, dtype)
+    assert_close(by_x, inner.grad, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss(name: str, dtype: str) -> None:
+    lib = mt.loads(LOSS.format(T=dtype, f=name))
+    x, y = numbers(dtype, 8, 5), numbers(dtype, 8, 5, seed=1)
+    prediction = torch.tensor(x, requires_grad=True)
+    target = torch.tensor(y, requires_grad=True)
+    loss = LOSSES[name](prediction, target)
+    loss.backward()
+    by_x, by_y = lib.derivative(x, y)
+    assert_close(lib.value(x, y), loss, dtype)
+    assert_close(by_x, prediction.grad, dtype)
+    assert_close(by_y, target.grad, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_cross_entropy(dtype: str, scale: float) -> None:
+    lib = mt.loads(CROSS_ENTROPY.format(T=dtype))
+    x = numbers(dtype, 16, 10, scale=scale)
+    y = np.random.default_rng(1).integers(0, 10, 16).astype(np.int32)
+    logits = torch.tensor(x, requires_grad=True)
+    loss = F.cross_entropy(logits, torch.tensor(y, dtype=torch.int64))
+    loss.backward()
+    value, by_x = mt.value_and_grad(lib.value)(x, y)
+    assert_close(value, loss, dtype)
+    assert_close(by_x, logits.grad, dtype)
