@@ -64,7 +64,8 @@ def match_names(
             suggestion = nearest(argument.name, names)
             help = None if suggestion is None else Help.DID_YOU_MEAN
             facts = {"name": argument.name, "owner": owner, "suggestion": suggestion}
-            fail(Kind.UNKNOWN_ARGUMENT, argument.span, notes=notes, help=help, **facts)
+            place = argument.name_span or argument.span
+            fail(Kind.UNKNOWN_ARGUMENT, place, notes=notes, help=help, **facts)
         if argument.name in matched:
             fail(Kind.REPEATED_ARGUMENT, argument.span, name=argument.name, owner=owner)
         matched[argument.name] = argument

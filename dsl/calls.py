@@ -61,7 +61,8 @@ def _call(node: syntax.Call, frame: Frame, expected: Expected | None) -> Value:
 
 def _argument(node: syntax.Argument, frame: Frame) -> Argument:
     name = None if node.name is None else node.name.name
-    return Argument(name, evaluate(node.value, frame), node.value.span)
+    place = None if node.name is None else node.name.span
+    return Argument(name, evaluate(node.value, frame), node.value.span, place)
 
 
 @applies(Builtin)
@@ -160,7 +161,7 @@ def _called_from(error: DiagnosticError, function: Closure, span: Span) -> Diagn
     """The diagnostic with a note of this call, if it is about the inside of the map."""
     found, body = error.diagnostic, function.definition.span
     inside = found.span.source is body.source and body.start <= found.span.start < body.end
-    if not inside or len(found.notes) >= _MAXIMUM_NOTES:
+    if not inside or len(found.notes) >= _MAXIMUM_NOTES or found.kind is Kind.RECURSION:
         return found
     note = Note(NoteKind.CALLED_HERE, span, {"name": function.title})
     return replace(found, notes=(*found.notes, note))
@@ -252,7 +253,7 @@ def _unify(
         items = given.value.items if isinstance(given.value, Group) else ()
         if len(items) != len(type.items):
             found = describe(given.value)
-            fail(Kind.WRONG_KIND, given.span, name=what, expected=type.span.text, found=found)
+            fail(Kind.WRONG_VALUE, given.span, what=what, expected=type.span.text, found=found)
         pairs = zip(type.items, items, strict=True)
         parts = [Argument(None, item, given.span) for _, item in pairs]
         types = zip(type.items, parts, strict=True)
@@ -271,7 +272,7 @@ def _tensor_argument(inner: Frame, given: Argument, type: syntax.ValueType, what
     if isinstance(given.value, Key):
         return given.value
     found = describe(given.value)
-    return fail(Kind.WRONG_KIND, given.span, name=what, expected=type.span.text, found=found)
+    return fail(Kind.WRONG_VALUE, given.span, what=what, expected=type.span.text, found=found)
 
 
 def _adapt(inner: Frame, type: syntax.ValueType, given: Argument, what: str) -> Value:

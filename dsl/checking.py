@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mapsto import ir
@@ -48,6 +48,8 @@ from mapsto.dsl.values import (
 
 __all__ = ["check", "check_file"]
 
+_SIZE = 192
+"""Sizes are multiples of it, so that they divide by common numbers of heads or groups."""
 _GROUP_SIZES = (1, 0, 2)
 _SYMBOLIC_LIMITS = frozenset(
     {
@@ -119,6 +121,8 @@ class _Trial:
     symbolic: bool = True
     group: int = 1
     dtypes: tuple[ir.DType, ...] = ()
+    sizes: dict[str, int] = field(default_factory=dict)
+    """The numbers of the dimensions by name, where they are not symbolic."""
 
 
 def _attempts(
@@ -131,7 +135,7 @@ def _attempts(
     for group in _GROUP_SIZES:
         found = run(_Trial(group=group))
         if found and all(_may_be_symbolic(d) for d in found):
-            found = run(_Trial(symbolic=False, group=group))
+            found = _with_numbers(found, run, group)
         if found:
             found = _with_other_dtypes(found, run, group)
         elif group == 1:
@@ -139,6 +143,16 @@ def _attempts(
         if found:
             return found
     return []
+
+
+def _with_numbers(
+    found: list[Diagnostic], run: Callable[[_Trial], list[Diagnostic]], group: int
+) -> list[Diagnostic]:
+    """What is wrong with numbers for sizes too, told with the symbols where it is the same."""
+    remaining = run(_Trial(symbolic=False, group=group))
+    places = {(diagnostic.kind, diagnostic.span) for diagnostic in found}
+    same = all((diagnostic.kind, diagnostic.span) in places for diagnostic in remaining)
+    return found if remaining and same else remaining
 
 
 def _may_be_symbolic(diagnostic: Diagnostic) -> bool:
@@ -214,9 +228,6 @@ def _unknowns(
     return scope
 
 
-_SIZES = itertools.cycle(range(192, 192 * 40, 192))
-
-
 def _fill(
     scope: Scope,
     types: Iterable[syntax.TypeExpression],
@@ -246,7 +257,9 @@ def _dtypes(trial: _Trial) -> Iterator[ir.DType]:
 
 
 def _size(name: str, trial: _Trial) -> ir.Dim:
-    return ir.symbol(name) if trial.symbolic else next(_SIZES)
+    if trial.symbolic:
+        return ir.symbol(name)
+    return trial.sizes.setdefault(name, _SIZE * (len(trial.sizes) + 1))
 
 
 def _names(types: Iterable[syntax.TypeExpression]) -> Iterator[tuple[str, bool]]:

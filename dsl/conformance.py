@@ -34,7 +34,7 @@ def conform(
     if isinstance(type, syntax.TupleType):
         items = value.items if isinstance(value, Group) else ()
         if len(items) != len(type.items):
-            fail(Kind.WRONG_KIND, span, name=what, expected=type.span.text, found=describe(value))
+            fail(Kind.WRONG_VALUE, span, what=what, expected=type.span.text, found=describe(value))
         pairs = zip(type.items, items, strict=True)
         return Group(tuple(conform(inner, t, item, span, what) for t, item in pairs))
     if is_kind(type):
@@ -45,4 +45,5 @@ def conform(
         unifier.unify(type, tensor.type, span, what)
         unifier.finish()
         return tensor
-    return coerce(inner, span, value, evaluate_type(type, inner), what=what)
+    wanted = evaluate_type(type, inner)
+    return coerce(inner, span, value, wanted, what=what, declared=type.span)

@@ -83,11 +83,11 @@ class Kind(Enum):
     UNKNOWN_ARGUMENT = auto()
     REPEATED_ARGUMENT = auto()
     WRONG_KIND = auto()
+    WRONG_VALUE = auto()
     RECURSION = auto()
     CYCLIC_DEFINITION = auto()
     PROGRAM_TOO_LARGE = auto()
     UNKNOWN_MODULE = auto()
-    CYCLIC_IMPORT = auto()
     NOT_SUPPORTED = auto()
 
     # Types and shapes
@@ -177,6 +177,7 @@ class NoteKind(Enum):
     CALLED_HERE = auto()
     INDEX_RUNS = auto()
     DIMENSION_ANY = auto()
+    DECLARED_HERE = auto()
 
 
 class Help(Enum):
@@ -208,6 +209,7 @@ class Help(Enum):
     STATE_EXTENT = auto()
     WRITE_FLOAT = auto()
     ADD_INITIALIZER = auto()
+    ADD_VALUE = auto()
     ADD_LOSS = auto()
     ADD_TYPE = auto()
 

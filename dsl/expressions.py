@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from mapsto import ir
 from mapsto.dsl import syntax
 from mapsto.dsl.arithmetic import binary, decide, logical_not, negate
-from mapsto.dsl.diagnostics import Help, Kind, nearest
+from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind, Note, NoteKind, nearest
 from mapsto.dsl.evaluation import evaluate, evaluates, find, lookup, scalar_or_tensor
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.instances import Instance, member, slot_tensor
@@ -95,9 +98,29 @@ def _binary(node: syntax.Binary, frame: Frame, expected: Expected | None) -> Val
     if isinstance(left, Truth) and _CONNECTIVES.get(node.operator) is left.value:
         return left
     right = evaluate(node.right, frame)
-    result = binary(frame, node.span, node.operator, left, right)
+    try:
+        result = binary(frame, node.span, node.operator, left, right)
+    except DiagnosticError as error:
+        if error.diagnostic.span != node.span:
+            raise
+        notes = (*_operand_notes(node, frame, left, right), *error.diagnostic.notes)
+        raise DiagnosticError(replace(error.diagnostic, notes=notes)) from None
     _check_division(node, left, result)
     return result
+
+
+def _operand_notes(node: syntax.Binary, frame: Frame, *values: Value) -> Iterator[Note]:
+    """The types of tensor operands, where they were defined if they have names."""
+    for operand, value in zip((node.left, node.right), values, strict=True):
+        if not isinstance(value, Tensor):
+            continue
+        span = operand.span
+        for scope in frame.scope.enclosing():
+            bound = scope.names.get(operand.name) if isinstance(operand, syntax.Name) else None
+            if bound is not None:
+                span = bound.span or span
+                break
+        yield Note(NoteKind.VALUE_HAS_TYPE, span, {"type": value.type})
 
 
 def _check_division(node: syntax.Binary, left: Value, result: Value) -> None:

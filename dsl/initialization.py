@@ -28,11 +28,13 @@ def initial_value(
     declaration = slot.declaration
     inside = frame.inside(slot.instance.scope)
     if isinstance(declaration, syntax.ParamDeclaration):
-        expression, kind = declaration.initializer, Kind.MISSING_INITIALIZER
+        expression = declaration.initializer
+        kind, help = Kind.MISSING_INITIALIZER, Help.ADD_INITIALIZER
     else:
-        expression, kind = declaration.value, Kind.MISSING_VALUE
+        expression = declaration.value
+        kind, help = Kind.MISSING_VALUE, Help.ADD_VALUE
     if expression is None:
-        fail(kind, declaration.name.span, help=Help.ADD_INITIALIZER, name=slot.name)
+        fail(kind, declaration.name.span, help=help, name=slot.name)
     key = Key(seed, stream_of(path))
     expected = Expected(type.dtype, type.shape)
     value = _value(inside, expression, key, expected)

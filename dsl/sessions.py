@@ -24,6 +24,7 @@ from mapsto.dsl.values import (
     Tensor,
     Text,
     Truth,
+    Unknowable,
     Value,
 )
 
@@ -55,6 +56,8 @@ def elaborating() -> Iterator[None]:
     sys.setrecursionlimit(max(limit, _RECURSION_LIMIT))
     try:
         yield
+    except Unknowable:
+        raise
     except DiagnosticError as error:
         raise DiagnosticsError([error.diagnostic]) from None
     finally:

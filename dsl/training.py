@@ -173,11 +173,11 @@ class Trainer:
         template, place = bound.value, bound.span or span
         if not isinstance(template, Instance) or template.call is None:
             found = describe(template)
-            fail(Kind.NOT_AN_OPTIMIZER, place, name=found, reason="it is no module with a call")
+            fail(Kind.NOT_AN_OPTIMIZER, place, name=found, reason="it is not a module with a call")
         parameters = template.call.definition.parameters
         if len(parameters) != 2:
             reason = "its map does not take a parameter and a gradient"
-            fail(Kind.NOT_AN_OPTIMIZER, place, name=template.title, reason=reason)
+            fail(Kind.NOT_AN_OPTIMIZER, place, name=f"`{template.title}`", reason=reason)
         if key not in self.optimizers:
             self.optimizers[key] = copied(template, frame)
         old = Tensor(frame.session.parameters[key])

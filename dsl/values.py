@@ -244,6 +244,7 @@ class Argument:
     name: str | None
     value: Value
     span: Span
+    name_span: Span | None = None
 
 
 class Applicable(Value):

@@ -60,7 +60,6 @@ MESSAGES: dict[Kind, str] = {
     Kind.CYCLIC_DEFINITION: "the value of `{name}` depends on itself",
     Kind.PROGRAM_TOO_LARGE: "the program comes to more than {limit} operations",
     Kind.UNKNOWN_MODULE: "there is no file or package `{path}` to import",
-    Kind.CYCLIC_IMPORT: "`{path}` imports itself",
     Kind.NOT_SUPPORTED: "{what} is not supported yet",
     Kind.UNKNOWN_TYPE: "unknown type `{name}`",
     Kind.NOT_A_TENSOR_TYPE: "expected the type of a tensor, found `{name}`",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from mapsto.dsl.checking import check
 from mapsto.dsl.diagnostics import Diagnostic, Help, Kind, NoteKind
-from mapsto.dsl.parser import parse
 from mapsto.dsl.render import render_all
 from mapsto.dsl.source import Source
 from mapsto.dsl.wording import HELPS, MESSAGES, NOTES
@@ -23,9 +23,8 @@ FILES = sorted(Path(__file__).with_name("diagnostics").glob("*.mto"))
 
 
 def diagnose(source: Source) -> list[Diagnostic]:
-    """All diagnostics of a program."""
-    _, diagnostics = parse(source)
-    return diagnostics
+    """All diagnostics of a program: of its syntax, or else of its meaning."""
+    return check(source)
 
 
 def read(path: Path) -> tuple[str, str]:
@@ -49,11 +48,12 @@ def test_messages(path: Path) -> None:
     assert messages == expected
 
 
-def test_every_kind_of_syntax_error_has_a_file() -> None:
+def test_every_kind_of_mistake_has_a_file() -> None:
     programs = [read(path)[0] for path in FILES]
     found = {d.kind for program in programs for d in diagnose(Source("test.mto", program))}
-    # Tested elsewhere: they need a file on disk or a very long text.
+    # Tested elsewhere: they need a file on disk or a very long text, or arguments from outside.
     elsewhere = {Kind.UNREADABLE_FILE, Kind.SOURCE_TOO_LONG}
+    elsewhere |= {Kind.PROGRAM_TOO_LARGE, Kind.SYMBOLIC_PARAMETER, Kind.ILL_TYPED_OPERATION}
     assert set(Kind) - found - elsewhere == set()
 
 
