@@ -1,100 +1,150 @@
-"""The `mapsto` command.
+"""The `mapsto` command: its arguments, and what happens to errors.
 
 Every error of the user's (source, arguments, files, data) ends in a message on standard error and
-exit code 1 (2 for wrong usage, 130 after ctrl-C), never in a traceback.
+exit code 1 (2 for wrong usage, 130 after ctrl-C), never in a traceback.  The modules of a command
+are imported when it runs, so that `check` does not wait for the compiler.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mapsto import commands
-from mapsto.errors import MapstoError, describe
+from mapsto.errors import MapstoError, describe, user_errors
 
 __all__ = ["main"]
+
+STAGES = ("ast", "tensor", "kernels", "loops", "llvm", "asm")
+"""What `mapsto ir` can print."""
+
+Command = Callable[[argparse.Namespace], int]
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; gives the exit code."""
     options = _parser().parse_args(arguments)
+    run: Command = options.run
     try:
-        run: Callable[[argparse.Namespace], int] = options.run
-        return run(options)
+        with user_errors():
+            code = run(options)
+            sys.stdout.flush()
+            return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output has gone (`mapsto ir ... | head`): nobody is left to tell.
-        sys.stderr.close()
+        _discard_output()
         return 1
     except MapstoError as error:
         print(describe(error, sys.stderr), file=sys.stderr)
+        _discard_output()
         return error.exit_code
+
+
+def _discard_output() -> None:
+    """Makes sure that the interpreter's last flush does not fail once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _command(module: str, function: str) -> Command:
+    """A function of a module of `mapsto.commands`, imported when it is called."""
+
+    def run(options: argparse.Namespace) -> int:
+        command: Command = getattr(importlib.import_module(f"mapsto.commands.{module}"), function)
+        return command(options)
+
+    return run
+
+
+class _Version(argparse.Action):
+    """Prints the version that is installed."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
+        from importlib.metadata import version
+
+        parser.exit(message=f"mapsto {version('mapsto')}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mapsto", description="A language for neural networks and its compiler."
     )
-    parser.add_argument("--version", action="version", version=commands.version_text())
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (_check, _fmt, _train, _run, _build, _ir, _passes, _ops):
         add(subparsers)
     return parser
 
 
-Subparsers = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-
 def _check(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("check", help="type-check files; exit 1 on errors")
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.set_defaults(run=commands.check)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="or - for the input")
+    parser.set_defaults(run=_command("sources", "check"))
 
 
 def _fmt(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("fmt", help="lay out files canonically")
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="or - for the input")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if one would")
-    parser.set_defaults(run=commands.fmt)
+    parser.set_defaults(run=_command("sources", "fmt"))
 
 
 def _train(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("train", help="train a model")
     parser.add_argument("target", metavar="FILE[:NAME]", help="a file and its `train` block")
     parser.add_argument("--data", required=True, type=Path, metavar="D.npz", help="training data")
-    parser.add_argument("--test", type=Path, metavar="T.npz", help="data to evaluate on")
+    parser.add_argument(
+        "--test",
+        type=Path,
+        metavar="T.npz",
+        help="data to evaluate on; default: arrays of --data whose names end in _test",
+    )
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch", type=int, default=64, help="examples a step (64)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, metavar="W.safetensors", help="write the weights")
     parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="save after each epoch")
-    parser.add_argument("--resume", type=Path, metavar="CKPT", help="continue from a checkpoint")
+    parser.add_argument(
+        "--resume", type=Path, metavar="CKPT", help="continue from a checkpoint, and go on saving"
+    )
     parser.add_argument("--plot", type=Path, metavar="LOSS.png", help="draw the losses")
     parser.add_argument("--json", action="store_true", help="report in JSON lines")
+    _add_static(parser, "h=64", "fix a size or a setting")
     _add_compilation(parser)
-    parser.set_defaults(run=commands.train)
+    parser.set_defaults(run=_command("training", "train"))
 
 
 def _run(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("run", help="apply a map or a module to arrays")
     parser.add_argument("target", metavar="FILE:ENTRY")
     parser.add_argument(
-        "--input", action="append", default=[], type=Path, metavar="X.npy", help="in order"
+        "--input", action="append", default=[], metavar="[NAME=]X.npy", help="in order, or by name"
     )
     parser.add_argument("--weights", type=Path, metavar="W.safetensors")
     parser.add_argument("--output", type=Path, metavar="Y.npy", help="write the result")
     parser.add_argument("--seed", type=int, default=0, help="of weights that no file gives")
+    _add_static(parser, "k=3", "the value of an argument that is no array, or a setting")
     _add_compilation(parser)
-    parser.set_defaults(run=commands.run)
+    parser.set_defaults(run=_command("running", "run"))
 
 
 def _build(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("build", help="compile to a native library or object")
-    parser.add_argument("target", metavar="FILE:ENTRY")
+    parser.add_argument("target", metavar="FILE:ENTRY[,ENTRY...]")
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="OUT", help=".so, .o, .ll or .s"
     )
@@ -105,36 +155,40 @@ def _build(subparsers: Subparsers) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights that no file gives")
     _add_static(parser)
     _add_compilation(parser)
-    parser.set_defaults(run=commands.build)
+    parser.set_defaults(run=_command("building", "build"))
 
 
 def _ir(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("ir", help="print a stage of compilation")
     parser.add_argument("target", metavar="FILE:ENTRY")
-    parser.add_argument("--stage", choices=commands.STAGES, default="tensor")
-    parser.add_argument("--print-after", metavar="PASS", help="a pass, or `all`")
-    parser.add_argument("--stop-after", metavar="PASS")
+    parser.add_argument("--stage", choices=STAGES, default="tensor")
+    parser.add_argument(
+        "--print-after", metavar="PASS", help="a pass, or `all`: its result on standard error"
+    )
+    parser.add_argument("--stop-after", metavar="PASS", help="with --stage tensor")
     _add_static(parser)
     _add_compilation(parser)
-    parser.set_defaults(run=commands.print_ir)
+    parser.set_defaults(run=_command("stages", "print_stage"), seed=0)
 
 
 def _passes(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("passes", help="list the passes")
     _add_plugins(parser)
-    parser.set_defaults(run=commands.list_passes)
+    parser.set_defaults(run=_command("listing", "passes"))
 
 
 def _ops(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("ops", help="list the ops of the tensor IR")
     _add_plugins(parser)
-    parser.set_defaults(run=commands.list_ops)
+    parser.set_defaults(run=_command("listing", "ops"))
 
 
 def _add_compilation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("compilation")
     group.add_argument("--passes", default="default", metavar="LIST", help='"default,my-pass"')
-    group.add_argument("--cpu", default="native", metavar="NAME", help="native, or LLVM's name")
+    group.add_argument(
+        "--cpu", default="native", metavar="NAME", help="native, baseline, or LLVM's name"
+    )
     group.add_argument("--vector-bits", type=int, metavar="N", help="use narrower vectors")
     group.add_argument("--threads", type=int, metavar="N", help="of the thread pool")
     _add_plugins(group)
@@ -151,14 +205,12 @@ def _add_plugins(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def _add_static(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--static",
-        action="append",
-        default=[],
-        metavar="n=64",
-        help="fix a size; others stay arguments of each call",
-    )
+def _add_static(
+    parser: argparse.ArgumentParser,
+    example: str = "n=64",
+    text: str = "fix a size; others stay arguments of each call",
+) -> None:
+    parser.add_argument("--static", action="append", default=[], metavar=example, help=text)
 
 
 if __name__ == "__main__":

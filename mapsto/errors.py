@@ -1,26 +1,19 @@
-"""The errors that a user can cause, and how they are put on a terminal."""
+"""The errors that a user can cause, and how they are put on a terminal.
+
+Everything here is imported when the first error comes up: a command that succeeds does not wait for
+it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from mapsto.dsl.diagnostics import Diagnostic
 
-from mapsto.dsl.library import DiagnosticsError
-from mapsto.dsl.render import render_all, render_rich
-from mapsto.ir.errors import IRError
-from mapsto.runtime.dataset import DataError
-from mapsto.runtime.errors import (
-    ArgumentError,
-    ArtifactError,
-    CheckpointError,
-    ExecutionError,
-)
-from mapsto.runtime.training import TrainingError, TrainingInterrupted
-
-__all__ = ["MapstoError", "describe", "user_errors"]
+__all__ = ["MapstoError", "describe", "diagnostics_text", "user_errors"]
 
 
 class MapstoError(Exception):
@@ -31,49 +24,86 @@ class MapstoError(Exception):
         self.exit_code = exit_code
 
 
-_USER_ERRORS = (
-    DiagnosticsError,
-    IRError,
-    DataError,
-    ArgumentError,
-    ArtifactError,
-    CheckpointError,
-    ExecutionError,
-    TrainingError,
-    OSError,
-    UnicodeDecodeError,
-)
-
-
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns errors that a user can cause into MapstoError, with the original as its cause."""
+    """Turns errors that a user can cause into MapstoError, with the original as its cause.
+
+    BrokenPipeError passes: it is about the reader of our output.
+    """
     try:
         yield
-    except _USER_ERRORS as error:
-        code = 130 if isinstance(error, TrainingInterrupted) else 1
-        raise MapstoError(_message(error), code) from error
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if isinstance(error, MapstoError) or not isinstance(error, _user_error_classes()):
+            raise
+        raise MapstoError(_message(error), _exit_code(error)) from error
 
 
 def describe(error: MapstoError, stream: IO[str]) -> str:
     """The message for a stream: diagnostics in colour on a terminal, plain text elsewhere."""
-    cause = error.__cause__
-    if not isinstance(cause, DiagnosticsError):
-        return f"error: {error}"
+    diagnostics = _diagnostics(error.__cause__)
+    return diagnostics_text(diagnostics, stream) if diagnostics else f"error: {error}"
+
+
+def diagnostics_text(diagnostics: Sequence[Diagnostic], stream: IO[str]) -> str:
+    """Diagnostics for a stream, without a final line end."""
+    from mapsto.dsl.render import render_all, render_rich
+
     if not stream.isatty():
-        return render_all(cause.diagnostics)
+        return render_all(diagnostics)
+    from rich.console import Console
+
     console = Console(file=stream, force_terminal=True)
     with console.capture() as captured:
-        for diagnostic in cause.diagnostics:
-            console.print(render_rich(diagnostic), soft_wrap=True)
+        for number, diagnostic in enumerate(diagnostics):
+            console.print(*[""] * (number > 0), render_rich(diagnostic), sep="\n", soft_wrap=True)
     return captured.get().rstrip("\n")
 
 
-def _message(error: BaseException) -> str:
-    if isinstance(error, DiagnosticsError):
-        return render_all(error.diagnostics)
-    if isinstance(error, UnicodeDecodeError):
-        return f"the file is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror.lower()}"
+def _user_error_classes() -> tuple[type[Exception], ...]:
+    from mapsto.dsl.diagnostics import DiagnosticError
+    from mapsto.dsl.formatter import SyntaxErrors
+    from mapsto.dsl.library import DiagnosticsError
+    from mapsto.ir.errors import IRError
+    from mapsto.runtime.dataset import DataError
+    from mapsto.runtime.errors import ArgumentError, CheckpointError, ExecutionError
+    from mapsto.runtime.training import TrainingError
+
+    return (
+        DiagnosticError,
+        DiagnosticsError,
+        SyntaxErrors,
+        IRError,
+        DataError,
+        ArgumentError,
+        CheckpointError,
+        ExecutionError,
+        TrainingError,
+        OSError,  # ArtifactError is one
+    )
+
+
+def _exit_code(error: Exception) -> int:
+    from mapsto.runtime.training import TrainingInterrupted
+
+    return 130 if isinstance(error, TrainingInterrupted) else 1
+
+
+def _diagnostics(error: BaseException | None) -> Sequence[Diagnostic]:
+    if error is None:
+        return []
+    single = getattr(error, "diagnostic", None)
+    return getattr(error, "diagnostics", []) if single is None else [single]
+
+
+def _message(error: Exception) -> str:
+    diagnostics = _diagnostics(error)
+    if diagnostics:
+        from mapsto.dsl.render import render_all
+
+        return render_all(diagnostics)
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror.lower()
+        return reason if error.filename is None else f"{error.filename}: {reason}"
     return str(error)

@@ -1,0 +1,165 @@
+"""Native artefacts of maps, modules and training steps: C libraries, objects, assembly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mapsto.callables import Callable_, Map
+from mapsto.compiler import Options, bound_slots, optimized, signature_of
+from mapsto.dsl.elaborated import Elaborated
+from mapsto.instances import Instance, Method
+from mapsto.ir.core import Array, Function, Module
+from mapsto.ir.types import TensorType
+from mapsto.lowering.driver import lower
+from mapsto.runtime.errors import ArtifactError
+from mapsto.runtime.library import Library, LibraryEntry, c_identifier
+from mapsto.runtime.native import ARTIFACT_SUFFIXES, build_library, write_header
+from mapsto.runtime.signature import Signature
+from mapsto.trainer import Trainer
+
+__all__ = ["Part", "arrays_of", "build", "library_name", "make_library", "write_library"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A function of a library: its name after the library's, its IR, its arrays by path."""
+
+    name: str
+    elaborated: Elaborated
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    documentation: str = ""
+    result_name: str = "result"
+
+
+def build(
+    target: Callable_ | Trainer,
+    path: str | Path,
+    *,
+    header: str | Path | None = None,
+    external_weights: bool = False,
+    **types: TensorType,
+) -> None:
+    """Compiles a map, a module instance, a method or a training step (of a trainer) to a file.
+
+    `build(net, "libdigits.so", x=mt.f32["n", 64])` writes a shared library and `digits.h` beside
+    it; `types` are the types of the inputs, whose named sizes become arguments of the C function.
+    The suffix of the path says what is written: .so, .o, .s or .ll.  Parameters are constants of
+    the library, or with `external_weights` read from a safetensors file at run time.  Raises
+    DiagnosticsError where the program does not accept the types, ArtifactError where the file
+    cannot be made, LinkerNotFound where nothing can link a shared library.
+    """
+    callable_ = target._step if isinstance(target, Trainer) else target
+    elaborated = callable_.elaborate(types, {})
+    result = "loss" if isinstance(target, Trainer) else "result"
+    arrays = {} if external_weights else arrays_of(callable_, elaborated)
+    part = Part(_part_name(target), elaborated, arrays, callable_.__doc__ or "", result)
+    place = Path(path)
+    options = callable_.options
+    library = make_library(library_name(place), [part], options, external_weights)
+    write_library(library, place, None if header is None else Path(header), options)
+
+
+def arrays_of(target: Callable_, elaborated: Elaborated) -> Mapping[str, Array]:
+    """The arrays of parameters and states by path; new ones are initialized."""
+    slots = bound_slots(elaborated)
+    return target.own_arrays(slots) if slots else {}
+
+
+def library_name(path: Path) -> str:
+    """The C identifier that begins the names of a library's functions: digits of libdigits.so."""
+    stem = path.name.removesuffix(path.suffix)
+    return c_identifier(stem.removeprefix("lib") or stem, frozenset())
+
+
+def make_library(
+    name: str, parts: Sequence[Part], options: Options, external_weights: bool = False
+) -> Library:
+    """The library of some parts; arrays of one path are shared between them.
+
+    Raises ArtifactError where a part cannot be called from C.
+    """
+    functions = list(_functions(parts, options))
+    names = [function.name for function in functions]
+    text = lower(Module.of(*functions), names, options.machine).text
+    arrays = {path: array for part in parts for path, array in part.arrays.items()}
+    try:
+        entries = [
+            LibraryEntry(_unique(part, parts), name, _signature(part), _brief(part.documentation))
+            for part, name in zip(parts, names, strict=True)
+        ]
+        return Library(name, text, tuple(entries), arrays, external_weights)
+    except ValueError as error:
+        raise ArtifactError(str(error)) from error
+
+
+def write_library(
+    library: Library, path: Path, header: Path | None, options: Options
+) -> tuple[Path, ...]:
+    """Writes a library and its header; gives the files.
+
+    The header stands beside a shared library or an object file by default, and for other forms is
+    written where it is named.
+    """
+    if path.suffix not in ARTIFACT_SUFFIXES:
+        known = ", ".join(ARTIFACT_SUFFIXES)
+        raise ArtifactError(f"{path}: the name of the output should end in one of {known}")
+    if header is None and path.suffix in (".so", ".o"):
+        header = path.with_name(f"{library.name}.h")
+    try:
+        build_library(library, path, options.machine)
+    except RuntimeError as error:
+        raise ArtifactError(f"{path}: LLVM does not accept the program: {error}") from error
+    if header is None:
+        return (path,)
+    write_header(library, header)
+    return path, header
+
+
+def _part_name(target: Callable_ | Trainer) -> str:
+    if isinstance(target, Trainer):
+        return "step"
+    if isinstance(target, Instance):
+        return "forward"
+    return target.name if isinstance(target, Map | Method) else "evaluate"
+
+
+def _functions(parts: Sequence[Part], options: Options) -> Iterator[Function]:
+    """The optimized entry functions, each with a name of its own."""
+    taken: set[str] = set()
+    for part in parts:
+        entry = part.elaborated.entry
+        function = optimized(part.elaborated.module, options)[entry]
+        name = entry
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        yield function if name == entry else replace(function, name=name)
+
+
+def _unique(part: Part, parts: Sequence[Part]) -> str:
+    """The C name of a part; parts of one name have that of their module before it."""
+    same = [other for other in parts if other.name == part.name]
+    if len(same) == 1:
+        return c_identifier(part.name, frozenset())
+    owner = part.elaborated.entry.partition(".")[0]
+    return c_identifier(f"{owner}_{part.name}", frozenset())
+
+
+def _signature(part: Part) -> Signature:
+    """The signature with results named as the program names them."""
+    signature = signature_of(part.elaborated)
+    structure = part.elaborated.result
+    names: Sequence[str] = [spec.name for spec in signature.results]
+    if isinstance(structure, dict):
+        names = list(structure)
+    elif isinstance(structure, TensorType):
+        names = [part.result_name]
+    results = zip(signature.results, names, strict=True)
+    return replace(signature, results=tuple(replace(spec, name=name) for spec, name in results))
+
+
+def _brief(documentation: str) -> str:
+    """The first paragraph."""
+    return " ".join(documentation.strip().partition("\n\n")[0].split())

@@ -1,0 +1,1 @@
+"""The commands of `mapsto`, a file for each family; `mapsto.cli` imports the one that runs."""
