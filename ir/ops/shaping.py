@@ -333,8 +333,10 @@ class Concat(Operation):
             raise TypeRuleError(f"concat of {len(self.operands)} tensors along axis {self.axis}")
         first = self.operands[0].type
         total: Dim = 0
+        rest = _without_axis(first, self.axis)
         for operand in self.operands:
-            if _without_axis(operand.type, self.axis) != _without_axis(first, self.axis):
+            same_rank = operand.type.rank == first.rank
+            if not same_rank or _without_axis(operand.type, self.axis) != rest:
                 raise TypeRuleError(f"concat of {first} and {operand.type} along axis {self.axis}")
             total = total + operand.shape[self.axis]
         shape = (*first.shape[: self.axis], total, *first.shape[self.axis + 1 :])

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mapsto.ir.core import DenseArray, Module, Operation, Trait, Value
-from mapsto.ir.dims import symbols
+from mapsto.ir.affine import AffineMap
+from mapsto.ir.core import Attribute, DenseArray, Module, Operation, Trait, Value
+from mapsto.ir.dims import DimExpression
 from mapsto.ir.ops.logic import Cast
 from mapsto.ir.ops.shaping import Broadcast, Constant, Reshape, Transpose
 from mapsto.ir.passes.base import Pass
 from mapsto.ir.rewriting import Pattern, Rewriter, rewrite, rewrite_module
+from mapsto.ir.types import TensorType
 
 __all__ = ["FOLDING", "Fold"]
 
@@ -58,11 +60,20 @@ def fold_array(op: Operation, rewriter: Rewriter) -> Value | None:
     sizes = [value.type.elements for value in (*op.operands, *op.results)]
     if any(not isinstance(size, int) or size > LARGEST_ARRAY for size in sizes):
         return None
-    if any(symbols(size) for size in sizes):
+    if any(map(_has_sizes, op.attributes.values())):
         return None
     with np.errstate(all="ignore"):
         result = op.evaluate(*(s.evaluate()[0] for s in sources if s is not None))[0]
     return rewriter.emit(Constant, value=DenseArray(np.asarray(result)), type=op.result.type)
+
+
+def _has_sizes(attribute: Attribute) -> bool:
+    """Whether there is a named size in the attribute, such as in the extents of a reduction."""
+    if isinstance(attribute, tuple):
+        return any(map(_has_sizes, attribute))
+    if isinstance(attribute, AffineMap | TensorType):
+        return bool(attribute.symbols)
+    return isinstance(attribute, DimExpression)
 
 
 def _splat(value: Value) -> float | None:
