@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -11,7 +12,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SOURCES = {"mapsto": "mapsto", "mapsto.dsl": "dsl", "mapsto.ir": "ir"}
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -88,3 +88,9 @@ def test_every_data_file_is_packaged() -> None:
             if file.is_file() and file.suffix not in (".py", ".pyc")
         }
         assert present <= packaged, "list it in [tool.setuptools.package-data]"
+
+
+def test_the_list_of_the_library_is_current() -> None:
+    generator = runpy.run_path(str(ROOT / "docs" / "make_library.py"))
+    text = generator["PAGE"].read_text("utf-8")
+    assert text == generator["library_page"](), "run `python docs/make_library.py`"
