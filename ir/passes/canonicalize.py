@@ -5,20 +5,25 @@ Floating-point laws hold up to the sign of a zero; nan and infinities are kept.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mapsto.ir.core import Module, Operation, Trait, Value
 from mapsto.ir.ops.elementwise import Add, Div, Mul, Neg, Sub
 from mapsto.ir.ops.functions import Pow, Sqrt
-from mapsto.ir.ops.logic import Cast, Not, Select
+from mapsto.ir.ops.logic import And, Cast, Not, Or, Select
 from mapsto.ir.ops.shaping import Broadcast, Concat, Constant, Pad, Reshape, Slice, Transpose
 from mapsto.ir.passes.base import Pass
 from mapsto.ir.passes.fold import FOLDING
 from mapsto.ir.rewriting import Pattern, Rewriter, rewrite, rewrite_module
+from mapsto.ir.types import DType
 
 __all__ = ["RULES", "Canonicalize"]
 
 LARGEST_POWER = 4
+LARGEST_EXPONENT = 64
+LARGEST_EXPONENT_F16 = 14
+"""Powers of two up to which the inverse is a normal number too."""
 
 
 def _splat(value: Value) -> float | None:
@@ -79,24 +84,40 @@ def divide_power_of_two(op: Div, rewriter: Rewriter) -> Value | None:
     """x / 2^k = x * 2^-k, which is exact"""
     x, y = op.operands
     number = _splat(y)
-    if number is None or not y.dtype.is_float or not _is_power_of_two(abs(number)):
+    if number is None or not y.dtype.is_float:
+        return None
+    mantissa, exponent = math.frexp(abs(number))
+    largest = LARGEST_EXPONENT_F16 if y.dtype is DType.F16 else LARGEST_EXPONENT
+    if mantissa != 0.5 or abs(exponent - 1) > largest:
         return None
     return rewriter.emit(Mul, x, rewriter.constant_like(1 / number, y))
 
 
-def _is_power_of_two(number: float) -> bool:
-    mantissa = float(number).hex().partition("p")[0]
-    return mantissa == "0x1.0000000000000" and 2**-64 <= number <= 2**64
+@rewrite
+def multiply_reciprocal(op: Mul, rewriter: Rewriter) -> Value | None:
+    """x * (1 / y) = x / y, one rounding fewer, where nothing else needs 1 / y"""
+    for x, y in (op.operands, op.operands[::-1]):
+        inner = y.defining_op
+        if not isinstance(inner, Div) or not x.dtype.is_float or not rewriter.used_once(y):
+            continue
+        if _splat(inner.operands[0]) == 1:
+            return rewriter.emit(Div, x, inner.operands[1])
+    return None
 
 
 @rewrite
-def multiply_reciprocal(op: Mul, rewriter: Rewriter) -> Value | None:
-    """x * (1 / y) = x / y, one rounding fewer"""
-    for x, y in (op.operands, op.operands[::-1]):
-        inner = y.defining_op
-        if isinstance(inner, Div) and _splat(inner.operands[0]) == 1 and x.dtype.is_float:
-            return rewriter.emit(Div, x, inner.operands[1])
-    return None
+def multiply_integer_zero(op: Mul, rewriter: Rewriter) -> Value | None:
+    """x * 0 = 0 for integers"""
+    if op.result.dtype.is_float or 0 not in map(_splat, op.operands):
+        return None
+    return rewriter.constant_like(0, op.result)
+
+
+@rewrite
+def integer_difference_of_same(op: Sub, rewriter: Rewriter) -> Value | None:
+    """x - x = 0 for integers"""
+    x, y = op.operands
+    return None if x is not y or x.dtype.is_float else rewriter.constant_like(0, x)
 
 
 @rewrite
@@ -147,7 +168,7 @@ def small_power(op: Pow, rewriter: Rewriter) -> Value | None:
     """x^0 = 1, x^1 = x, x^2 = x * x, ..., x^-1 = 1 / x"""
     x, y = op.operands
     number = _splat(y)
-    if number is None or number != int(number) or abs(number) > LARGEST_POWER:
+    if number is None or not abs(number) <= LARGEST_POWER or number != int(number):
         return None
     one = rewriter.constant_like(1, x)
     if number == 0:
@@ -183,6 +204,36 @@ def select_negated(op: Select, rewriter: Rewriter) -> Value | None:
     condition, x, y = op.operands
     inner = condition.defining_op
     return rewriter.emit(Select, inner.operands[0], y, x) if isinstance(inner, Not) else None
+
+
+@rewrite
+def conjunction_with_known(op: And, rewriter: Rewriter) -> Value | None:
+    """x and true = x; x and false = false; x and x = x"""
+    return _connected(op, neutral=True)
+
+
+@rewrite
+def disjunction_with_known(op: Or, rewriter: Rewriter) -> Value | None:
+    """x or false = x; x or true = true; x or x = x"""
+    return _connected(op, neutral=False)
+
+
+def _connected(op: And | Or, neutral: bool) -> Value | None:
+    x, y = op.operands
+    if x is y:
+        return x
+    for known, other in ((x, y), (y, x)):
+        value = _splat(known)
+        if value is not None:
+            return other if bool(value) is neutral else known
+    return None
+
+
+@rewrite
+def double_not(op: Not, rewriter: Rewriter) -> Value | None:
+    """not (not x) = x"""
+    inner = op.operands[0].defining_op
+    return inner.operands[0] if isinstance(inner, Not) else None
 
 
 @rewrite
@@ -288,6 +339,8 @@ RULES: tuple[Pattern, ...] = (
     divide_one,
     divide_power_of_two,
     multiply_reciprocal,
+    multiply_integer_zero,
+    integer_difference_of_same,
     double_negation,
     negated_difference,
     add_negative,
@@ -297,6 +350,9 @@ RULES: tuple[Pattern, ...] = (
     square_root,
     select_known,
     select_negated,
+    conjunction_with_known,
+    disjunction_with_known,
+    double_not,
     cast_to_same,
     same_shape,
     reshape_of_reshape,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -20,6 +21,10 @@ def number(b: B, value: float) -> V:
     return b.constant(value, F32, SHAPE)
 
 
+def whole(b: B, x: V) -> V:
+    return b.emit(ir.Cast, x, dtype=ir.DType.I32)
+
+
 LAWS: dict[str, tuple[Callable[[B, V, V], V], list[str]]] = {
     "add_zero": (lambda b, x, y: b.emit(ir.Add, number(b, 0), x), []),
     "subtract_zero": (lambda b, x, y: b.emit(ir.Sub, x, number(b, 0)), []),
@@ -31,6 +36,26 @@ LAWS: dict[str, tuple[Callable[[B, V, V], V], list[str]]] = {
     "multiply_reciprocal": (
         lambda b, x, y: b.emit(ir.Mul, x, b.emit(ir.Div, number(b, 1), y)),
         ["div"],
+    ),
+    "multiply_integer_zero": (
+        lambda b, x, y: b.emit(ir.Mul, whole(b, x), b.constant(0, ir.DType.I32, SHAPE)),
+        ["constant"],
+    ),
+    "integer_difference_of_same": (
+        lambda b, x, y: b.emit(ir.Sub, *[whole(b, x)] * 2),
+        ["constant"],
+    ),
+    "conjunction_with_known": (
+        lambda b, x, y: b.emit(ir.And, b.constant(True, ir.DType.BOOL, SHAPE), b.emit(ir.Lt, x, y)),
+        ["lt"],
+    ),
+    "disjunction_with_known": (
+        lambda b, x, y: b.emit(ir.Or, b.emit(ir.Lt, x, y), b.constant(True, ir.DType.BOOL, SHAPE)),
+        ["constant"],
+    ),
+    "double_not": (
+        lambda b, x, y: b.emit(ir.Not, b.emit(ir.Not, b.emit(ir.Lt, x, y))),
+        ["lt"],
     ),
     "double_negation": (lambda b, x, y: b.emit(ir.Neg, b.emit(ir.Neg, x)), []),
     "negated_difference": (lambda b, x, y: b.emit(ir.Neg, b.emit(ir.Sub, x, y)), ["sub"]),
@@ -130,3 +155,29 @@ def test_infinities_and_nan_are_kept() -> None:
         return b.emit(ir.Mul, x, b.constant(0.0, F32, (4,)))
 
     assert names(after(function(body, tensor(4)), Canonicalize())) == ["constant", "mul"]
+
+
+def test_powers_that_are_no_numbers_are_kept() -> None:
+    def body(b: B, x: V) -> list[V]:
+        return [b.emit(ir.Pow, x, b.like(p, x)) for p in (math.inf, -math.inf, math.nan, 1e300)]
+
+    changed = after(function(body, tensor(4)), Canonicalize())
+    assert names(changed).count("pow") == 4
+
+
+def test_division_by_what_has_no_exact_inverse_is_kept() -> None:
+    def body(b: B, x: V) -> V:
+        return b.emit(ir.Div, x, b.like(2.0**20, x))
+
+    half = tensor(4, dtype=ir.DType.F16)
+    assert names(after(function(body, half), Canonicalize())) == ["constant", "div"]
+    assert names(after(function(body, tensor(4)), Canonicalize())) == ["constant", "mul"]
+
+
+def test_a_reciprocal_with_several_uses_is_computed_once() -> None:
+    def body(b: B, x: V, y: V) -> list[V]:
+        inverse = b.emit(ir.Div, b.like(1, y), y)
+        return [b.emit(ir.Mul, x, inverse), b.emit(ir.Mul, b.emit(ir.Exp, x), inverse)]
+
+    changed = after(function(body, tensor(4), tensor(4)), Canonicalize())
+    assert names(changed).count("div") == 1
