@@ -99,7 +99,7 @@ def constant(growth: Growth) -> Value | None:
     if kind == "iota":
         if x.dtype is ir.DType.BOOL:
             return None
-        return growth.emit(ir.Iota, axis=growth.number(0, 2), type=x.type)
+        return growth.emit(ir.Iota, axis=growth.number(0, max(0, x.type.rank - 1)), type=x.type)
     key = growth.emit(ir.Constant, value=growth.number(0, 60), type=ir.TensorType(ir.DType.I64))
     dtype = growth.choose([ir.DType.F32, ir.DType.F64])
     assert isinstance(dtype, ir.DType)

@@ -60,7 +60,7 @@ def test_the_generator_reaches_the_ops():
     seen = set()
 
     @given(programs(most_operations=14))
-    @settings(QUICK, max_examples=250)
+    @settings(QUICK, max_examples=300)
     def collect(program):
         seen.update(op.name for op in program.function.operations())
 
