@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mapsto import ir
 from mapsto.dsl import syntax
@@ -26,7 +26,20 @@ from mapsto.dsl.values import (
     Value,
 )
 
-__all__ = ["bind_kind", "check_kind", "match_arguments", "match_names"]
+__all__ = ["bind_kind", "check_kind", "check_names", "match_arguments", "match_names"]
+
+
+def check_names(nodes: Iterable[syntax.Node]) -> None:
+    """Reports a name that is given twice among parameters or members."""
+    places: dict[str, Span] = {}
+    for node in nodes:
+        name = getattr(node, "name", None)
+        if not isinstance(name, syntax.Identifier):
+            continue
+        if name.name in places:
+            note = Note(NoteKind.DEFINED_HERE, places[name.name], {"name": name.name})
+            fail(Kind.REPEATED_NAME, name.span, notes=[note], name=name.name)
+        places[name.name] = name.span
 
 
 def match_arguments(
@@ -36,6 +49,7 @@ def match_arguments(
     span: Span,
 ) -> dict[str, Argument]:
     """The argument of each parameter that has one, by the parameter's name."""
+    check_names(parameters)
     names = [parameter.name.name for parameter in parameters]
     defined = Note(NoteKind.DEFINED_HERE, parameters[0].span, {"name": owner}) if names else None
     return match_names(names, arguments, owner, span, defined)

@@ -21,7 +21,7 @@ from mapsto.dsl import (
 from mapsto.dsl.diagnostics import Diagnostic, DiagnosticError, Kind, report
 from mapsto.dsl.dimensions import evaluate_type, is_kind, names_in_type
 from mapsto.dsl.evaluation import apply, evaluate, find
-from mapsto.dsl.frame import Frame
+from mapsto.dsl.frame import MAXIMUM_DEPTH, Frame
 from mapsto.dsl.initialization import initial_value
 from mapsto.dsl.instances import Instance, instantiate, slot_type
 from mapsto.dsl.library import DiagnosticsError, file_scope
@@ -79,7 +79,10 @@ def check(source: Source, directory: str | None = None) -> list[Diagnostic]:
     scope, repeated = file_scope(program, source.name, directory)
     found = [*repeated]
     for name, definition in scope.definitions.items():
-        found += _check_definition(scope, name, definition)
+        try:
+            found += _check_definition(scope, name, definition)
+        except RecursionError:
+            found.append(report(Kind.RECURSION, definition.span, name=name, limit=MAXIMUM_DEPTH))
     return _sorted(found, source)
 
 

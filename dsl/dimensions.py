@@ -229,8 +229,11 @@ class Unifier:
         hidden = f"?{unknown[0]}"
         scope.bind(unknown[0], Number(ir.symbol(hidden)))
         value = whole_number(item, self.frame.inside(scope))
-        rest = ir.substitute(value, {hidden: 0})
-        factor = ir.substitute(value, {hidden: 1}) - rest
+        try:
+            rest = ir.substitute(value, {hidden: 0})
+            factor = ir.substitute(value, {hidden: 1}) - rest
+        except ZeroDivisionError:
+            return False
         if factor == 0 or value != ir.symbol(hidden) * factor + rest:
             return False
         solution = ir.floor_div(dim - rest, factor)

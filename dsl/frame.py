@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -64,6 +64,8 @@ class Session:
     states: dict[SlotKey, StateCell] = field(default_factory=dict)
     errors: list[DiagnosticError] | None = None
     """While a program is checked: the mistakes that did not end the elaboration."""
+    resolving: set[SlotKey] = field(default_factory=set)
+    """Parameters and states whose type is being found, to notice one that depends on itself."""
     emitted: int = 0
     depth: int = 0
 
@@ -112,9 +114,29 @@ class Frame:
         self, span: Span, op: type[ir.Operation], *operands: ir.Value, **facts: Any
     ) -> ir.Operation:
         """Emits an operation, located at the span."""
-        self.locate(span)
+        with self.building(span) as build:
+            return build.op(op, *operands, **facts)
+        raise AssertionError
+
+    def contract(
+        self,
+        span: Span,
+        operands: Sequence[ir.Value],
+        maps: Sequence[ir.AffineMap],
+        extents: Sequence[ir.Dim],
+        rank: int,
+        kind: str = "sum",
+    ) -> ir.Value:
+        """Emits a contraction; see `ir.Contract`."""
+        facts: Facts = {"kind": kind, "rank": rank, "extents": tuple(extents)}
+        result: ir.Value = self.emit(span, ir.Contract, *operands, maps=tuple(maps), **facts)
+        return result
+
+    @contextmanager
+    def building(self, span: Span) -> Iterator[ir.Builder]:
+        """The builder for an operation; an ill-typed one is reported at the span."""
         try:
-            return self.session.build.op(op, *operands, **facts)
+            yield self.locate(span)
         except ir.TypeRuleError as error:
             fail(Kind.ILL_TYPED_OPERATION, span, reason=error.message)
 

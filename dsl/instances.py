@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mapsto import ir
 from mapsto.dsl import syntax
-from mapsto.dsl.arguments import bind_kind, match_arguments
+from mapsto.dsl.arguments import bind_kind, check_names, match_arguments
 from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind, nearest
 from mapsto.dsl.dimensions import evaluate_type, free_names, names_in_type
 from mapsto.dsl.evaluation import applies, evaluate
@@ -77,6 +77,7 @@ def instantiate(
     scope = InstanceScope(module.scope, _inferred(definition, frame.inside(module.scope)), generics)
     instance = Instance(definition, scope)
     inner = frame.inside(scope)
+    check_names((*definition.parameters, *definition.members))
     with frame.deeper(span, instance.title):
         matched = match_arguments(definition.parameters, arguments, instance.title, span)
         for parameter in definition.parameters:
@@ -179,8 +180,14 @@ def slot_tensor(frame: Frame, slot: Slot, span: Span) -> Tensor:
         return Tensor(cell.current)
     if key in session.parameters:
         return Tensor(session.parameters[key])
-    _check_known(frame, slot, span)
-    value = ir.Value(slot_type(frame, slot), None, 0, slot.name)
+    if key in session.resolving:
+        fail(Kind.CYCLIC_DEFINITION, slot.declaration.span, name=slot.name)
+    session.resolving.add(key)
+    try:
+        _check_known(frame, slot, span)
+        value = ir.Value(slot_type(frame, slot), None, 0, slot.name)
+    finally:
+        session.resolving.discard(key)
     if slot.is_state:
         session.states[key] = StateCell(value, value)
     else:

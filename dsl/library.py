@@ -21,6 +21,7 @@ from mapsto.dsl.parser import parse
 from mapsto.dsl.scope import Bound, FileScope, LibraryScope, Scope
 from mapsto.dsl.source import Source, Span
 from mapsto.dsl.values import Closure, ModuleClass, Namespace, TrainClass, Value
+from mapsto.ir.core import Operation, registered_ops
 
 __all__ = ["DiagnosticsError", "file_scope", "library_files", "library_scope", "resolve"]
 
@@ -52,9 +53,14 @@ def library_files() -> Mapping[str, str]:
     }
 
 
-@cache
 def library_scope() -> LibraryScope:
-    """The names that need no import."""
+    """The names that need no import; ops that plugins have added are among them."""
+    return _library_scope(frozenset(registered_ops().values()))
+
+
+@cache
+def _library_scope(ops: frozenset[type[Operation]]) -> LibraryScope:
+    """The names while these ops are registered."""
     files = {
         match[1] or match[2]: name
         for name, text in library_files().items()

@@ -20,6 +20,8 @@ def matrix_product(frame: Frame, span: Span, left: Value, right: Value) -> Tenso
             fail(Kind.BAD_OPERAND, span, operator="@", found=f"the scalar {describe(operand)}")
     if x.dtype is not w.dtype:
         fail(Kind.DTYPES_DIFFER, span, help=Help.CAST, left=x.dtype, right=w.dtype)
+    if x.dtype is ir.DType.BOOL:
+        fail(Kind.DTYPE_NOT_ACCEPTED, span, operation="@", dtype=x.dtype)
     inner, other = x.shape[-1], w.shape[-2:][0]
     if inner != other:
         notes = dimension_notes(frame, (inner, other))
@@ -41,8 +43,8 @@ def _contract(frame: Frame, span: Span, x: Tensor, w: Tensor) -> Tensor:
     w_tail = [rank - 1, *([column] if columns else [])]
     x_map = _map(x, axes, batch, x_tail, rank)
     w_map = _map(w, axes, batch, w_tail, rank)
-    build = frame.locate(span)
-    value = ir.contract(build, [x.value, w.value], [x_map, w_map], extents, len(result))
+    operands, maps = [x.value, w.value], [x_map, w_map]
+    value = frame.contract(span, operands, maps, extents, len(result))
     return Tensor(value, axes)
 
 

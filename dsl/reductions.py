@@ -71,7 +71,7 @@ def _contract(
     frame: Frame, span: Span, kind: str, value: Value, variables: Sequence[IndexVariable]
 ) -> Tensor:
     own: tuple[IndexVariable, ...] = ()
-    if isinstance(value, Product):
+    if isinstance(value, Product) and value.dtype is not ir.DType.BOOL:
         factors = value.factors
     else:
         tensor = _countable(frame, span, as_tensor(frame, span, value))
@@ -83,7 +83,7 @@ def _contract(
     maps = [_map(factor, order) for factor in factors]
     operands = [factor.tensor for factor in factors]
     extents = [variable.extent for variable in order]
-    result = ir.contract(frame.locate(span), operands, maps, extents, len(kept), kind)
+    result = frame.contract(span, operands, maps, extents, len(kept), kind)
     return Tensor(result, kept[: len(kept) - len(own)])
 
 

@@ -210,7 +210,8 @@ def read(frame: Frame, span: Span, access: Access, variables: Sequence[IndexVari
         return result
     exprs = [affine(position, variables) for position in access.positions]
     extents = [variable.extent for variable in variables]
-    return ir.access(frame.locate(span), access.tensor, exprs, extents)
+    map_ = ir.AffineMap(len(extents), tuple(exprs))
+    return frame.contract(span, [access.tensor], [map_], extents, len(extents))
 
 
 def affine(position: Position, variables: Sequence[IndexVariable]) -> ir.AffineExpr:
