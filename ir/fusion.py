@@ -152,7 +152,8 @@ def _share_rows(stages: Sequence[Stage]) -> bool:
     """Whether one kernel for the stages is better than two."""
     outer = align(stages)
     rows, work = estimate(outer.outer), max(estimate(stage.extents) for stage in stages)
-    if all(len(outer.outer) == s.rank and (s.is_map or work <= SMALL_WORK) for s in stages):
+    loops = {stage.extents for stage in stages if not stage.is_map}
+    if all(len(outer.outer) == s.rank for s in stages) and (work <= SMALL_WORK or len(loops) < 2):
         return True
     widest = max(range(len(stages)), key=lambda i: len(stages[i].extents))
     by_rows = sorted(outer.axes[widest]) == list(range(len(outer.outer)))

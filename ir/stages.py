@@ -32,8 +32,9 @@ __all__ = ["Read", "Stage", "estimate", "find_stages", "is_external", "is_heavy"
 UNKNOWN_SIZE = 64
 """Stands for a size that is known only at run time."""
 
-HEAVY_PRODUCTS = 8192
-"""A contraction with at least this many multiply-adds has a kernel and a schedule of its own."""
+HEAVY_PRODUCTS = 128
+"""A contraction with so many multiply-adds for each index of its first dimension has a kernel and a
+schedule of its own."""
 
 CHEAP_PROLOGUE = 4
 """So many cheap ops are computed while a contraction reads a function's argument."""
@@ -80,17 +81,23 @@ def estimate(dims: Sequence[Dim]) -> int:
 
 def is_heavy(op: Operation) -> bool:
     """Whether the op is a contraction with its own schedule: a sum of products of two tensors,
-    neither of which has all dimensions of the result, with at least `HEAVY_PRODUCTS` terms."""
+    neither of which has all dimensions of the result, long enough to be worth it.
+
+    The first dimension of the result is not counted.  It is the batch as a rule, and the answer, on
+    which the order of the sum depends, must not: a program for any batch gives the same bits as one
+    for a batch that is known.
+    """
     if not isinstance(op, Contract) or op.kind != "sum" or len(op.operands) != 2:
         return False
     if not op.attributes["reassociate"] or not op.operands[0].dtype.is_float:
         return False
     reduced = [d for d in op.reduced if op.extents[d] != 1]
-    kept = [d for d in range(op.rank) if op.extents[d] != 1]
+    kept = [d for d in range(op.rank) if d == 0 or op.extents[d] != 1]
     first, second = (map_.dims for map_ in op.maps)
     shared = any(d in first and d in second for d in reduced)
     separate = any((d in first) != (d in second) for d in kept)
-    return shared and separate and estimate(op.extents) >= HEAVY_PRODUCTS
+    counted = op.extents[1:] if op.rank > 1 else op.extents
+    return shared and separate and estimate(counted) >= HEAVY_PRODUCTS
 
 
 def is_external(value: Value) -> bool:

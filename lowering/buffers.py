@@ -92,7 +92,7 @@ class _Assignment:
     def __init__(self, function: Function) -> None:
         self.function = function
         self.kernels = [op for op in function.block.operations if isinstance(op, Kernel)]
-        self.rules = {kernel: SharingRules(kernel) for kernel in self.kernels}
+        self.rules: dict[Kernel, SharingRules] = {}
         self.last: dict[Value, int] = {}
         for number, kernel in enumerate(self.kernels):
             self.last.update((buffer_of(value), number) for value in kernel.operands)
@@ -147,11 +147,9 @@ class _Assignment:
     def _may_take_over(self, old: Value, new: Value) -> bool:
         kernel = new.owner
         assert isinstance(kernel, Kernel)
+        rules = self.rules.get(kernel) or self.rules.setdefault(kernel, SharingRules(kernel))
         operands = [i for i, v in enumerate(kernel.operands) if buffer_of(v) is old]
-        return all(
-            kernel.operands[i] is old and self.rules[kernel].may_share(i, new.index)
-            for i in operands
-        )
+        return all(kernel.operands[i] is old and rules.may_share(i, new.index) for i in operands)
 
     # ---- the arena
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from mapsto.ir.core import Function, Module
 from mapsto.ir.fusion import alias_pairs, fuse_function
-from mapsto.ir.passes.fuse import is_fused
 from mapsto.ir.ops.control import Kernel
+from mapsto.ir.passes.fuse import is_fused
 from mapsto.ir.types import TensorType
 from mapsto.lowering.buffers import BufferPlan, assign_buffers
 from mapsto.lowering.cpu.machine import Machine

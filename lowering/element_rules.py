@@ -7,6 +7,7 @@ the guard is false it must not touch memory.  Ops that take a loop to compute on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 from mapsto.ir.core import Operation, registered_ops
@@ -38,7 +39,7 @@ from mapsto.lowering.loops import (
 from mapsto.lowering.philox import random_element
 from mapsto.lowering.scalar_operations import OPERATIONS
 
-__all__ = ["ELEMENT_RULES", "INDEX_OUT_OF_RANGE", "register_element_rule"]
+__all__ = ["ELEMENT_RULES", "INDEX_OUT_OF_RANGE", "register_element_rule", "scalar_rule"]
 
 INDEX_OUT_OF_RANGE = 1
 """The error code of a gather or scatter with an index outside of the tensor."""
@@ -47,6 +48,29 @@ INDEX_OUT_OF_RANGE = 1
 def register_element_rule(record: type[Operation], rule: Rule) -> None:
     """Adds a row to the table: how an op of an extension is computed, element by element."""
     ELEMENT_RULES[record] = rule
+
+
+def scalar_rule(
+    record: type[Operation],
+) -> Callable[[Callable[..., Expression]], Callable[..., Expression]]:
+    """Marks the function that computes an elementwise op of an extension: from the elements of the
+    operands, as expressions (see `loops`), to the element of the result.
+
+        @scalar_rule(Softsign)
+        def softsign(x: Expression) -> Expression:
+            return x / (constant(1, x.type) + apply("abs", x))
+    """
+
+    def decorate(function: Callable[..., Expression]) -> Callable[..., Expression]:
+        def rule(
+            emitter: IndexedEmitter, op: Operation, indices: Indices, guard: Expression | None
+        ) -> Expression:
+            return function(*_operands(emitter, op, indices, guard))
+
+        register_element_rule(record, rule)
+        return function
+
+    return decorate
 
 
 def _operands(

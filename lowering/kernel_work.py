@@ -9,7 +9,7 @@ from mapsto.ir.core import Operation, Trait
 from mapsto.ir.dims import Dim
 from mapsto.ir.stages import Stage, estimate, is_external
 
-__all__ = ["COLUMN_BLOCK", "TASK_WORK", "rows_per_task", "stage_work"]
+__all__ = ["COLUMN_BLOCK", "FEW_TASKS", "TASK_WORK", "rows_per_task", "stage_work"]
 
 TASK_WORK = 1 << 17
 """Scalar operations that one task should have at least: some ten microseconds of vector code,
@@ -17,6 +17,9 @@ several times what handing a task to another thread costs."""
 
 COLUMN_BLOCK = 128
 """Blocks of columns are multiples of this many elements, so that tasks don't share cache lines."""
+
+FEW_TASKS = 4
+"""With fewer tasks than this, long sums are divided into parts."""
 
 _EXPENSIVE = 10
 """What an expensive op costs, in cheap ones."""

@@ -79,6 +79,19 @@ def test_one_large_vector_is_divided_into_tasks() -> None:
         check(function, sizes={"n": 300_001}, on=machines()[:1])
 
 
+@pytest.mark.parametrize("axes", [[0, 1], [0]], ids=str)
+def test_long_sums_are_divided_into_parts(axes: list[int]) -> None:
+    """Sums with few results, whose parts are added in an order that threads don't change."""
+
+    def body(b, x):
+        total = reduce_axes(b, "sum", x, axes)
+        return [b.emit(ir.Tanh, total), reduce_axes(b, "max", x, axes)]
+
+    for rows in (60_001, n):
+        function = build("f", [(F32, (rows, 9))], body)
+        check(function, sizes={"n": 60_001}, on=machines()[:1], tolerance=1e-4)
+
+
 def test_attention() -> None:
     """softmax(q k^T) v for several heads: batched products with a softmax between."""
 

@@ -32,6 +32,7 @@ def test_random_programs(random: Random) -> None:
 def small_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small programs are divided into tasks, and small products packed, as large ones are."""
     monkeypatch.setattr(kernel_work, "TASK_WORK", 96)
+    monkeypatch.setattr(row_kernels, "TASK_WORK", 96)
     monkeypatch.setattr(row_kernels, "COLUMN_BLOCK", 4)
     monkeypatch.setattr(stages, "HEAVY_PRODUCTS", 64)
     monkeypatch.setattr(fusion, "SMALL_WORK", 64)

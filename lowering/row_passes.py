@@ -1,0 +1,315 @@
+"""The passes of a kernel over one row: loops that compute stages, and where values are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from mapsto.ir.core import Value
+from mapsto.ir.dims import Dim
+from mapsto.ir.ops.contraction import Contract, reduction_identity
+from mapsto.ir.ops.indexing import ArgMax
+from mapsto.ir.stages import Stage
+from mapsto.ir.types import DType
+from mapsto.lowering.element_rules import contract_product
+from mapsto.lowering.indexed import IndexedEmitter, Indices
+from mapsto.lowering.indices import Index, from_dim, variable
+from mapsto.lowering.kernel_space import KernelSpace, OuterGroup, vectorize_outer
+from mapsto.lowering.loops import (
+    Allocate,
+    Buffer,
+    Expression,
+    For,
+    IndexValue,
+    LoopKind,
+    Reduce,
+    Space,
+    Statement,
+    Store,
+    apply,
+    cast,
+    constant,
+    select,
+)
+from mapsto.lowering.stage_loops import Pass, plan_passes
+
+__all__ = ["Bounds", "RowPasses", "sum_type"]
+
+Body = Callable[[], None]
+"""Writes statements into the innermost open block."""
+
+Range = tuple[Index, Index]
+Bounds = Mapping[int, Range]
+"""Of some loops of a nest, the range in place of the whole extent."""
+
+_OPERATIONS = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
+
+
+def sum_type(dtype: DType) -> DType:
+    """The element type in which reductions of a type are computed."""
+    return DType.F32 if dtype in (DType.F16, DType.BF16) else dtype
+
+
+class RowPasses:
+    """Writes what is done for one row (or, where `columns`, for a vector of columns).
+
+    `outputs` are the buffers of the kernel's results.
+    """
+
+    def __init__(
+        self, space: KernelSpace, emitter: IndexedEmitter, outputs: Mapping[Value, list[Buffer]]
+    ) -> None:
+        self.space = space
+        self.emitter = emitter
+        self.outputs = outputs
+        self.plan = plan_passes(space)
+        self.columns = vectorize_outer(space)
+        self.locals: dict[Value, Buffer] = {}
+        self.block_start: Index = 0
+        self.outer: dict[str, tuple[Index, ...]] = {}
+        self.parts: dict[Value, Buffer] = {}
+
+    def define(self, group: OuterGroup, index: Index) -> None:
+        """Says what a group's index is; a merged group's are placeholders for it."""
+        if len(group.dims) == 1:
+            self.outer[group.name] = (index,)
+            return
+        self.outer[group.name] = tuple(map(variable, group.placeholders))
+        self.emitter.merged[self.outer[group.name]] = index
+
+    def _point(self, stage: Stage, inner: Sequence[Index]) -> Indices:
+        outer = [index for group in self.space.groups for index in self.outer[group.name]]
+        return self.space.point(stage, outer, inner)
+
+    @contextmanager
+    def loop(
+        self, name: str, start: Index, stop: Index, kind: LoopKind, unroll: int = 0
+    ) -> Iterator[None]:
+        """A loop around the statements that are written inside."""
+        with self.emitter.scope(name) as statements:
+            yield
+        self.emitter.append(For(name, start, stop, tuple(statements), kind, unroll=unroll))
+
+    # ---- values of one row that are kept for later passes
+
+    def allocate_locals(self, lanes: tuple[Dim, ...]) -> None:
+        """Scratch memory of a task for values that are no results; `lanes`: how many columns."""
+        for stage in self.space.stages:
+            if stage.value not in self.plan.kept or stage.value in self.outputs:
+                continue
+            inner = [d for d in self.space.inner_dims(stage) if d < stage.rank]
+            shape = (*(stage.extents[d] for d in inner), *lanes)
+            buffer = Buffer(self.emitter.fresh("row"), stage.value.dtype, shape, Space.LOCAL)
+            self.locals[stage.value] = self.emitter.declare(buffer)
+            self.emitter.append(Allocate(buffer))
+
+    def _local_address(self, stage: Stage, indices: Indices) -> Indices:
+        inner = tuple(indices[d] for d in self.space.inner_dims(stage) if d < stage.rank)
+        if not self.columns:
+            return inner
+        return (*inner, variable(self.space.groups[-1].name) - self.block_start)
+
+    # ---- passes
+
+    def run_passes(self) -> None:
+        """Computes all stages at the outer indices that are defined."""
+        for pass_ in self.plan.passes:
+            if pass_.separate:
+                self._separate_pass(pass_.stages[0])
+            else:
+                self._common_pass(pass_)
+            for stage in pass_.stages:
+                self._keep(stage)
+
+    def _keep(self, stage: Stage) -> None:
+        """Later passes find the stage in memory."""
+        if stage.value not in self.plan.kept:
+            return
+        if stage.value in self.locals:
+            address = lambda indices: self._local_address(stage, indices)  # noqa: E731
+            self.emitter.keep(stage.value, self.locals[stage.value], address)
+        else:
+            self.emitter.keep(stage.value, self.outputs[stage.value][0])
+
+    def _stores(self, stage: Stage, element: Expression, point: Indices) -> list[Statement]:
+        place = point[: stage.rank]
+        stores: list[Statement] = [
+            Store(buffer, self.emitter.merge(place), element)
+            for buffer in self.outputs.get(stage.value, ())
+        ]
+        if stage.value in self.locals:
+            address = self._local_address(stage, place)
+            stores.append(Store(self.locals[stage.value], address, element))
+        return stores
+
+    def _common_pass(self, pass_: Pass) -> None:
+        """One loop nest that computes elementwise stages and reductions over all inner indices."""
+        if pass_ is self.plan.passes[0] and self.parts:
+            totals = {stage.value: self._combine_parts(stage) for stage in pass_.stages}
+        else:
+            totals = self.sum_pass(pass_, {})
+        for stage in pass_.stages:
+            if not stage.is_map:
+                self._finish_total(stage, totals[stage.value])
+
+    def sum_pass(self, pass_: Pass, bounds: Bounds) -> dict[Value, Buffer]:
+        """The loop nest of a pass; gives the totals of its reductions."""
+        reductions = [stage for stage in pass_.stages if not stage.is_map]
+        totals = {stage.value: self._start_total(stage) for stage in reductions}
+        names = [self.emitter.fresh("j") for _ in pass_.extents]
+
+        def innermost() -> None:
+            stores: list[Statement] = []
+            for stage in pass_.stages:
+                point = self._point(stage, tuple(map(variable, names)))
+                if stage.is_map:
+                    stores += self._stores(stage, self._element(stage, point), point)
+                else:
+                    self._add_term(stage, totals[stage.value], point)
+            self.emitter.append(*stores)
+
+        ranges = [bounds.get(d, _whole(extent)) for d, extent in enumerate(pass_.extents)]
+        self._nest(names, ranges, innermost, vector=not self.columns)
+        return totals
+
+    def _element(self, stage: Stage, point: Indices) -> Expression:
+        place = point[: stage.rank]
+        element = self.emitter.let("value", self.emitter.element(stage.value, place))
+        self.emitter.know(stage.value, place, element)
+        return element
+
+    def _nest(
+        self, names: Sequence[str], ranges: Sequence[Range], innermost: Body, vector: bool
+    ) -> None:
+        """Serial loops around a vector loop (or all serial), with the statements inside."""
+        if not names:
+            innermost()
+            return
+        kind = LoopKind.VECTOR if vector and len(names) == 1 else LoopKind.SERIAL
+        with self.loop(names[0], *ranges[0], kind):
+            self._nest(names[1:], ranges[1:], innermost, vector)
+
+    def part(self) -> Indices:
+        """Where the partial result of this part and row is."""
+        outer = [self.outer[group.name] for group in self.space.groups]
+        indices = [self.emitter.merged.get(place, place[0]) for place in outer]
+        return (variable("part"), *indices)
+
+    def _combine_parts(self, stage: Stage) -> Buffer:
+        """The reduction of the partial results."""
+        assert isinstance(stage.op, Contract)
+        total, parts = self._start_total(stage), self.parts[stage.value]
+        kind = LoopKind.SERIAL if self.columns else LoopKind.VECTOR
+        with self.loop("part", 0, from_dim(parts.shape[0]), kind):
+            term = cast(parts[self.part()], total.dtype)
+            self.emitter.append(Reduce(_OPERATIONS[stage.op.kind], total, (), term))
+        return total
+
+    # ---- reductions
+
+    def _accumulator(self, dtype: DType) -> Buffer:
+        buffer = Buffer(self.emitter.fresh("total"), sum_type(dtype), (), Space.REGISTER)
+        self.emitter.append(Allocate(self.emitter.declare(buffer)))
+        return buffer
+
+    def _start_total(self, stage: Stage) -> Buffer:
+        assert isinstance(stage.op, Contract)
+        total = self._accumulator(stage.value.dtype)
+        identity = reduction_identity(stage.op.kind, stage.value.dtype)
+        self.emitter.append(Store(total, (), constant(identity, total.dtype)))
+        return total
+
+    def _add_term(self, stage: Stage, total: Buffer, point: Indices) -> None:
+        assert isinstance(stage.op, Contract)
+        term, inside = contract_product(self.emitter, stage.op, point, None)
+        wide = cast(term, total.dtype)
+        self.emitter.append(Reduce(_OPERATIONS[stage.op.kind], total, (), wide, inside))
+
+    def _finish_total(self, stage: Stage, total: Buffer) -> None:
+        point = self._point(stage, [0] * len(self.space.inner_dims(stage)))
+        element = self.emitter.let("total", cast(total[()], stage.value.dtype))
+        self.emitter.know(stage.value, point[: stage.rank], element)
+        self.emitter.append(*self._stores(stage, element, point))
+
+    # ---- stages with a loop for each element
+
+    def _separate_pass(self, stage: Stage) -> None:
+        dims = self.space.inner_dims(stage)
+        left = [d for d in dims if d < stage.rank]
+        names = {d: self.emitter.fresh("j") for d in dims}
+        lanes = not self.columns and bool(left) and self.space.is_contiguous(stage, left[-1])
+
+        def innermost() -> None:
+            point = self._point(stage, [variable(names[d]) for d in dims])
+            along = [(names[d], stage.extents[d]) for d in dims if d >= stage.rank]
+            element = self._reduced_element(stage, point, along, not self.columns and not lanes)
+            if not left:
+                self.emitter.know(stage.value, point[: stage.rank], element)
+            self.emitter.append(*self._stores(stage, element, point))
+
+        self._nest(
+            [names[d] for d in left], [_whole(stage.extents[d]) for d in left], innermost, lanes
+        )
+
+    def _reduced_element(
+        self, stage: Stage, point: Indices, along: list[tuple[str, Dim]], vector: bool
+    ) -> Expression:
+        names, extents = [name for name, _ in along], [extent for _, extent in along]
+        if not isinstance(stage.op, Contract):
+            return self._extremum_position(stage, point, names[0], extents[0], vector)
+        total = self._start_total(stage)
+        ranges = [_whole(extent) for extent in extents]
+        self._nest(names, ranges, lambda: self._add_term(stage, total, point), vector)
+        return self.emitter.let("total", cast(total[()], stage.value.dtype))
+
+    def _extremum_position(
+        self, stage: Stage, point: Indices, name: str, extent: Dim, vector: bool
+    ) -> Expression:
+        """The first position of the extremum: one pass finds the value, one the position."""
+        assert stage.op is not None
+        kind = "max" if isinstance(stage.op, ArgMax) else "min"
+        (x,) = stage.op.operands
+        dims = list(point[: stage.rank])
+        axis = stage.op.attributes["axis"]
+        assert isinstance(axis, int)
+        place = (*dims[:axis], variable(name), *dims[axis:])
+        loop = (name, extent, vector)
+        best = self._reduce(kind, x.dtype, loop, lambda: self.emitter.element(x, place))
+
+        def position() -> Expression:
+            element = self.emitter.let("x", self.emitter.element(x, place))
+            found = apply("eq", element, best)
+            if x.dtype.is_float:
+                found = apply("or", found, apply("ne", element, element))
+            here = IndexValue(variable(name), DType.I32)
+            return select(found, here, constant(2**31 - 1, DType.I32))
+
+        return self._reduce("min", DType.I32, loop, position)
+
+    def _reduce(
+        self,
+        kind: str,
+        dtype: DType,
+        loop: tuple[str, Dim, bool],
+        term: Callable[[], Expression],
+    ) -> Expression:
+        """A reduction over one loop: its variable, its extent, whether it is in vectors."""
+        total = Buffer(self.emitter.fresh("total"), dtype, (), Space.REGISTER)
+        self.emitter.append(Allocate(self.emitter.declare(total)))
+        identity = constant(_least(kind, dtype), dtype)
+        self.emitter.append(Store(total, (), identity))
+
+        def innermost() -> None:
+            self.emitter.append(Reduce(_OPERATIONS[kind], total, (), term()))
+
+        name, extent, vector = loop
+        self._nest([name], [_whole(extent)], innermost, vector)
+        return self.emitter.let("total", total[()])
+
+
+def _whole(extent: Dim) -> Range:
+    return 0, from_dim(extent)
+
+
+def _least(kind: str, dtype: DType) -> float | int:
+    return int(kind == "min") if dtype is DType.BOOL else reduction_identity(kind, dtype)
