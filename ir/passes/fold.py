@@ -8,9 +8,9 @@ import numpy as np
 
 from mapsto.ir.affine import AffineMap
 from mapsto.ir.core import Attribute, DenseArray, Module, Operation, Trait, Value
-from mapsto.ir.dims import DimExpression
-from mapsto.ir.ops.logic import Cast
-from mapsto.ir.ops.shaping import Broadcast, Constant, Reshape, Transpose
+from mapsto.ir.dims import DimExpression, product
+from mapsto.ir.ops.contraction import Contract
+from mapsto.ir.ops.shaping import Broadcast, Constant, Reshape, Slice, Transpose
 from mapsto.ir.passes.base import Pass
 from mapsto.ir.rewriting import Pattern, Rewriter, rewrite, rewrite_module
 from mapsto.ir.types import TensorType
@@ -19,6 +19,9 @@ __all__ = ["FOLDING", "Fold"]
 
 LARGEST_ARRAY = 1 << 12
 """Elements up to which an array is computed when the program is compiled."""
+
+LARGEST_DOMAIN = 1 << 20
+"""Points of a contraction's domain up to which it is."""
 
 
 @rewrite
@@ -41,10 +44,10 @@ def fold_elementwise(op: Operation, rewriter: Rewriter) -> Value | None:
 @rewrite
 def fold_view(op: Operation, rewriter: Rewriter) -> Value | None:
     """A number everywhere, moved around, is the number everywhere."""
-    if not isinstance(op, Broadcast | Reshape | Transpose | Cast):
+    if not isinstance(op, Broadcast | Reshape | Slice | Transpose):
         return None
     number = _splat(op.operands[0])
-    if number is None or isinstance(op, Cast):
+    if number is None:
         return None
     return rewriter.emit(Constant, value=number, type=op.result.type)
 
@@ -62,9 +65,27 @@ def fold_array(op: Operation, rewriter: Rewriter) -> Value | None:
         return None
     if any(map(_has_sizes, op.attributes.values())):
         return None
-    with np.errstate(all="ignore"):
-        result = op.evaluate(*(s.evaluate()[0] for s in sources if s is not None))[0]
+    if isinstance(op, Contract) and product(op.extents) > LARGEST_DOMAIN:  # type: ignore[operator]
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            result = op.evaluate(*(s.evaluate()[0] for s in sources if s is not None))[0]
+    except IndexError:
+        # An index outside is an error of the program, when it runs.
+        return None
     return rewriter.emit(Constant, value=DenseArray(np.asarray(result)), type=op.result.type)
+
+
+@rewrite
+def uniform_array(op: Constant, rewriter: Rewriter) -> Value | None:
+    """An array of equal elements is a number everywhere."""
+    value = op.attributes["value"]
+    if not isinstance(value, DenseArray) or not value.array.size:
+        return None
+    flat = value.array.astype(op.type.dtype.numpy).reshape(-1)
+    if flat.tobytes() != flat[:1].tobytes() * flat.size or flat[0] != flat[0]:
+        return None
+    return rewriter.emit(Constant, value=flat[0].item(), type=op.type)
 
 
 def _has_sizes(attribute: Attribute) -> bool:
@@ -81,7 +102,7 @@ def _splat(value: Value) -> float | None:
     return op.splat if isinstance(op, Constant) else None
 
 
-FOLDING: tuple[Pattern, ...] = (fold_elementwise, fold_view, fold_array)
+FOLDING: tuple[Pattern, ...] = (fold_elementwise, fold_view, fold_array, uniform_array)
 
 
 @dataclass(frozen=True)

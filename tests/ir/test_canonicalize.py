@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from rule_checks import F32, N, after, function, names, tensor
 
@@ -132,7 +133,7 @@ def test_law(law: str) -> None:
 
 
 def test_every_law_has_a_test() -> None:
-    tested = set(LAWS) | {"fold_array"}
+    tested = set(LAWS) | {"fold_array", "uniform_array"}
     assert {pattern.name for pattern in (*RULES, *FOLDING)} == tested
 
 
@@ -144,10 +145,40 @@ def test_arrays_are_folded() -> None:
     assert names(after(function(body), Fold())) == ["constant"]
 
 
-def _iota(count: int) -> object:
-    import numpy as np
-
+def _iota(count: int) -> np.ndarray:
     return np.arange(count, dtype=np.float32).reshape(2, -1)
+
+
+def array_of(b: B, *numbers: float, dtype: ir.DType = F32) -> V:
+    array = np.array(numbers, dtype.numpy)
+    return b.emit(ir.Constant, value=ir.DenseArray(array), type=tensor(len(numbers), dtype=dtype))
+
+
+def test_arrays_of_one_number_are_numbers() -> None:
+    module = after(function(lambda b: b.emit(ir.Neg, array_of(b, 2, 2, 2))), Fold())
+    assert module["f"].block.operations[0].attributes["value"] == -2.0
+    different = after(function(lambda b: array_of(b, 0.0, -0.0)), Fold())
+    assert isinstance(different["f"].block.operations[0].attributes["value"], ir.DenseArray)
+
+
+def test_an_index_outside_is_left_to_the_run() -> None:
+    def body(b: B) -> V:
+        index = array_of(b, 7, 1, dtype=ir.DType.I32)
+        return b.emit(ir.Gather, array_of(b, 1, 2, 3), index, axes=(0,))
+
+    module = Fold().run(function(body))
+    assert "gather" in names(module)
+    with pytest.raises(IndexError, match="index 7 into an axis of size 3"):
+        ir.evaluate(module, "f", [])
+
+
+def test_large_contractions_of_constants_are_left_to_the_run() -> None:
+    def body(b: B) -> V:
+        big = b.constant(1.5, F32, (4096,))
+        maps = [ir.projection([d], 3) for d in range(3)]
+        return ir.contract(b, [big] * 3, maps, (4096,) * 3, 0)
+
+    assert "contract" in names(Fold().run(function(body)))
 
 
 def test_infinities_and_nan_are_kept() -> None:
