@@ -19,6 +19,7 @@ from mapsto.ir.passes.base import Pass
 from mapsto.ir.rewriting import Rewriter, rewrite
 from mapsto.library import Library, load, loads
 from mapsto.lowering.cpu.machine import Machine
+from mapsto.lowering.element_rules import scalar_rule
 from mapsto.runtime.dataset import DataError
 from mapsto.runtime.errors import (
     ArgumentError,
@@ -74,6 +75,7 @@ __all__ = [
     "load",
     "loads",
     "rewrite",
+    "scalar_rule",
     "set_threads",
     "threads",
     "u8",

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from mapsto.arguments import Bound, Parameter, bind_arguments, parameters_of
-from mapsto.compiler import Options, bound_slots, compile_native
+from mapsto.compiler import Options, bound_slots, compile_native, optimized
 from mapsto.dsl.elaborated import Elaborated, ParameterSpec, Structure, unflatten
 from mapsto.dsl.program import Program
 from mapsto.dsl.values import Closure, Value
 from mapsto.ir.core import Array
+from mapsto.ir.evaluator import evaluate
+from mapsto.ir.printer import module_text
 from mapsto.ir.types import TensorType
 from mapsto.runtime.errors import ArgumentError
 from mapsto.runtime.function import NativeFunction
@@ -84,6 +86,28 @@ class Callable_:
     def prepare(self, types: Mapping[str, TensorType]) -> None:
         """Compiles for tensors of these types, without a call."""
         self._specialized(types, {})
+
+    def ir(self, **arguments: object) -> str:
+        """The tensor IR after the passes, as text, for arguments of these types.
+
+        `net.ir(x=mt.f32["n", 64])`; arguments that are no tensors are given as in a call.
+        """
+        types = {n: v for n, v in arguments.items() if isinstance(v, TensorType)}
+        static = {n: v for n, v in arguments.items() if n not in types}
+        return module_text(optimized(self.elaborate(types, static).module, self.options))
+
+    def reference(self, *arguments: object, **named: object) -> Any:
+        """What the reference evaluator gives for a call: slow, and the meaning of the IR.
+
+        The IR is the one after the passes.  States stay as they are.
+        """
+        bound = bind_arguments(self.parameters, arguments, named)
+        elaborated = self.elaborate(bound.types, bound.static)
+        slots = bound_slots(elaborated)
+        arrays = self._arrays(slots, bound.static)
+        values = [*(arrays[slot.path] for slot in slots), *bound.tensors.values()]
+        module = optimized(elaborated.module, self.options)
+        return unflatten(elaborated.result, evaluate(module, elaborated.entry, values))
 
     def _call_slowly(self, bound: Bound) -> Any:
         native, structure = self._specialization(bound)
