@@ -20,6 +20,8 @@ __all__ = ["choose_schedule"]
 
 MINIMUM_TASKS = 8
 """Blocks are made small enough for this many tasks, so that threads end together."""
+BLOCK_OF_UNKNOWN = 4
+"""Tiles per task where the number of rows is known only at run time."""
 PARALLEL_WORK = 1 << 17
 """Multiply-adds from which a second thread gains more than waking it costs (about 1.5 us)."""
 DIRECT_USES = 2
@@ -90,7 +92,10 @@ def _block(problem: ContractionProblem, machine: Machine, tile: Tile, private_ro
     depth = min(_known(problem.reduced.size), _reduction_block(problem, machine, tile))
     sliver_bytes = tile.rows * depth * problem.dtype.bytes
     fitting = max(1, machine.l2 // 3 // max(1, sliver_bytes))
-    tiles = ceil(_known(problem.rows.size) / tile.rows) * _known(problem.batch.size)
+    if not isinstance(problem.rows.size, int):
+        # Small enough that a batch of a hundred still is work for several threads.
+        return min(fitting, BLOCK_OF_UNKNOWN)
+    tiles = ceil(problem.rows.size / tile.rows) * _known(problem.batch.size)
     return max(1, min(fitting, tiles // MINIMUM_TASKS))
 
 
