@@ -73,6 +73,9 @@ ORDER: tuple[OrderConstraint, ...] = (
     OrderConstraint("contractions", "dce", "views that were taken into a contraction stay behind"),
     OrderConstraint("cse", "dce", "the second of two equal operations stays behind"),
     OrderConstraint("fold", "dce", "the operands of what was folded stay behind"),
+    OrderConstraint("inline", "fuse", "kernels hold no calls"),
+    OrderConstraint("contractions", "fuse", "the rules see a body, not the kernels in it"),
+    OrderConstraint("dce", "fuse", "what nothing needs would be written to memory"),
 )
 
 _ITEM = re.compile(r"(?P<remove>-?)(?P<name>[A-Za-z0-9_][\w.-]*)(?:\{(?P<options>[^{}]*)\})?")

@@ -7,6 +7,7 @@ from mapsto.ir.passes import (
     dce,
     differentiate,
     fold,
+    fuse,
     inline,
 )
 
@@ -17,5 +18,6 @@ __all__ = [
     "dce",
     "differentiate",
     "fold",
+    "fuse",
     "inline",
 ]
