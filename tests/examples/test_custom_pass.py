@@ -22,10 +22,13 @@ def tensor_ir(*options: str) -> str:
     return run("-m", "mapsto", "ir", target, "--plugin", PLUGIN, *options)
 
 
-def test_value_and_gradient_agree_with_the_reference() -> None:
-    errors = [float(number) for number in re.findall(r"(\S+) from the reference", run(PLUGIN))]
+def test_native_code_agrees_and_wrong_passes_are_named() -> None:
+    output = run(PLUGIN)
+    errors = [float(number) for number in re.findall(r"(\S+) from the", output)]
     assert len(errors) == 2
     assert max(errors) < 1e-6
+    for name in ("wrong-value", "wrong-type"):
+        assert f"caught: the pass `{name}`" in output
 
 
 def test_the_rule_changes_the_printed_ir() -> None:
