@@ -17,6 +17,7 @@ from mapsto.ir.passes.cse import EliminateCommonSubexpressions
 from mapsto.ir.passes.dce import EliminateDeadCode
 from mapsto.ir.passes.differentiate import Differentiate
 from mapsto.ir.passes.inline import Inline
+from mapsto.ir.passes.masks import DeriveMasks
 from mapsto.ir.rewriting import registered_patterns
 
 __all__ = [
@@ -42,6 +43,8 @@ DEFAULT: tuple[Pass, ...] = (
     Contractions(),
     # Contractions of one product by different ways end up the same.
     EliminateCommonSubexpressions(),
+    # Fewer values are kept for the backward pass.
+    DeriveMasks(),
     # Last: the passes before leave what they have replaced.
     EliminateDeadCode(),
 )
@@ -70,6 +73,8 @@ ORDER: tuple[OrderConstraint, ...] = (
     OrderConstraint(
         "canonicalize", "contractions", "contractions match products and views in canonical form"
     ),
+    OrderConstraint("cse", "masks", "the uses of a mask are those of one comparison"),
+    OrderConstraint("masks", "dce", "the comparison before stays behind"),
     OrderConstraint("contractions", "dce", "views that were taken into a contraction stay behind"),
     OrderConstraint("cse", "dce", "the second of two equal operations stays behind"),
     OrderConstraint("fold", "dce", "the operands of what was folded stay behind"),
