@@ -130,9 +130,9 @@ def _needs_space(previous: _Word, word: _Word, brackets: Sequence[str]) -> bool:
     tight = {"header": "", "call": "=", "index": "*"}.get(inner, "")
     if "." in types or "^" in types or tight in types:
         return False
-    if word.type in _CLOSING:
-        return previous.type not in _OPERAND_ENDS
-    return previous.type != "-" or previous.infix
+    if previous.type == "-" and not previous.infix:
+        return False
+    return word.type not in _CLOSING or previous.type not in _OPERAND_ENDS
 
 
 # Groups

@@ -84,6 +84,7 @@ def test_laws_hold_on_whatever_parses() -> None:
             "import  nn\n\n\n\nk=1\nmap f():\n\n\n    x\nl=2\n",
             "import nn\n\nk = 1\n\nmap f():\n    x\n\nl = 2\n",
         ),
+        ("map f(): - ( a-b )*f( - [ 1 ] )\n", "map f(): -(a - b) * f(-[1])\n"),
         ("", ""),
         ("\n\n#x\n\n\n", "# x\n"),
         ("#!x\n#\n", "#!x\n#\n"),
