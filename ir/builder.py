@@ -53,7 +53,9 @@ class Builder:
         """A tensor with the same value everywhere."""
         from mapsto.ir.ops.shaping import Constant
 
-        return self.emit(Constant, value=value, type=TensorType(dtype, tuple(shape)))
+        # One form for each number, so that equal constants are equal operations.
+        number = float(value) if dtype.is_float else value
+        return self.emit(Constant, value=number, type=TensorType(dtype, tuple(shape)))
 
     def like(self, value: float, reference: Value) -> Value:
         """A constant with the type of another value."""

@@ -16,16 +16,22 @@ from mapsto.ir.core import Module, Value
 from mapsto.ir.dims import Dim
 from mapsto.ir.ops.contraction import Contract, access, as_access, contract, in_bounds
 from mapsto.ir.ops.elementwise import Mul
+from mapsto.ir.ops.logic import And
 from mapsto.ir.ops.shaping import Broadcast, Constant, Pad, Slice, Transpose
 from mapsto.ir.passes.base import Pass
 from mapsto.ir.passes.canonicalize import RULES as CANONICAL_RULES
 from mapsto.ir.passes.fold import FOLDING
 from mapsto.ir.rewriting import Pattern, Rewriter, rewrite, rewrite_module
+from mapsto.ir.types import DType
 
 __all__ = ["RULES", "Contractions"]
 
 UNKNOWN_EXTENT = 256
 """Stands for a size that is known only at run time, in comparisons of cost."""
+
+LARGEST_COUNT = 1 << 24
+COUNTING = (DType.F32, DType.F64, DType.I32, DType.I64)
+"""Element types that have all numbers up to that."""
 
 
 def _rebuilt(
@@ -50,11 +56,13 @@ def absorb_access(op: Contract, rewriter: Rewriter) -> Value | None:
     """
     for number, operand in enumerate(op.operands):
         found = _view(operand)
-        if found is None or not _reads_inside(op, number):
+        if found is None:
             continue
         source, inner = found
-        extents = operand.shape
-        needs_zero = not in_bounds(inner, extents, source.shape)
+        # What is outside of a tensor is outside of its transpose; other views lose that.
+        if not _is_transpose(source, inner, operand) and not _reads_inside(op, number):
+            continue
+        needs_zero = not in_bounds(inner, operand.shape, source.shape)
         if needs_zero and op.kind != "sum":
             continue
         maps = list(op.maps)
@@ -62,6 +70,13 @@ def absorb_access(op: Contract, rewriter: Rewriter) -> Value | None:
         operands = [*op.operands[:number], source, *op.operands[number + 1 :]]
         return _rebuilt(op, rewriter, operands, maps)
     return None
+
+
+def _is_transpose(source: Value, inner: AffineMap, view: Value) -> bool:
+    """Whether a view has the axes of its source, whole, in some order."""
+    dims = [expr.single for expr in inner.results]
+    shape = [view.shape[d] for d in dims if d is not None]
+    return len(set(dims)) == view.type.rank and shape == list(source.shape)
 
 
 def _composed(inner: AffineMap, outer: AffineMap, rank: int) -> AffineMap:
@@ -128,11 +143,12 @@ def product_without_reduction(op: Contract, rewriter: Rewriter) -> Value | None:
     """A product of several without a reduction is elementwise."""
     if op.reduced or len(op.operands) < 2:
         return None
+    multiply = And if op.result.dtype is DType.BOOL else Mul
     pairs = zip(op.operands, op.maps, strict=True)
     factors = [access(rewriter.build, x, map_.results, op.extents) for x, map_ in pairs]
     result = factors[0]
     for factor in factors[1:]:
-        result = rewriter.emit(Mul, result, factor)
+        result = rewriter.emit(multiply, result, factor)
     return result
 
 
@@ -216,19 +232,81 @@ def constant_factor(op: Contract, rewriter: Rewriter) -> Value | None:
 def drop_unit_dimension(op: Contract, rewriter: Rewriter) -> Value | None:
     """A reduction over an index with one value is no reduction over it."""
     unit = next((d for d in op.reduced if op.extents[d] == 1), None)
-    if unit is None:
+    if unit is None or not _reducible_without(op, unit):
         return None
-    rank = len(op.extents) - 1
-    zero = AffineExpr((0,) * rank)
-    kept = iter(axis(d, rank) for d in range(rank))
-    positions = [zero if d == unit else next(kept) for d in range(rank + 1)]
-    maps = [_substituted(map_, positions, rank) for map_ in op.maps]
-    is_last = rank == op.rank
-    if is_last and op.kind != "sum" and not all(_reads_inside(op, i) for i in range(len(maps))):
-        # Without a reduction, reads outside give 0, not the identity of the reduction.
+    return _without_dimensions(op, rewriter, {unit})
+
+
+@rewrite
+def drop_unread_dimension(op: Contract, rewriter: Rewriter) -> Value | None:
+    """sum_k(x[i]) = K * x[i] for k in 0 .. K; an extremum over such a k is x[i]"""
+    unread = next((d for d in op.reduced if d not in _read_dims(op)), None)
+    if unread is None or op.kind == "prod" or not _reducible_without(op, unread):
         return None
-    extents = (*op.extents[:unit], *op.extents[unit + 1 :])
-    return contract(rewriter.build, op.operands, maps, extents, op.rank, op.kind)
+    extent, dtype = op.extents[unread], op.result.dtype
+    if not isinstance(extent, int) or not 1 <= extent <= LARGEST_COUNT:
+        return None
+    if op.kind != "sum":
+        return _without_dimensions(op, rewriter, {unread})
+    if dtype not in COUNTING or not op.attributes["reassociate"]:
+        return None
+    once = _without_dimensions(op, rewriter, {unread})
+    return rewriter.emit(Mul, once, rewriter.constant_like(extent, once))
+
+
+@rewrite
+def repeat_unread_dimension(op: Contract, rewriter: Rewriter) -> Value | None:
+    """Where no operand depends on an index of the result, the result is a broadcast along it."""
+    unread = set(range(op.rank)) - _read_dims(op)
+    if not unread:
+        return None
+    once = _without_dimensions(op, rewriter, unread)
+    kept = tuple(d for d in range(op.rank) if d not in unread)
+    return rewriter.emit(Broadcast, once, shape=op.result.shape, dims=kept)
+
+
+@rewrite
+def order_reduced_dimensions(op: Contract, rewriter: Rewriter) -> Value | None:
+    """sum_kj(x[j, k]) = sum_jk(x[j, k]): in the order in which the operands' axes read them"""
+    read = [d for map_ in op.maps for expr in map_.results for d in expr.dims if d >= op.rank]
+    order = [*range(op.rank), *dict.fromkeys([*read, *op.reduced])]
+    if order == sorted(order) or not op.attributes["reassociate"]:
+        return None
+    positions = [order.index(d) for d in range(len(order))]
+    maps = tuple(map_.renumbered(positions, len(order)) for map_ in op.maps)
+    extents = tuple(op.extents[d] for d in order)
+    return rewriter.emit(
+        Contract, *op.operands, **{**op.attributes, "maps": maps, "extents": extents}
+    )
+
+
+def _read_dims(op: Contract) -> frozenset[int]:
+    """The dimensions of the domain on which some operand's position depends."""
+    return frozenset().union(*(map_.dims for map_ in op.maps))
+
+
+def _reducible_without(op: Contract, dim: int) -> bool:
+    """Whether reads outside mean the same without a reduction over the dimension: where nothing is
+    reduced they give 0, which is the identity of sums alone."""
+    is_last = list(op.reduced) == [dim]
+    inside = (_reads_inside(op, number) for number in range(len(op.operands)))
+    return op.kind == "sum" or not is_last or all(inside)
+
+
+def _without_dimensions(op: Contract, rewriter: Rewriter, gone: set[int]) -> Value:
+    """The contraction at 0 along some dimensions of its domain, which it no longer has."""
+    kept = [d for d in range(len(op.extents)) if d not in gone]
+    zero = AffineExpr((0,) * len(kept))
+    positions = [
+        axis(kept.index(d), len(kept)) if d in kept else zero for d in range(len(op.extents))
+    ]
+    attributes = {
+        **op.attributes,
+        "rank": sum(d < op.rank for d in kept),
+        "extents": tuple(op.extents[d] for d in kept),
+        "maps": tuple(_substituted(map_, positions, len(kept)) for map_ in op.maps),
+    }
+    return rewriter.emit(Contract, *op.operands, **attributes)
 
 
 def _substituted(map_: AffineMap, positions: Sequence[AffineExpr], rank: int) -> AffineMap:
@@ -303,6 +381,9 @@ RULES: tuple[Pattern, ...] = (
     hoist_factor,
     sum_of_sum,
     drop_unit_dimension,
+    drop_unread_dimension,
+    repeat_unread_dimension,
+    order_reduced_dimensions,
     split_product,
 )
 

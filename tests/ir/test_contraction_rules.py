@@ -6,8 +6,9 @@ from rule_checks import F32, N, after, function, names, tensor
 
 from mapsto import ir
 from mapsto.ir.ops.contraction import Contract, access, contract, reduce_axes
-from mapsto.ir.passes.contractions import Contractions
+from mapsto.ir.passes.contractions import RULES, Contractions
 from mapsto.ir.passes.cse import EliminateCommonSubexpressions
+from mapsto.ir.rewriting import fired
 
 PASS = Contractions()
 
@@ -150,3 +151,84 @@ def test_equal_contractions_are_computed_once() -> None:
 
     module = function(body, tensor(3, 5), tensor(5, 4))
     assert names(after(module, PASS, EliminateCommonSubexpressions())) == ["contract"]
+
+
+def test_a_sum_over_an_index_that_nothing_reads_is_a_multiple() -> None:
+    def body(b: ir.Builder, x: ir.Value) -> list[ir.Value]:
+        maps = [ir.projection([0], 2)]
+        return [contract(b, [x], maps, (4, 6), 1, kind) for kind in ("sum", "max", "min")]
+
+    module = after(function(body, tensor(4)), PASS)
+    assert names(module) == ["constant", "mul"]
+
+
+def test_an_index_of_unknown_size_stays() -> None:
+    def body(b: ir.Builder, x: ir.Value) -> ir.Value:
+        repeated = b.emit(
+            ir.Broadcast,
+            b.emit(ir.Slice, x, starts=(0,), sizes=(1,), steps=(1,)),
+            shape=(1, N),
+            dims=(0,),
+        )
+        return reduce_axes(b, "sum", repeated, [1])
+
+    assert "contract" in names(after(function(body, tensor(N)), PASS))
+
+
+def test_what_nothing_reads_along_is_a_broadcast() -> None:
+    def body(b: ir.Builder, x: ir.Value, y: ir.Value, _: ir.Value) -> ir.Value:
+        return contract(b, [x, y], [ir.projection([1], 2)] * 2, (N, 5), 1)
+
+    module = after(function(body, tensor(5), tensor(5), tensor(N)), PASS)
+    assert names(module) == ["contract", "broadcast"]
+    assert module["f"].block.operations[0].result.shape == ()
+
+
+def test_sums_in_another_order_are_the_same() -> None:
+    def body(b: ir.Builder, x: ir.Value) -> list[ir.Value]:
+        maps = [ir.projection([0, 1, 2], 3), ir.projection([0, 2, 1], 3)]
+        shapes = [(3, 4, 5), (3, 5, 4)]
+        return [contract(b, [x], [m], s, 1) for m, s in zip(maps, shapes, strict=True)]
+
+    module = function(body, tensor(3, 4, 5))
+    assert names(after(module, PASS, EliminateCommonSubexpressions())) == ["contract"]
+
+
+def test_a_padded_window_reads_a_transpose_through_its_map() -> None:
+    def body(b: ir.Builder, x: ir.Value, k: ir.Value) -> ir.Value:
+        turned = b.emit(ir.Transpose, x, permutation=(1, 0))
+        window = ir.AffineMap(3, (ir.axis(0, 3), (ir.axis(1, 3) + ir.axis(2, 3)).shifted(-1)))
+        return contract(b, [turned, k], [window, ir.projection([2], 3)], (2, 6, 3), 2)
+
+    assert names(after(function(body, tensor(6, 2), tensor(3)), PASS)) == ["contract"]
+
+
+def test_a_padded_window_does_not_read_past_a_slice() -> None:
+    def body(b: ir.Builder, x: ir.Value, k: ir.Value) -> ir.Value:
+        part = b.emit(ir.Slice, x, starts=(0,), sizes=(4,), steps=(1,))
+        window = ir.AffineMap(2, ((ir.axis(0, 2) + ir.axis(1, 2)).shifted(-1),))
+        return contract(b, [part, k], [window, ir.projection([1], 2)], (4, 3), 1)
+
+    assert names(after(function(body, tensor(6), tensor(3)), PASS)) == ["slice", "contract"]
+
+
+def test_a_product_of_truth_values_is_a_conjunction() -> None:
+    def body(b: ir.Builder, x: ir.Value, y: ir.Value) -> ir.Value:
+        return contract(b, [x, y], [ir.identity_map(1)] * 2, (4,), 1)
+
+    truth = tensor(4, dtype=ir.DType.BOOL)
+    assert names(after(function(body, truth, truth), PASS)) == ["and"]
+
+
+def test_the_order_of_a_sum_is_kept_as_unit_indices_go() -> None:
+    def body(b: ir.Builder, x: ir.Value) -> ir.Value:
+        maps = (ir.projection([0, 1], 2),)
+        return b.emit(Contract, x, rank=0, extents=(5, 1), maps=maps, reassociate=False)
+
+    (op,) = after(function(body, tensor(5, 1)), PASS)["f"].block.operations[:-1]
+    assert op.attributes["reassociate"] is False
+
+
+def test_every_rule_fires() -> None:
+    """Run after the others: each of them applies some."""
+    assert not [rule.name for rule in RULES if not fired[rule.name]]
