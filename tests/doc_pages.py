@@ -8,7 +8,7 @@ What a block is for is said behind its opening fence:
 - `python`: runs, with the names of the page's Python blocks before it.
 - `sh`: its `mapsto` commands run; others may only be those that set an environment up.
 - `text output`, `mlir output`, ...: what the block before it printed.  A line `...` stands for any
-  lines.  With --accept blocks without such a line are written anew.
+  lines, the word `...` for any text in a line.  With --accept blocks without are written anew.
 - `c`: compiled and linked with the library that the page built, and run.
 - `text`: prose.
 
@@ -37,6 +37,7 @@ from mapsto.dsl.formatter import format_source
 
 ROOT = Path(__file__).resolve().parents[1]
 _FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_ELISION = re.compile(r"(?<!\S)\.\.\.(?!\S)")
 SETUP_COMMANDS = ("python3 -m venv", ".venv/bin/", "pip install", "python benchmarks/", ".ci/run")
 """How commands begin that are for the reader and not for the test."""
 
@@ -165,7 +166,7 @@ class Page:
         expected, found = _lines(block.text), _lines(self.printed)
         if _matches(expected, found):
             return
-        if accept and not any(line.strip() == "..." for line in expected):
+        if accept and not any(map(_ELISION.search, expected)):
             self.replacements.append((block, "\n".join(found) + "\n"))
             return
         shown = "\n".join(found)
@@ -187,11 +188,15 @@ def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.strip("\n").splitlines()]
 
 
+def _line_pattern(line: str) -> str:
+    if line.strip() == "...":
+        return r"(?:.*\n)*"
+    return ".*".join(map(re.escape, _ELISION.split(line))) + r"\n"
+
+
 def _matches(expected: list[str], found: list[str]) -> bool:
     """Whether the lines are those expected; `...` stands for any."""
-    pattern = "".join(
-        r"(?:.*\n)*" if line.strip() == "..." else re.escape(line + "\n") for line in expected
-    )
+    pattern = "".join(map(_line_pattern, expected))
     return re.fullmatch(pattern, "".join(line + "\n" for line in found)) is not None
 
 
