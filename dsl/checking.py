@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mapsto import ir
@@ -21,7 +21,7 @@ from mapsto.dsl import (
 from mapsto.dsl.diagnostics import Diagnostic, DiagnosticError, Kind, report
 from mapsto.dsl.dimensions import evaluate_type, is_kind, names_in_type
 from mapsto.dsl.evaluation import apply, evaluate, find
-from mapsto.dsl.frame import MAXIMUM_DEPTH, Frame
+from mapsto.dsl.frame import MAXIMUM_DEPTH, Budget, Frame
 from mapsto.dsl.initialization import initial_value
 from mapsto.dsl.instances import Instance, instantiate, slot_type
 from mapsto.dsl.library import DiagnosticsError, file_scope
@@ -48,9 +48,12 @@ from mapsto.dsl.values import (
 
 __all__ = ["check", "check_file"]
 
+_STEPS = 200_000
+"""How much work a check may take in all, so that it answers within a second or two."""
 _SIZE = 192
 """Sizes are multiples of it, so that they divide by common numbers of heads or groups."""
 _GROUP_SIZES = (1, 0, 2)
+_ENDLESS = frozenset({Kind.PROGRAM_TOO_LARGE, Kind.RECURSION})
 _SYMBOLIC_LIMITS = frozenset(
     {
         Kind.CANNOT_RESHAPE,
@@ -78,11 +81,14 @@ def check(source: Source, directory: str | None = None) -> list[Diagnostic]:
         return diagnostics
     scope, repeated = file_scope(program, source.name, directory)
     found = [*repeated]
+    budget = Budget(_STEPS)
     for name, definition in scope.definitions.items():
         try:
-            found += _check_definition(scope, name, definition)
+            found += _check_definition(scope, name, definition, budget)
         except RecursionError:
             found.append(report(Kind.RECURSION, definition.span, name=name, limit=MAXIMUM_DEPTH))
+        if budget.spent > budget.limit:
+            break
     return _sorted(found, source)
 
 
@@ -98,22 +104,24 @@ def _sorted(diagnostics: Iterable[Diagnostic], source: Source) -> list[Diagnosti
 
 
 def _check_definition(
-    scope: FileScope, name: str, definition: syntax.Definition
+    scope: FileScope, name: str, definition: syntax.Definition, budget: Budget
 ) -> list[Diagnostic]:
     try:
         with elaborating():
-            value = find(new_frame(scope), name)
+            value = find(new_frame(scope, budget), name)
     except DiagnosticsError as error:
         return error.diagnostics
     if isinstance(definition, syntax.Import | syntax.FromImport):
         return []
     match value:
         case Closure():
-            return _attempts(value.definition.parameters, lambda trial: _map(value, trial), scope)
+            node = value.definition
+            generic = bool(node.generics)
+            return _attempts(node, lambda trial: _map(value, trial, budget), generic)
         case ModuleClass():
-            return _module(value, scope)
+            return _module(value, budget)
         case TrainClass():
-            return _train(value, scope)
+            return _train(value, budget)
     return []
 
 
@@ -128,31 +136,32 @@ class _Trial:
     """The numbers of the dimensions by name, where they are not symbolic."""
 
 
-def _attempts(
-    parameters: Sequence[syntax.Parameter],
-    run: Callable[[_Trial], list[Diagnostic]],
-    scope: Scope,
-    generics: int | None = None,
-) -> list[Diagnostic]:
-    """The mistakes that remain whatever the unknowns are."""
-    for group in _GROUP_SIZES:
-        found = run(_Trial(group=group))
-        if found and all(_may_be_symbolic(d) for d in found):
-            found = _with_numbers(found, run, group)
-        if found:
+Run = Callable[[_Trial], list[Diagnostic]]
+
+
+def _attempts(definition: syntax.Node, run: Run, generic: bool) -> list[Diagnostic]:
+    """The mistakes that remain whatever the unknowns are; `generic` tells of a dtype among them."""
+    has_groups = any(isinstance(node, syntax.Spread) for node in syntax.walk(definition))
+    for group in _GROUP_SIZES if has_groups else (1,):
+        found = _attempt(run, _Trial(group=group))
+        if any(diagnostic.kind in _ENDLESS for diagnostic in found):
+            return found
+        if found and generic:
             found = _with_other_dtypes(found, run, group)
-        elif group == 1:
-            found = run(_Trial(group=group, dtypes=(ir.DType.F64,)))
+        elif generic and group == 1:
+            found = _attempt(run, _Trial(group=group, dtypes=(ir.DType.F64,)))
         if found:
             return found
     return []
 
 
-def _with_numbers(
-    found: list[Diagnostic], run: Callable[[_Trial], list[Diagnostic]], group: int
-) -> list[Diagnostic]:
-    """What is wrong with numbers for sizes too, told with the symbols where it is the same."""
-    remaining = run(_Trial(symbolic=False, group=group))
+def _attempt(run: Run, trial: _Trial) -> list[Diagnostic]:
+    """What is wrong with symbolic sizes and, where those may be to blame, with numbers too; told
+    with the symbols where it is the same."""
+    found = run(trial)
+    if not found or not all(_may_be_symbolic(d) for d in found):
+        return found
+    remaining = run(replace(trial, symbolic=False, sizes={}))
     places = {(diagnostic.kind, diagnostic.span) for diagnostic in found}
     same = all((diagnostic.kind, diagnostic.span) in places for diagnostic in remaining)
     return found if remaining and same else remaining
@@ -163,19 +172,17 @@ def _may_be_symbolic(diagnostic: Diagnostic) -> bool:
     return diagnostic.kind in _SYMBOLIC_LIMITS or " / " in facts
 
 
-def _with_other_dtypes(
-    found: list[Diagnostic], run: Callable[[_Trial], list[Diagnostic]], group: int
-) -> list[Diagnostic]:
+def _with_other_dtypes(found: list[Diagnostic], run: Run, group: int) -> list[Diagnostic]:
     """A generic dtype may stand for integers only: nothing is wrong if some choice is accepted."""
     choices = (ir.DType.F32, ir.DType.I32)
     for dtypes in itertools.islice(itertools.product(choices, repeat=2), 1, None):
-        if not run(_Trial(group=group, dtypes=dtypes)):
+        if not _attempt(run, _Trial(group=group, dtypes=dtypes)):
             return []
     return found
 
 
-def _map(closure: Closure, trial: _Trial) -> list[Diagnostic]:
-    frame = new_frame(closure.scope)
+def _map(closure: Closure, trial: _Trial, budget: Budget) -> list[Diagnostic]:
+    frame = new_frame(closure.scope, budget)
     return _collect(frame, lambda: _apply(closure, frame, trial))
 
 
@@ -298,7 +305,7 @@ def _stand_in(frame: Frame, parameter: syntax.Parameter, trial: _Trial) -> Value
     return Unknown(Unknowable(report(Kind.NOT_SUPPORTED, span, what=span.text)))
 
 
-def _module(module: ModuleClass, scope: Scope) -> list[Diagnostic]:
+def _module(module: ModuleClass, budget: Budget) -> list[Diagnostic]:
     """The mistakes in a module's configuration and maps."""
     definition = module.definition
 
@@ -317,11 +324,12 @@ def _module(module: ModuleClass, scope: Scope) -> list[Diagnostic]:
         return instance
 
     maps = [node for node in definition.members if isinstance(node, syntax.MapDefinition)]
-    found = _attempts(definition.parameters, lambda trial: _members(module, make, trial), scope)
+    is_generic = bool(definition.generics)
+    found = _attempts(definition, lambda t: _members(module, make, t, budget), is_generic)
     for node in maps:
 
         def run(trial: _Trial, node: syntax.MapDefinition = node) -> list[Diagnostic]:
-            frame = new_frame(module.scope)
+            frame = new_frame(module.scope, budget)
 
             def elaborate() -> None:
                 instance = make(trial, frame)
@@ -330,7 +338,7 @@ def _module(module: ModuleClass, scope: Scope) -> list[Diagnostic]:
 
             return _collect(frame, elaborate)
 
-        found += _attempts(node.parameters, run, scope)
+        found += _attempts(definition, run, is_generic or bool(node.generics))
     return found
 
 
@@ -346,17 +354,20 @@ def _configuration(frame: Frame, parameter: syntax.Parameter, trial: _Trial) -> 
 
 
 def _members(
-    module: ModuleClass, make: Callable[[_Trial, Frame], Instance], trial: _Trial
+    module: ModuleClass,
+    make: Callable[[_Trial, Frame], Instance],
+    trial: _Trial,
+    budget: Budget,
 ) -> list[Diagnostic]:
     """Mistakes outside the maps: configuration, submodules, initializers."""
-    frame = new_frame(module.scope)
+    frame = new_frame(module.scope, budget)
     seed = ir.Value(ir.TensorType(ir.DType.I64), None, 0, "seed")
     found: list[Diagnostic] = []
 
     def initialize() -> None:
         instance = make(trial, frame)
         for slot in instance.slots:
-            part = new_frame(module.scope)
+            part = new_frame(module.scope, budget)
 
             def first(slot=slot, part=part) -> None:  # type: ignore[no-untyped-def]
                 initial_value(part, slot, slot_type(part, slot), seed, slot.name)
@@ -366,11 +377,11 @@ def _members(
     return [*_collect(frame, initialize), *found]
 
 
-def _train(train: TrainClass, scope: Scope) -> list[Diagnostic]:
+def _train(train: TrainClass, budget: Budget) -> list[Diagnostic]:
     """The mistakes in a `train` block: its modules, then the step and the metrics."""
 
     def run(trial: _Trial) -> list[Diagnostic]:
-        frame = new_frame(train.scope)
+        frame = new_frame(train.scope, budget)
 
         def elaborate() -> None:
             trainer = make_trainer_in(frame, train, {})
@@ -384,7 +395,7 @@ def _train(train: TrainClass, scope: Scope) -> list[Diagnostic]:
 
         return _collect(frame, elaborate)
 
-    return _attempts((), run, scope)
+    return _attempts(train.definition, run, generic=False)
 
 
 def _arguments(frame: Frame, closure: Closure, trial: _Trial) -> dict[str, Argument]:

@@ -62,6 +62,7 @@ def evaluate(
     expression: syntax.Expression, frame: Frame, expected: Expected | None = None
 ) -> Value:
     """What the expression stands for; DiagnosticError where it means nothing."""
+    frame.session.budget.spend(expression.span)
     return _EVALUATORS[type(expression)](expression, frame, expected)
 
 

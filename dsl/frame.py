@@ -16,12 +16,24 @@ from mapsto.dsl.values import Tensor, Value
 if TYPE_CHECKING:
     from mapsto.dsl.instances import Instance
 
-__all__ = ["MAXIMUM_DEPTH", "MAXIMUM_OPERATIONS", "Facts", "Frame", "Session", "StateCell", "fail"]
+__all__ = [
+    "MAXIMUM_DEPTH",
+    "MAXIMUM_STEPS",
+    "Budget",
+    "Facts",
+    "Frame",
+    "Session",
+    "StateCell",
+    "fail",
+]
 
 MAXIMUM_DEPTH = 64
 """How deep calls may nest; recursion without an end is reported there."""
-MAXIMUM_OPERATIONS = 100_000
-"""How many operations a program may elaborate to."""
+MAXIMUM_STEPS = 20_000_000
+"""How much work the elaboration of one function may take, in expressions evaluated."""
+_OPERATION_STEPS = 4
+_CALL_STEPS = 10
+"""The work of building an operation and of a call, in the same unit."""
 
 SlotKey = tuple["Instance", str]
 Facts = dict[str, Any]
@@ -33,6 +45,20 @@ def fail(
 ) -> NoReturn:
     """Raises a DiagnosticError."""
     raise DiagnosticError(report(kind, span, notes=notes, help=help, **facts))
+
+
+@dataclass(slots=True)
+class Budget:
+    """How much work is left before a program is given up as too large."""
+
+    limit: int = MAXIMUM_STEPS
+    spent: int = 0
+
+    def spend(self, span: Span, steps: int = 1) -> None:
+        """Counts work that is done at a place."""
+        self.spent += steps
+        if self.spent > self.limit:
+            fail(Kind.PROGRAM_TOO_LARGE, span, limit=self.limit)
 
 
 @dataclass(slots=True)
@@ -66,7 +92,7 @@ class Session:
     """While a program is checked: the mistakes that did not end the elaboration."""
     resolving: set[SlotKey] = field(default_factory=set)
     """Parameters and states whose type is being found, to notice one that depends on itself."""
-    emitted: int = 0
+    budget: Budget = field(default_factory=Budget)
     depth: int = 0
 
     @contextmanager
@@ -142,9 +168,7 @@ class Frame:
 
     def locate(self, span: Span) -> ir.Builder:
         """The builder, set to the place in the source that is elaborated."""
-        self.session.emitted += 1
-        if self.session.emitted > MAXIMUM_OPERATIONS:
-            fail(Kind.PROGRAM_TOO_LARGE, span, limit=MAXIMUM_OPERATIONS)
+        self.session.budget.spend(span, _OPERATION_STEPS)
         begin = span.begin
         self.session.build.location = ir.Location(span.file, begin.line, begin.column)
         return self.session.build
@@ -154,6 +178,7 @@ class Frame:
         """Counts a call or an instantiation against the depth limit."""
         if self.session.depth >= MAXIMUM_DEPTH:
             fail(Kind.RECURSION, span, name=name, limit=MAXIMUM_DEPTH)
+        self.session.budget.spend(span, _CALL_STEPS)
         self.session.depth += 1
         try:
             yield

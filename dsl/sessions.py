@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from mapsto import ir
 from mapsto.dsl.diagnostics import DiagnosticError, Kind
 from mapsto.dsl.elaborated import Elaborated, InputSpec, ParameterSpec, Structure
-from mapsto.dsl.frame import Frame, Session, SlotKey, fail
+from mapsto.dsl.frame import Budget, Frame, Session, SlotKey, fail
 from mapsto.dsl.functions import close
 from mapsto.dsl.instances import Instance, instances_in
 from mapsto.dsl.library import DiagnosticsError, resolve
@@ -44,9 +44,9 @@ Paths = Mapping[SlotKey, str]
 _RECURSION_LIMIT = 100_000
 
 
-def new_frame(scope: Scope) -> Frame:
-    """The start of an elaboration in a scope."""
-    return Frame(Session(ir.Builder(ir.Block([])), resolve), scope)
+def new_frame(scope: Scope, budget: Budget | None = None) -> Frame:
+    """The start of an elaboration in a scope; several may share a budget."""
+    return Frame(Session(ir.Builder(ir.Block([])), resolve, budget=budget or Budget()), scope)
 
 
 @contextmanager

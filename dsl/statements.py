@@ -132,6 +132,7 @@ def _for(statement: syntax.For, frame: Frame) -> None:
     if len(items.items) > _MAXIMUM_ITERATIONS:
         fail(Kind.TOO_MANY_ITERATIONS, statement.iterable.span, limit=_MAXIMUM_ITERATIONS)
     for item in items.items:
+        frame.session.budget.spend(statement.span)
         frame.scope.bind(statement.target.name, item, statement.target.span)
         evaluate_block(statement.body, frame, None)
 

@@ -58,7 +58,7 @@ MESSAGES: dict[Kind, str] = {
     Kind.WRONG_VALUE: "wrong value of {what}: expected {expected}, found {found}",
     Kind.RECURSION: "`{name}` is used inside itself: more than {limit} calls deep",
     Kind.CYCLIC_DEFINITION: "the value of `{name}` depends on itself",
-    Kind.PROGRAM_TOO_LARGE: "the program comes to more than {limit} operations",
+    Kind.PROGRAM_TOO_LARGE: "the program is too large: more than {limit} steps to elaborate",
     Kind.UNKNOWN_MODULE: "there is no file or package `{path}` to import",
     Kind.NOT_SUPPORTED: "{what} is not supported yet",
     Kind.UNKNOWN_TYPE: "unknown type `{name}`",
