@@ -10,7 +10,7 @@ What a block is for is said behind its opening fence:
 - `text output`, `mlir output`, ...: what the block before it printed.  A line `...` stands for any
   lines, the word `...` for any text in a line.  With --accept blocks without are written anew.
 - `c`: compiled and linked with the library that the page built, and run.
-- `text`: prose.
+- `text`: prose; `text source=PATH`: the file of the project.
 
 `file=NAME` gives a block to the page's folder under that name (a `python` block then is not run).
 The folder has `examples/` in it.
@@ -56,11 +56,11 @@ class Block:
     start: int
     line: int
 
-    @property
-    def file(self) -> str:
-        """The name to store it under."""
-        names = [word.removeprefix("file=") for word in self.words if word.startswith("file=")]
-        return names[0] if names else ""
+    def option(self, name: str) -> str:
+        """The value of `name=value` among the words."""
+        prefix = f"{name}="
+        values = [word.removeprefix(prefix) for word in self.words if word.startswith(prefix)]
+        return values[0] if values else ""
 
 
 def blocks_of(text: str) -> Iterator[Block]:
@@ -91,8 +91,11 @@ class Page:
         complaints = []
         for block in blocks_of(self.path.read_text("utf-8")):
             try:
-                if "output" in block.words:
-                    self._compare(block, accept)
+                source = block.option("source")
+                if source:
+                    self._compare(block, (ROOT / source).read_text("utf-8"), accept)
+                elif "output" in block.words:
+                    self._compare(block, self.printed, accept)
                 elif block.language in runners:
                     self._capture(runners[block.language], block)
             except Exception as error:
@@ -102,15 +105,16 @@ class Page:
         return complaints
 
     def _capture(self, runner: Callable[[Block], None], block: Block) -> None:
-        if block.file:
-            Path(block.file).write_text(block.text, "utf-8")
+        name = block.option("file")
+        if name:
+            Path(name).write_text(block.text, "utf-8")
         output = io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             runner(block)
         self.printed = output.getvalue()
 
     def _program(self, block: Block) -> None:
-        name = block.file or "example.mto"
+        name = block.option("file") or "example.mto"
         Path(name).write_text(block.text, "utf-8")
         code = mapsto_command(["check", name])
         if "wrong" in block.words:
@@ -124,7 +128,7 @@ class Page:
             raise WrongBlock(f"`mapsto fmt` writes it as\n{laid_out}")
 
     def _python(self, block: Block) -> None:
-        if not block.file:
+        if not block.option("file"):
             # Errors then name the line of the page.
             code = "\n" * block.line + block.text
             exec(compile(code, str(self.path), "exec"), self.names)
@@ -162,15 +166,15 @@ class Page:
             if done.returncode:
                 raise WrongBlock(f"{command[0]} fails:\n{done.stderr}")
 
-    def _compare(self, block: Block, accept: bool) -> None:
-        expected, found = _lines(block.text), _lines(self.printed)
+    def _compare(self, block: Block, text: str, accept: bool) -> None:
+        expected, found = _lines(block.text), _lines(text)
         if _matches(expected, found):
             return
         if accept and not any(map(_ELISION.search, expected)):
             self.replacements.append((block, "\n".join(found) + "\n"))
             return
         shown = "\n".join(found)
-        raise WrongBlock(f"the block before it prints something else:\n{shown}")
+        raise WrongBlock(f"expected is what follows:\n{shown}")
 
     def _accept(self) -> None:
         text = self.path.read_text("utf-8")
