@@ -67,8 +67,9 @@ def _message(error: BaseException) -> str:
 
 def _place(file: Path, error: BaseException) -> str:
     """The file, with the line in it where the error came up, as far as there is one."""
-    if isinstance(error, SyntaxError) and error.filename == str(file) and error.lineno:
+    names = {str(file), str(file.absolute())}
+    if isinstance(error, SyntaxError) and error.filename in names and error.lineno:
         return f"{file}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+    lines = [frame.lineno for frame in frames if frame.filename in names]
     return f"{file}:{lines[-1]}" if lines else str(file)

@@ -7,34 +7,66 @@ net = lib.MLP(hidden=256, seed=0)
 y = net(x)
 """
 
-from importlib.metadata import version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from mapsto import ir
-from mapsto.callables import Map
-from mapsto.compiler import Options
-from mapsto.dsl.library import DiagnosticsError
-from mapsto.instances import Instance
-from mapsto.ir.errors import IRError, MissingDerivative, PassError
-from mapsto.ir.passes.base import Pass
-from mapsto.ir.rewriting import Rewriter, rewrite
-from mapsto.library import Library, load, loads
-from mapsto.lowering.cpu.machine import Machine
-from mapsto.lowering.element_rules import scalar_rule
-from mapsto.runtime.dataset import DataError
-from mapsto.runtime.errors import (
-    ArgumentError,
-    ArtifactError,
-    CheckpointError,
-    ExecutionError,
-    LinkerNotFound,
-)
-from mapsto.runtime.threads import set_threads, threads
-from mapsto.runtime.training import Epoch, History, TrainingError, TrainingInterrupted
-from mapsto.specs import bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u32
-from mapsto.trainer import Trainer
-from mapsto.transforms import grad, jvp, value_and_grad, vmap
+if TYPE_CHECKING:
+    from mapsto import ir
+    from mapsto.artifacts import build
+    from mapsto.callables import Map
+    from mapsto.compiler import Options
+    from mapsto.dsl.library import DiagnosticsError
+    from mapsto.instances import Instance
+    from mapsto.ir.errors import IRError, MissingDerivative, PassError
+    from mapsto.ir.passes.base import Pass
+    from mapsto.ir.rewriting import Rewriter, rewrite
+    from mapsto.library import Library, load, loads
+    from mapsto.lowering.cpu.machine import Machine
+    from mapsto.lowering.element_rules import scalar_rule
+    from mapsto.runtime.dataset import DataError
+    from mapsto.runtime.errors import (
+        ArgumentError,
+        ArtifactError,
+        CheckpointError,
+        ExecutionError,
+        LinkerNotFound,
+    )
+    from mapsto.runtime.threads import set_threads, threads
+    from mapsto.runtime.training import Epoch, History, TrainingError, TrainingInterrupted
+    from mapsto.specs import bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u32
+    from mapsto.trainer import Trainer
+    from mapsto.transforms import grad, jvp, value_and_grad, vmap
 
-__version__ = version("mapsto")
+    __version__: str
+
+_HOMES = {
+    "mapsto.artifacts": ("build",),
+    "mapsto.callables": ("Map",),
+    "mapsto.compiler": ("Options",),
+    "mapsto.dsl.library": ("DiagnosticsError",),
+    "mapsto.instances": ("Instance",),
+    "mapsto.ir.errors": ("IRError", "MissingDerivative", "PassError"),
+    "mapsto.ir.passes.base": ("Pass",),
+    "mapsto.ir.rewriting": ("Rewriter", "rewrite"),
+    "mapsto.library": ("Library", "load", "loads"),
+    "mapsto.lowering.cpu.machine": ("Machine",),
+    "mapsto.lowering.element_rules": ("scalar_rule",),
+    "mapsto.runtime.dataset": ("DataError",),
+    "mapsto.runtime.errors": (
+        "ArgumentError",
+        "ArtifactError",
+        "CheckpointError",
+        "ExecutionError",
+        "LinkerNotFound",
+    ),
+    "mapsto.runtime.threads": ("set_threads", "threads"),
+    "mapsto.runtime.training": ("Epoch", "History", "TrainingError", "TrainingInterrupted"),
+    "mapsto.specs": ("bf16", "bool_", "f16", "f32", "f64", "i8", "i16", "i32", "i64", "u8", "u32"),
+    "mapsto.trainer": ("Trainer",),
+    "mapsto.transforms": ("grad", "jvp", "value_and_grad", "vmap"),
+}
+"""Where each name is defined.  A name is imported when it is first used: `mapsto check` does not
+wait for the compiler."""
 
 __all__ = [
     "ArgumentError",
@@ -62,6 +94,7 @@ __all__ = [
     "__version__",
     "bf16",
     "bool_",
+    "build",
     "f16",
     "f32",
     "f64",
@@ -83,3 +116,23 @@ __all__ = [
     "value_and_grad",
     "vmap",
 ]
+
+if not TYPE_CHECKING:  # a type checker takes the names from above, and no others
+
+    def __getattr__(name: str) -> Any:
+        """Imports a public name, once."""
+        if name == "__version__":
+            value: Any = import_module("importlib.metadata").version("mapsto")
+        elif name == "ir":
+            value = import_module("mapsto.ir")
+        else:
+            home = next((home for home, names in _HOMES.items() if name in names), None)
+            if home is None:
+                raise AttributeError(f"module 'mapsto' has no attribute {name!r}")
+            value = getattr(import_module(home), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -70,7 +71,8 @@ def arrays_of(target: Callable_, elaborated: Elaborated) -> Mapping[str, Array]:
 def library_name(path: Path) -> str:
     """The C identifier that begins the names of a library's functions: digits of libdigits.so."""
     stem = path.name.removesuffix(path.suffix)
-    return c_identifier(stem.removeprefix("lib") or stem, frozenset())
+    text = re.sub(r"\W", "_", stem.removeprefix("lib") or stem, flags=re.ASCII)
+    return text if text[0].isalpha() else f"a{text}"
 
 
 def make_library(

@@ -76,7 +76,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
         from importlib.metadata import version
 
-        parser.exit(message=f"mapsto {version('mapsto')}\n")
+        print(f"mapsto {version('mapsto')}")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:

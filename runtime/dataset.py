@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +16,29 @@ import numpy as np
 from mapsto.ir.core import Array
 from mapsto.ir.types import DType, TensorType
 
-__all__ = ["DataError", "Dataset", "bind", "converted", "load_npz", "shuffled"]
+__all__ = ["UNREADABLE", "DataError", "Dataset", "bind", "converted", "load_npz", "shuffled"]
 
 
 class DataError(Exception):
     """Data cannot be read or does not fit the program; the message says which array and why."""
+
+
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,  # an encrypted member; NotImplementedError: an unknown compression
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy and zipfile raise on files that are damaged or made to harm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +66,16 @@ def shuffled(count: int, seed: int, epoch: int) -> Array:
 def load_npz(path: str | Path) -> dict[str, Array]:
     """The arrays of a .npz file; DataError where it is not one or holds pickled objects."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise DataError(f"{path}: not a readable .npz file: not a zip archive")
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a readable .npz file: {error}") from None
+    except UNREADABLE as error:
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{path}: not a readable .npz file: {reason}") from None
 
 
 def bind(

@@ -15,8 +15,13 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview], mode: int
     """Writes a file so that at every moment, even after a power cut, the old or the new one exists.
 
     The bytes go to a temporary file in the same folder, which is synced and renamed.  `mode` is
-    subject to the umask.  Raises OSError, with the old file intact and the temporary one removed.
+    subject to the umask.  What is there and no regular file, such as a pipe or a device, is written
+    to as it is.  Raises OSError, with the old file intact and the temporary one removed.
     """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as stream:
+            stream.writelines(chunks)
+        return
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -71,7 +71,7 @@ class Library:
     external_weights: bool = False
 
     def __post_init__(self) -> None:
-        if c_identifier(self.name, frozenset()) != self.name:
+        if not re.fullmatch(r"[A-Za-z]\w*", self.name, re.ASCII):
             raise ValueError(f"`{self.name}` cannot be the name of a C library")
         for spec in () if self.external_weights else self.bound.values():
             _check_array(spec, self.arrays.get(spec.name))

@@ -39,7 +39,13 @@ def build(options: argparse.Namespace) -> int:
             arrays = dict(fill(entry, elaborated, weights, options.weights, options.seed))
         parts.append(Part(entry.c_name, elaborated, arrays, entry.documentation, entry.result_name))
     library = make_library(library_name(output), parts, compilation, options.external)
-    written = write_library(library, output, options.header, compilation)
+    try:
+        written = write_library(library, output, options.header, compilation)
+    except ArtifactError as error:
+        if options.triple is None or output.suffix != ".so":
+            raise
+        hint = "for another target, name its compiler in the environment variable CC"
+        raise ArtifactError(f"{error}\n{hint}") from error
     print(f"wrote {' and '.join(map(str, written))}: {_summary(library)}")
     return 0
 

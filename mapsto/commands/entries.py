@@ -54,7 +54,7 @@ def open_target(text: str, options: Options, settings: Settings, seed: int) -> O
         raise MapstoError(f"{text}: name what to take, as in {text}:{_example(opened)}")
     opened.entries = tuple(opened.find(name.strip()) for name in names.split(","))
     known = [name for entry in opened.entries for name in entry.setting_names()]
-    check_names(settings, [*known, *opened.configured], names)
+    check_names(settings, [*known, *sorted(opened.configurable)], names)
     return opened
 
 
@@ -68,8 +68,8 @@ class Opened:
         self.library = Library(program, options)
         self.settings = settings
         self.seed = seed
-        self.configured: set[str] = set()
-        """The names of the settings that modules take."""
+        self.configurable: set[str] = set()
+        """The names of the parameters of the modules that were made."""
         self._made: dict[str, Instance | Trainer] = {}
 
     def find(self, text: str) -> Entry:
@@ -114,9 +114,9 @@ class Opened:
     ) -> Instance | Trainer:
         """The instance or trainer of a definition, with the settings that are its parameters."""
         if name not in self._made:
-            names = {p.name.name for p in definition.parameters} & set(self.settings)
-            given = {key: self.settings[key] for key in sorted(names)}
-            self.configured |= names
+            names = [p.name.name for p in definition.parameters]
+            given = {key: self.settings[key] for key in names if key in self.settings}
+            self.configurable.update(names)
             made = getattr(self.library, name)(seed=self.seed, **given)
             assert isinstance(made, Instance | Trainer)
             self._made[name] = made

@@ -17,7 +17,7 @@ from mapsto.commands.weights import fill, read_weights
 from mapsto.errors import MapstoError
 from mapsto.ir.core import Array
 from mapsto.ir.types import DType, TensorType
-from mapsto.runtime.dataset import converted
+from mapsto.runtime.dataset import UNREADABLE, converted
 from mapsto.runtime.files import write_atomically
 
 __all__ = ["load_npy", "run"]
@@ -47,8 +47,10 @@ def load_npy(path: Path) -> Array:
     try:
         with path.open("rb") as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, EOFError, MemoryError, OverflowError, TypeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except FileNotFoundError:
+        raise MapstoError(f"{path}: no such file") from None
+    except UNREADABLE as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise MapstoError(f"{path}: not a readable .npy file: {reason}") from error
     assert isinstance(array, np.ndarray)
     return array

@@ -63,7 +63,7 @@ def check_names(settings: Settings, known: Iterable[str], owner: str) -> None:
         close = nearest(name, names)
         hint = f"; did you mean `{close}`?" if close else f"; there are {', '.join(names)}"
         raise MapstoError(
-            f"--static {name}: `{owner}` has no size of this name{hint if names else ''}"
+            f"--static {name}: `{owner}` has nothing of this name{hint if names else ''}"
         )
 
 

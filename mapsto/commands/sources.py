@@ -51,7 +51,7 @@ def _mistakes(path: Path) -> Sequence[Diagnostic]:
         source = read(path)
     except DiagnosticError as error:
         return [error.diagnostic]
-    return check_source(source)
+    return check_source(source, str(path.parent))
 
 
 def _format(path: Path, check_only: bool) -> int:
