@@ -16,11 +16,12 @@ from enum import Flag, auto
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
+
 from mapsto.ir.affine import AffineMap
 from mapsto.ir.dims import Dim, DimExpression
 from mapsto.ir.errors import MissingDerivative, TypeRuleError
 from mapsto.ir.types import DType, TensorType
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from mapsto.ir.builder import Builder
@@ -307,8 +308,9 @@ class Region:
 class Function:
     """A named block; its arguments are the function's, its terminator's operands its results.
 
-    `attributes` hold facts for later stages, such as `aliases`: pairs (result, argument) that share
-    one buffer, so that the result is an update in place.
+    `attributes` hold facts for later stages.  `aliases`: pairs (result, argument) that share one
+    buffer, so that the result is an update in place.  `private`: true where only this module calls
+    the function, so that it goes when nothing here does.
     """
 
     name: str

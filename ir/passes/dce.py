@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mapsto.ir.core import Block
+from mapsto.ir.core import Block, Function, Module, SymbolReference
 from mapsto.ir.linearize import keep_live
 from mapsto.ir.passes.base import BlockPass
 
@@ -13,18 +14,40 @@ __all__ = ["EliminateDeadCode"]
 
 @dataclass(frozen=True)
 class EliminateDeadCode(BlockPass):
-    """Removes operations whose results nothing uses.
+    """Removes operations whose results nothing uses, and private functions that nothing refers to.
 
         %1 = exp %x                     %2 = mul %x, %x
         %2 = mul %x, %x         =>      return %2
         return %2
 
-    Operations with effects stay.  Arguments stay: they are the function's interface.
+    Operations with effects stay.  Arguments stay: they are the function's interface.  A function
+    is private where its attribute `private` says so.
     """
 
     name = "dce"
+
+    def run(self, module: Module) -> Module:
+        return _without_unused(super().run(module))
 
     def run_on_block(self, block: Block) -> Block:
         return block.with_operations(
             keep_live(block.operations[:-1], block.returned) + block.operations[-1:]
         )
+
+
+def _without_unused(module: Module) -> Module:
+    """The module with the functions that public ones reach."""
+    pending = [f for f in module.functions.values() if not f.attributes.get("private")]
+    reached = {function.name for function in pending}
+    while pending:
+        for name in _references(pending.pop()):
+            if name not in reached and name in module.functions:
+                reached.add(name)
+                pending.append(module[name])
+    return Module({name: f for name, f in module.functions.items() if name in reached})
+
+
+def _references(function: Function) -> Iterator[str]:
+    for op in function.operations():
+        values = op.attributes.values()
+        yield from (value.name for value in values if isinstance(value, SymbolReference))
