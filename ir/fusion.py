@@ -68,6 +68,7 @@ class _Fusion:
         self.stages = [s for s in find_stages(block) if s.op is not None]
         self.clusters: list[Cluster] = []
         self.home: dict[Value, Cluster] = {}
+        self._reading: dict[Value, dict[Cluster, None]] = {}
 
     def group(self) -> None:
         """Puts every stage into a cluster."""
@@ -76,12 +77,27 @@ class _Fusion:
             for cluster in self._candidates(stage):
                 others = dependencies - {cluster}
                 if _joins(cluster, stage) and not self._any_depends(others, cluster):
-                    cluster.stages.append(stage)
-                    self.home[stage.value] = cluster
+                    self._put(stage, cluster)
                     break
             else:
-                self.home[stage.value] = Cluster([stage])
-                self.clusters.append(self.home[stage.value])
+                self.clusters.append(Cluster([]))
+                self._put(stage, self.clusters[-1])
+
+    def _put(self, stage: Stage, cluster: Cluster) -> None:
+        cluster.stages.append(stage)
+        self.home[stage.value] = cluster
+        for read in stage.reads:
+            if read.value is not None:
+                self._reading.setdefault(read.value, {})[cluster] = None
+
+    def readers(self) -> dict[Value, set[Cluster]]:
+        """For each value in memory, the clusters that read it or a view of it."""
+        found: dict[Value, set[Cluster]] = {}
+        for cluster in self.clusters:
+            for stage in cluster.stages:
+                for base in _bases(stage):
+                    found.setdefault(base, set()).add(cluster)
+        return found
 
     def _candidates(self, stage: Stage) -> Iterable[Cluster]:
         """The clusters that a stage may join, the best first: those of heavy contractions, those it
@@ -91,23 +107,14 @@ class _Fusion:
         read = [r.value for r in stage.reads if r.value is not None]
         producers = [self.home[v] for v in read if v in self.home]
         heavy = [c for c in producers if _is_contraction(c)]
-        wide = {v for v in read if estimate(v.shape) > 1} or set(read)
-        siblings = [
-            cluster
-            for cluster in reversed(self.clusters)
-            if any(r.value in wide for s in cluster.stages for r in s.reads)
-        ]
-        alike = [c for c in reversed(self.clusters) if stage.rank == 0 == c.first.rank]
+        wide = [v for v in read if estimate(v.shape) > 1] or read
+        siblings = [cluster for v in wide for cluster in reversed(self._reading.get(v, {}))]
+        alike = [c for c in reversed(self.clusters) if c.first.rank == 0] if stage.rank == 0 else []
         return dict.fromkeys([*heavy, *reversed(producers), *siblings, *alike])
 
     def _dependencies(self, stages: Iterable[Stage]) -> set[Cluster]:
-        bases = {
-            buffer_of(read.value)
-            for stage in stages
-            for read in stage.reads
-            if read.value is not None
-        }
-        return {self.home[value] for value in bases if value in self.home}
+        bases = [base for stage in stages for base in _bases(stage)]
+        return {self.home[base] for base in bases if base in self.home}
 
     def _any_depends(self, clusters: Iterable[Cluster], target: Cluster) -> bool:
         """Whether any of the clusters needs results of the target, directly or not."""
@@ -124,6 +131,11 @@ class _Fusion:
     def dependencies(self, cluster: Cluster) -> set[Cluster]:
         """The clusters whose results a cluster reads."""
         return self._dependencies(cluster.stages) - {cluster}
+
+
+def _bases(stage: Stage) -> set[Value]:
+    """The values in whose memory a stage reads."""
+    return {buffer_of(read.value) for read in stage.reads if read.value is not None}
 
 
 def _is_contraction(cluster: Cluster) -> bool:
@@ -172,6 +184,8 @@ class _Writer:
         self.block = Block([a.type for a in old.arguments], [a.hint for a in old.arguments])
         self.values: Values = dict(zip(old.arguments, self.block.arguments, strict=True))
         self.aliases = dict(alias_pairs(function))
+        self.readers = fusion.readers()
+        self.returned = {buffer_of(value) for value in function.results}
 
     def write(self) -> Block:
         """The new body."""
@@ -190,7 +204,8 @@ class _Writer:
             for reader in readers - {cluster}:
                 if not _reaches(after, reader, cluster):
                     after[cluster].add(reader)
-        last = {c: max(fusion.stages.index(s) for s in c.stages) for c in fusion.clusters}
+        numbers = {stage: number for number, stage in enumerate(fusion.stages)}
+        last = {c: max(numbers[s] for s in c.stages) for c in fusion.clusters}
         return list(_topological(sorted(fusion.clusters, key=last.__getitem__), after))
 
     def _update_constraints(self) -> Iterator[tuple[Cluster, set[Cluster]]]:
@@ -201,14 +216,7 @@ class _Writer:
             old = self.function.arguments[argument]
             if base not in fusion.home:
                 continue
-            readers = {
-                cluster
-                for cluster in fusion.clusters
-                for stage in cluster.stages
-                for read in stage.reads
-                if read.value is not None and buffer_of(read.value) is old
-            }
-            yield fusion.home[base], readers
+            yield fusion.home[base], self.readers.get(old, set())
 
     def _write_cluster(self, cluster: Cluster) -> None:
         ops, inputs = _cone(cluster, self.fusion.home)
@@ -228,15 +236,7 @@ class _Writer:
 
     def _is_needed(self, value: Value, cluster: Cluster) -> bool:
         """Whether anything outside of its kernel uses the value."""
-        if any(buffer_of(result) is value for result in self.function.results):
-            return True
-        return any(
-            read.value is not None and buffer_of(read.value) is value
-            for other in self.fusion.clusters
-            if other is not cluster
-            for stage in other.stages
-            for read in stage.reads
-        )
+        return value in self.returned or bool(self.readers.get(value, set()) - {cluster})
 
     def _outside(self, value: Value) -> Value:
         """A value in the new body; views and constant arrays are written when first needed."""

@@ -9,13 +9,14 @@ expressions; memory is shared there where it is certain to be large enough.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from mapsto.ir.bounds import nonnegative
 from mapsto.ir.core import Function, Value
 from mapsto.ir.dims import Dim, floor_div
 from mapsto.ir.fusion import alias_pairs, buffer_of
+from mapsto.ir.kernel_key import kernel_key
 from mapsto.ir.ops.control import Kernel
 from mapsto.ir.stages import is_external
 from mapsto.lowering.sharing import SharingRules
@@ -92,7 +93,9 @@ class _Assignment:
     def __init__(self, function: Function) -> None:
         self.function = function
         self.kernels = [op for op in function.block.operations if isinstance(op, Kernel)]
-        self.rules: dict[Kernel, SharingRules] = {}
+        self._rules: dict[Hashable, SharingRules] = {}
+        """By kernel, and by what kernels that are the same have in common."""
+        self._numbers = {kernel: number for number, kernel in enumerate(self.kernels)}
         self.last: dict[Value, int] = {}
         for number, kernel in enumerate(self.kernels):
             self.last.update((buffer_of(value), number) for value in kernel.operands)
@@ -133,7 +136,8 @@ class _Assignment:
     def _place_update(self, value: Value, argument: int) -> None:
         """In the argument's buffer where nothing needs the old elements afterwards."""
         old = self.function.arguments[argument]
-        writer = self._writer(value)
+        assert isinstance(value.owner, Kernel)
+        writer = self._numbers[value.owner]
         last = self.last.get(old, -1)
         if last < writer or (last == writer and self._may_take_over(old, value)):
             self.places[value] = Argument(argument)
@@ -141,15 +145,19 @@ class _Assignment:
             self.copies.append((value, argument))
             self.last[value] = len(self.kernels)
 
-    def _writer(self, value: Value) -> int:
-        return next(i for i, kernel in enumerate(self.kernels) if kernel is value.owner)
-
     def _may_take_over(self, old: Value, new: Value) -> bool:
         kernel = new.owner
         assert isinstance(kernel, Kernel)
-        rules = self.rules.get(kernel) or self.rules.setdefault(kernel, SharingRules(kernel))
+        rules = self._rules_of(kernel)
         operands = [i for i, v in enumerate(kernel.operands) if buffer_of(v) is old]
         return all(kernel.operands[i] is old and rules.may_share(i, new.index) for i in operands)
+
+    def _rules_of(self, kernel: Kernel) -> SharingRules:
+        if kernel not in self._rules:
+            key = kernel_key(kernel)
+            known = self._rules.get(key)
+            self._rules[key] = self._rules[kernel] = known or SharingRules(kernel)
+        return self._rules[kernel]
 
     # ---- the arena
 

@@ -7,11 +7,12 @@ entry function that calls the kernels (`entry`).  Kernels that are the same are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mapsto.ir.core import Function, Module
 from mapsto.ir.fusion import alias_pairs, fuse_function
+from mapsto.ir.kernel_key import kernel_key
 from mapsto.ir.ops.control import Kernel
 from mapsto.ir.passes.fuse import is_fused
 from mapsto.ir.types import TensorType
@@ -23,7 +24,15 @@ from mapsto.lowering.llvm.loop_emitter import emit_loop_function
 from mapsto.lowering.llvm.writer import ModuleWriter
 from mapsto.lowering.loops import LoopFunction
 
-__all__ = ["Compiled", "EntryPoint", "LoweredFunction", "emit", "lower", "lower_function"]
+__all__ = [
+    "Compiled",
+    "EntryPoint",
+    "KernelTable",
+    "LoweredFunction",
+    "emit",
+    "lower",
+    "lower_function",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +78,37 @@ def lower(module: Module, names: str | Sequence[str], machine: Machine) -> Compi
     Raises NotImplementedError for ops that have no lowering.
     """
     chosen = [names] if isinstance(names, str) else list(names)
-    kernels: dict[LoopFunction, LoopFunction] = {}
-    lowered = {name: lower_function(module[name], machine, kernels) for name in chosen}
-    return Compiled(emit(lowered, machine), lowered, tuple(kernels.values()))
+    kernels = KernelTable(machine)
+    lowered = {name: lower_function(module[name], kernels) for name in chosen}
+    return Compiled(emit(lowered, machine), lowered, tuple(kernels.written.values()))
 
 
-def lower_function(
-    function: Function, machine: Machine, known: dict[LoopFunction, LoopFunction]
-) -> LoweredFunction:
-    """Kernels, buffers and loops of a function; `known` are kernels written so far, by what they
-    are without their name."""
+class KernelTable:
+    """The kernels of a program, each lowered once for all places where it is called."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.written: dict[LoopFunction, LoopFunction] = {}
+        self._lowered: dict[Hashable, LoopFunction] = {}
+
+    def loops(self, op: Kernel, shared: frozenset[str], owner: str) -> LoopFunction:
+        """The loops of a kernel; a new one is named after the function that it is first in."""
+        key = kernel_key(op), shared
+        found = self._lowered.get(key)
+        if found is None:
+            lowered = lower_kernel(op, "", self.machine, shared)
+            name = f"{owner}.kernel{len(self.written)}"
+            found = self.written.setdefault(lowered, replace(lowered, name=name))
+            self._lowered[key] = found
+        return found
+
+
+def lower_function(function: Function, kernels: KernelTable) -> LoweredFunction:
+    """Kernels, buffers and loops of a function."""
     fused = function if is_fused(function) else fuse_function(function)
     plan = assign_buffers(fused)
     ops = [op for op in fused.block.operations if isinstance(op, Kernel)]
-    calls = tuple(_call(op, plan, function.name, machine, known) for op in ops)
+    calls = tuple(_call(op, plan, function.name, kernels) for op in ops)
     return LoweredFunction(fused, entry_point(fused), plan, calls)
 
 
@@ -95,15 +121,8 @@ def entry_point(function: Function) -> EntryPoint:
     return EntryPoint(function.name, tuple(named), tuple(results), tuple(sorted(sizes)))
 
 
-def _call(
-    op: Kernel,
-    plan: BufferPlan,
-    owner: str,
-    machine: Machine,
-    known: dict[LoopFunction, LoopFunction],
-) -> KernelCall:
-    lowered = lower_kernel(op, "", machine, _shared_names(op, plan))
-    loops = known.setdefault(lowered, replace(lowered, name=f"{owner}.kernel{len(known)}"))
+def _call(op: Kernel, plan: BufferPlan, owner: str, kernels: KernelTable) -> KernelCall:
+    loops = kernels.loops(op, _shared_names(op, plan), owner)
     places = [plan.place(value) for value in (*op.operands, *op.results)]
     return KernelCall(loops, tuple(places), has_errors(op.regions[0].block))
 
