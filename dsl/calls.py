@@ -261,18 +261,14 @@ def _unify(
     if type.shape is None and type.name.name in KINDS:
         return check_kind(type.name.name, what, given)
     value = given.value
+    if isinstance(value, Key) and dtype_of(type, inner) is ir.DType.I64 and not type.shape:
+        return value
     if not scalar_or_tensor(value) and not isinstance(value, _ADAPTABLE):
-        value = _tensor_argument(inner, given, type, what)
+        found = describe(value)
+        fail(Kind.WRONG_VALUE, given.span, what=what, expected=type.span.text, found=found)
     tensor = as_tensor(inner, given.span, value, dtype_of(type, inner))
     unifier.unify(type, tensor.type, given.span, what)
     return tensor
-
-
-def _tensor_argument(inner: Frame, given: Argument, type: syntax.ValueType, what: str) -> Value:
-    if isinstance(given.value, Key):
-        return given.value
-    found = describe(given.value)
-    return fail(Kind.WRONG_VALUE, given.span, what=what, expected=type.span.text, found=found)
 
 
 def _adapt(inner: Frame, type: syntax.ValueType, given: Argument, what: str) -> Value:

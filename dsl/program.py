@@ -189,6 +189,12 @@ class ModuleInstance:
         """The names of the arguments of a map of the module."""
         return tuple([p.name.name for p in self._method(method).definition.parameters])
 
+    def state_paths(self) -> frozenset[str]:
+        """The paths of its states, such as `norm.mean`; all others are parameters."""
+        paths = slot_paths([("", self.value)])
+        slots = {(i, s.name): s for _, i in instances_in(self.value) for s in i.slots}
+        return frozenset(path for key, path in paths.items() if slots[key].is_state)
+
     def elaborate(
         self,
         method: str,
