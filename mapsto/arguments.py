@@ -16,6 +16,9 @@ from mapsto.runtime.arrays import as_array
 from mapsto.runtime.errors import ArgumentError
 from mapsto.runtime.signature import TensorSpec
 
+_OF_LITERALS = {"b": DType.BOOL, "i": DType.I32, "f": DType.F32}
+"""The element type of numbers in Python where no type is declared, by NumPy's kind."""
+
 _ARRAY_PROTOCOLS = ("__array_interface__", "__dlpack__")
 
 __all__ = ["Bound", "Parameter", "bind_arguments", "declared_types", "parameters_of"]
@@ -123,12 +126,29 @@ def _is_tensor(parameter: Parameter, value: object) -> bool:
 def _array(parameter: Parameter, value: object) -> Array:
     if isinstance(value, np.ndarray) and value.flags.c_contiguous and value.flags.aligned:
         return value
-    array: Array = np.asarray(value)
-    dtype = DType.of(array.dtype)
-    if not hasattr(value, "dtype") or dtype is None:
+    found = _as_numpy(parameter.name, value)
+    dtype = DType.of(found.dtype)
+    if isinstance(value, bool | int | float | list | tuple):
         # Python numbers and lists have no element type of their own: they take the declared one.
-        dtype = parameter.dtype or dtype or DType.F32
-    return as_array(TensorSpec(parameter.name, dtype, array.shape), value)
+        dtype = parameter.dtype or _OF_LITERALS.get(found.dtype.kind)
+    if dtype is None:
+        raise ArgumentError(f"the argument {parameter.name} is an array, found {_kind(value)}")
+    spec = TensorSpec(parameter.name, dtype, found.shape)
+    return as_array(spec, found if hasattr(value, "dtype") else value)
+
+
+def _as_numpy(name: str, value: object) -> Array:
+    try:
+        if isinstance(value, np.ndarray | np.generic) or not hasattr(value, "__dlpack__"):
+            return np.asarray(value)
+        return np.from_dlpack(value)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise ArgumentError(f"the argument {name} is no array: {error}") from error
+
+
+def _kind(value: object) -> str:
+    """What a value is, for messages."""
+    return f"elements of type {value.dtype}" if hasattr(value, "dtype") else type(value).__name__
 
 
 def _type(name: str, array: Array) -> TensorType:

@@ -19,6 +19,7 @@ from mapsto.ir.evaluator import evaluate
 from mapsto.ir.types import TensorType
 from mapsto.runtime.arrays import aligned_empty
 from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
+from mapsto.runtime.errors import ArgumentError
 from mapsto.runtime.training import restore
 
 __all__ = ["Instance", "Method", "Parameters", "initialize"]
@@ -93,7 +94,6 @@ class Instance(Method):
         self.inner = inner
         self.seed = seed
         self._storage: dict[str, Array] = {} if storage is None else storage
-        self._states: set[str] = set()
         self._methods: dict[str, Method] = {}
         self.options = options
         super().__init__(self, "")
@@ -115,13 +115,15 @@ class Instance(Method):
     @property
     def params(self) -> Parameters:
         """The parameters by path."""
-        kept = {p: a for p, a in self._storage.items() if p not in self._states}
+        states = self.inner.state_paths()
+        kept = {p: a for p, a in self._storage.items() if p not in states}
         return Parameters(kept, self.inner.name)
 
     @property
     def states(self) -> Parameters:
         """The states by path, such as running statistics."""
-        kept = {p: a for p, a in self._storage.items() if p in self._states}
+        states = self.inner.state_paths()
+        kept = {p: a for p, a in self._storage.items() if p in states}
         return Parameters(kept, self.inner.name)
 
     def closure(self, name: str) -> Closure:
@@ -131,17 +133,19 @@ class Instance(Method):
     def init(self, **types: TensorType) -> Instance:
         """Fixes the sizes of the parameters from the types of the inputs and fills them.
 
-        `net.init(x=mt.f32[None, 64])`.  Gives the instance itself.
+        `net.init(x=mt.f32[None, 64])`.  Gives the instance itself.  Raises ArgumentError where
+        something else than a type is given, DiagnosticsError where the types do not fit.
         """
+        for name, given in types.items():
+            if not isinstance(given, TensorType):
+                raise ArgumentError(f"{name} is no type such as mt.f32[None, 64]: {given!r}")
         self.storage_for(bound_slots(self.elaborate(types, {})))
         return self
 
     def storage_for(self, specs: Iterable[ParameterSpec]) -> Mapping[str, Array]:
         """The arrays of parameters and states; new ones are initialized."""
-        wanted = list(specs)
-        if any(spec.path not in self._storage for spec in wanted):
+        if any(spec.path not in self._storage for spec in specs):
             initialize(self.inner.elaborate_initializers(), self._storage, self.seed)
-        self._states.update(spec.path for spec in wanted if spec.is_state)
         return self._storage
 
     def save(self, path: str | Path) -> None:
@@ -165,9 +169,7 @@ class Instance(Method):
     def with_passes(self, passes: str) -> Instance:
         """The instance on the same parameters, compiled by another pipeline."""
         options = self.options.with_passes(passes)
-        other = Instance(self.inner, options, self.seed, self._storage)
-        other._states = self._states
-        return other
+        return Instance(self.inner, options, self.seed, self._storage)
 
 
 def initialize(initializers: Elaborated, storage: dict[str, Array], seed: int) -> None:

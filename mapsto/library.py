@@ -4,13 +4,14 @@ blocks of a file."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mapsto.callables import Map
 from mapsto.compiler import Options
 from mapsto.dsl.program import Program
-from mapsto.dsl.values import Closure, ModuleClass, TrainClass
+from mapsto.dsl.values import Closure, ModuleClass, Number, Text, TrainClass, Truth, Value
 from mapsto.instances import Instance
 from mapsto.trainer import Trainer
 
@@ -30,12 +31,24 @@ def loads(text: str, options: Options | None = None, name: str = "<text>") -> Li
     return Library(Program.loads(text, name), options or Options())
 
 
+@dataclass(frozen=True)
+class Definition:
+    """A definition that cannot be called from Python, such as `tanh`, but be passed to maps and
+    modules: `lib.Dense(10, activation=lib.tanh)`."""
+
+    name: str
+    value: Value
+
+    def __repr__(self) -> str:
+        return f"<{type(self.value).__name__.lower()} {self.name}>"
+
+
 class Library:
     """A loaded program.
 
     Attributes are its definitions, and those of the standard library: a map is a function of
     arrays, a module a constructor of instances (`lib.MLP(hidden=256, seed=0)`), a training block a
-    constructor of trainers (`lib.Digits(net=net)`).
+    constructor of trainers (`lib.Digits(net=net)`), a number itself.
     """
 
     def __init__(self, program: Program, options: Options) -> None:
@@ -47,7 +60,7 @@ class Library:
         return f"<library {self.program.source.name}: {', '.join(self.program.names())}>"
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self.program.names()]
+        return sorted({*super().__dir__(), *self.program.names()})
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -64,8 +77,10 @@ class Library:
             found = self._module(name)
         elif isinstance(value, TrainClass):
             found = self._trainer(name)
+        elif isinstance(value, Number | Text | Truth):
+            found = value.value
         else:
-            raise AttributeError(f"{name!r} is neither a map nor a module nor a train block")
+            found = Definition(name, value)
         self.__dict__[name] = found
         return found
 

@@ -88,7 +88,9 @@ class Transformed(Callable_):
             known[number] = _as_tensor(known[number])
         if self.kind != "jvp":
             return tuple(known)
-        return (*known, *(_direction(known[number], known) for number in self.argnums))
+        for number in self.argnums:
+            known.append(_direction(known[number], known))
+        return tuple(known)
 
     def elaborate(
         self, types: Mapping[str, TensorType], static: Mapping[str, object]
