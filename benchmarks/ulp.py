@@ -8,6 +8,7 @@ x86-64-v2.  Writes the table to `docs/vector-math.md`, unless only some function
 """
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -106,7 +107,7 @@ def accuracy_f32(name: str, machines: dict[str, Machine], stride: int) -> dict[s
     def check(arguments: Array) -> list[Worst]:
         with np.errstate(all="ignore"):
             values = exact(*arguments.astype(np.float64))
-        return _errors(arguments, values, kernels, measure)
+            return _errors(arguments, values, kernels, measure)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for found in _bounded_map(pool, check, chunks):
@@ -180,7 +181,7 @@ def nanoseconds(kernel: Kernel, inputs: Array) -> float:
     return (times[1] - times[0]) / (long - short) * 1e9
 
 
-def _best_time(call: Callable[[], None], rounds: int = 60, repeats: int = 20) -> float:
+def _best_time(call: Callable[[], None], rounds: int = 400, repeats: int = 20) -> float:
     best = float("inf")
     for _ in range(rounds):
         start = time.perf_counter()
@@ -190,6 +191,7 @@ def _best_time(call: Callable[[], None], rounds: int = 60, repeats: int = 20) ->
     return best / repeats
 
 
+@functools.cache
 def multiply_add_nanoseconds(kind: LLVMType, machine: Machine) -> float:
     """Time for one multiply-add of one element at the machine's peak."""
     inputs = np.ones((1, 2048), floats(kind))
