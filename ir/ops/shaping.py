@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Array, DenseArray, Operation, Trait, Value
 from mapsto.ir.dims import Dim, DimExpression, as_dim
@@ -297,6 +298,8 @@ class Pad(_LinearUnary):
     def evaluate(self, *operands: Array) -> Sequence[Array]:
         widths = list(zip(self.low, self.high, strict=True))
         value = self.attributes["value"]
+        if not widths:
+            return (operands[0],)
         return (np.pad(operands[0], widths, constant_values=value),)  # type: ignore[arg-type]
 
     def jvp(
