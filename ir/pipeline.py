@@ -10,6 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mapsto.ir.errors import PassError
+from mapsto.ir.passes import (
+    fold,  # noqa: F401 (registers itself)
+    fuse,  # noqa: F401
+)
 from mapsto.ir.passes.base import Pass, registered_passes
 from mapsto.ir.passes.canonicalize import Canonicalize
 from mapsto.ir.passes.contractions import Contractions

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -26,7 +27,7 @@ def test_the_blocks_of_a_page_run(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_links_of_a_page_lead_to_files(page: Path) -> None:
-    links = _LINK.findall(page.read_text("utf-8"))
+    links = _LINK.findall(_CODE.sub("", page.read_text("utf-8")))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert not missing
 
