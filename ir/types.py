@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
+
 from mapsto.ir.dims import Dim, product, substitute, symbols
 
 __all__ = ["DType", "TensorType", "scalar"]

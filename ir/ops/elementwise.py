@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
+
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Array, Operation, Trait, Value
 from mapsto.ir.errors import MissingDerivative, TypeRuleError

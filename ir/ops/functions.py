@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Array, Trait, Value
 from mapsto.ir.ops.elementwise import (

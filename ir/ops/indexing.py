@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Array, Operation, Value
 from mapsto.ir.dims import Dim

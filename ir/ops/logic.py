@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Array, Trait, Value
 from mapsto.ir.errors import TypeRuleError

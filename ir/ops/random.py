@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Array, Operation, Trait, Value
 from mapsto.ir.errors import TypeRuleError

@@ -5,6 +5,7 @@ import ctypes
 import numpy as np
 import pytest
 from llvmlite import binding
+
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.llvm.types import (
     BFLOAT,
