@@ -31,7 +31,7 @@ from mapsto.ir.types import DType
 from mapsto.lowering import indices
 from mapsto.lowering.contraction_problem import ContractionProblem, Group
 from mapsto.lowering.cpu.tiles import Tile
-from mapsto.lowering.indices import Index, from_dim, minimum, variable
+from mapsto.lowering.indices import Index, from_dim, maximum, minimum, variable
 from mapsto.lowering.loops import (
     Allocate,
     Buffer,
@@ -324,7 +324,8 @@ class _Loops:
     def _over_k(self, body: list[Statement]) -> list[Statement]:
         if self.k_blocks == 1:
             return body
-        return [For("k_block", 0, from_dim(self.k_blocks), tuple(body))]
+        # An empty sum is a result as well: there is one block at least.
+        return [For("k_block", 0, maximum(from_dim(self.k_blocks), 1), tuple(body))]
 
     def _k_range(self) -> tuple[Index, Index]:
         """First element and length of the current block of the reduction."""
@@ -359,7 +360,7 @@ class _Loops:
         partial, slots = self._partial(), self._partial_slots(place)
         body.append(self._tile_loop(partial.store((*slots, *at), accumulators[at])))
         epilogue = self._epilogue(place, lambda i, j: partial[(*slots, i, j)])
-        last = compare("eq", variable("k_block"), from_dim(self.k_blocks) - 1)
+        last = compare("ge", variable("k_block"), from_dim(self.k_blocks) - 1)
         return [*body, If(last, tuple(epilogue))]
 
     def _partial_slots(self, place: _Place) -> tuple[Index, Index]:

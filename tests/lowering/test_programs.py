@@ -20,7 +20,7 @@ from mapsto.ir.types import DType
 
 F32, F64 = DType.F32, DType.F64
 n = symbol("n")
-BATCHES = [1, 2, 7, 64]
+BATCHES = [0, 1, 2, 7, 64]
 
 
 def spread(b: ir.Builder, row: Value, like: Value, *axes: int) -> Value:
