@@ -41,7 +41,7 @@ from mapsto.dsl.values import (
     Value,
 )
 
-__all__ = ["builtin", "builtins"]
+__all__ = ["builtin", "builtins", "registered_function"]
 
 Arguments = tuple[Argument, ...]
 _RENAMED = {"max": "maximum", "min": "minimum"}
@@ -254,6 +254,12 @@ def builtins() -> Mapping[str, Value]:
     found |= {function.name: function for function in _OWN}
     found |= {name: ElementType(dtype) for name, dtype in DTYPES.items()}
     return found
+
+
+def registered_function(name: str) -> Value | None:
+    """The function of a registered op of this name; None if there is no such op."""
+    op = ir.registered_ops().get(name)
+    return elementwise_builtin(op) if op is not None and _is_function(op) else None
 
 
 def _is_function(op: type[ir.Operation]) -> bool:

@@ -93,6 +93,8 @@ def find(frame: Frame, name: str) -> Value | None:
             lazy = scope.files.get(name)
         if lazy is not None:
             return frame.session.resolve(frame, scope, name)
+        if isinstance(scope, LibraryScope):
+            return scope.registered(name)
     return None
 
 

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from mapsto.dsl import syntax
-from mapsto.dsl.builtins import builtins
+from mapsto.dsl.builtins import builtins, registered_function
 from mapsto.dsl.diagnostics import Diagnostic, Help, Kind, Note, NoteKind, nearest, report
 from mapsto.dsl.evaluation import find
 from mapsto.dsl.frame import Facts, Frame, fail
@@ -67,7 +67,7 @@ def _library_scope(ops: frozenset[type[Operation]]) -> LibraryScope:
         for match in _DEFINITION.finditer(text)
     }
     names = {name: Bound(value) for name, value in builtins().items()}
-    return LibraryScope(names, files)
+    return LibraryScope(names, files, registered_function)
 
 
 @cache

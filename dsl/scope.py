@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mapsto.dsl import syntax
@@ -110,10 +110,17 @@ class FileScope(Scope):
 class LibraryScope(Scope):
     """The names that need no import: those of the standard library and of the elaborator."""
 
-    def __init__(self, names: Mapping[str, Bound], files: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        names: Mapping[str, Bound],
+        files: Mapping[str, str],
+        registered: Callable[[str], Value | None],
+    ) -> None:
         super().__init__(None, names)
         self.files = files
         """The library file of each name."""
+        self.registered = registered
+        """Gives the function of an op that was registered since, by a plugin."""
 
     def own_names(self) -> Iterator[str]:
         yield from self.names

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from elaborating import run_map
 
+from mapsto import ir
+from mapsto.dsl.library import DiagnosticsError
+
 rng = np.random.default_rng(11)
 A = rng.normal(size=(4, 5))
 V = rng.normal(size=(5,))
@@ -233,3 +236,23 @@ map f(x: f64[n], w: f64[n]):
 """
     w = rng.normal(size=5)
     np.testing.assert_allclose(run_map(source, {"x": V, "w": w}), 2 * V * w.sum())
+
+
+def test_an_op_registered_later_is_a_function() -> None:
+    name = "test_cube"
+    source = f"map f(x: f64[n]): {name}(x)"
+    with pytest.raises(DiagnosticsError):
+        run_map(source, {"x": V})
+
+    class Cube(ir.FloatUnary):
+        """x^3."""
+
+    Cube.name = name
+    Cube.evaluate = lambda self, x: (x**3,)
+    operations = ir.registered_ops()
+    assert isinstance(operations, dict)
+    operations[name] = Cube
+    try:
+        np.testing.assert_allclose(run_map(source, {"x": V}), V**3)
+    finally:
+        del operations[name]
