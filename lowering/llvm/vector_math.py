@@ -15,9 +15,12 @@ from mapsto.lowering.llvm import (
     vector_power,
     vector_trigonometric,
 )
-from mapsto.lowering.llvm.types import Operand
+from mapsto.lowering.llvm.types import LLVMType, Operand
 from mapsto.lowering.llvm.vector_value import Vector
 from mapsto.lowering.llvm.writer import FunctionWriter, ModuleWriter
+
+
+_REGISTER_BITS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,31 @@ def emit(f: FunctionWriter, name: str, *arguments: Operand) -> Operand:
         wide = type.with_kind("float")
         extended = [f.fpext(argument, wide) for argument in arguments]
         return f.fptrunc(emit(f, name, *extended), type)
+    full = _whole_register(f.module, type)
+    if full is not type:
+        wide_arguments = [_widened(f, argument, full) for argument in arguments]
+        return _narrowed(f, emit(f, name, *wide_arguments), type)
     return f.call(_define(f.module, name, function, arguments), type, arguments)
+
+
+def _whole_register(module: ModuleWriter, type: LLVMType) -> LLVMType:
+    """The type to compute in.  With AVX-512 that is a whole register also for fewer lanes: its own
+    instructions work on those only, and a value must not depend on how many are at its side."""
+    lanes = _REGISTER_BITS // type.bits
+    return type.vector(lanes) if module.has_avx512 and type.lanes < lanes else type
+
+
+def _widened(f: FunctionWriter, x: Operand, type: LLVMType) -> Operand:
+    if x.type.lanes == 1:
+        return f.splat(x, type.lanes)
+    lanes = [lane if lane < x.type.lanes else 0 for lane in range(type.lanes)]
+    return f.shufflevector(x, x, lanes)
+
+
+def _narrowed(f: FunctionWriter, x: Operand, type: LLVMType) -> Operand:
+    if type.lanes == 1:
+        return f.extractelement(x, 0)
+    return f.shufflevector(x, x, list(range(type.lanes)))
 
 
 def _define(

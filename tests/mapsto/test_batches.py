@@ -22,6 +22,10 @@ map normalized(x: f32[n, 20]) -> f32[n, 20]:
 map columns(x: f32[n, 20]) -> f32[20]:
     sum(x, axis=0)
 
+map elementwise(x: f32[n, 20]) -> f32[n]:
+    let y = [n] |-> x[n, 3]
+    tanh(y) + exp(y) * sigmoid(y) + log(abs(y)) + erf(y) + sin(y) + log1p(exp(y)) + abs(y)^0.3
+
 map total(x: f32[n, 20]) -> f32:
     sum(x * x)
 '''
@@ -29,7 +33,7 @@ map total(x: f32[n, 20]) -> f32:
 BATCHES = (1, 2, 3, 5, 7, 16, 29, 64, 100, 1000)
 
 
-@pytest.mark.parametrize("name", ["Net", "normalized", "columns", "total"])
+@pytest.mark.parametrize("name", ["Net", "normalized", "columns", "elementwise", "total"])
 def test_any_batch_gives_the_same_bits(name: str) -> None:
     library = mt.loads(SOURCE)
     x = np.random.default_rng(0).normal(size=(max(BATCHES), 20)).astype(np.float32)
