@@ -71,7 +71,8 @@ class RowKernel(RowPasses):
     def _split_row(self, groups: Sequence[OuterGroup], row: Index) -> None:
         """Makes the groups' indices known from a flat row number."""
         for position in range(len(groups) - 1, -1, -1):
-            extent = from_dim(groups[position].extent)
+            size = from_dim(groups[position].extent)
+            extent = 1 if size == 0 else size  # of no rows none is split: any divisor does
             index = modulo(row, extent) if position else row
             self.define(groups[position], index)
             row = floor_div(row, extent)

@@ -160,3 +160,11 @@ def test_devices_are_written_not_replaced(workspace: Workspace) -> None:
     command = ("run", "program.mto:scale", "--input", x, "--output", "full.npy")
     workspace.fails(*command, says="No space left on device")
     assert Path("/dev/full").is_char_device()
+
+
+def test_arrays_without_elements(workspace: Workspace) -> None:
+    empty = workspace.array("x.npy", np.zeros((0, 4), np.float32))
+    assert workspace.run("run", "program.mto:scale", "--input", empty).out.startswith("array([],")
+    assert workspace.run("run", "program.mto:split", "--input", empty).out.count("array([],") == 2
+    layer = workspace.run("run", "program.mto:Linear", "--input", empty)
+    assert layer.out == "array([], shape=(0, 3), dtype=float32)\n"
