@@ -19,7 +19,6 @@ from mapsto.lowering.llvm.types import LLVMType, Operand
 from mapsto.lowering.llvm.vector_value import Vector
 from mapsto.lowering.llvm.writer import FunctionWriter, ModuleWriter
 
-
 _REGISTER_BITS = 512
 
 

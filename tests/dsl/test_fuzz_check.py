@@ -22,8 +22,25 @@ KINDS = (
     (re.compile(r"[<>]=?|=="), ["<", "<=", "==", ">"]),
     (re.compile(r"f32|f64|i32|bool|T"), ["f32", "f64", "i32", "bool", "u8", "T"]),
 )
-NAMES = "n d x w b s i relu softmax sum max argmax mean grad Dense Adam MLP chain zeros len".split()
-FIXED = frozenset("map module train param state let if then else for in import from loss".split())
+NAMES = (
+    "n",
+    "d",
+    "x",
+    "w",
+    "b",
+    "s",
+    "i",
+    "relu",
+    "softmax",
+    "sum",
+    "max",
+    "argmax",
+    "mean",
+    "grad",
+)
+NAMES += ("Dense", "Adam", "MLP", "chain", "zeros", "len")
+FIXED = {"map", "module", "train", "param", "state", "let", "if", "then", "else", "for", "in"}
+FIXED |= {"import", "from", "loss"}
 
 
 def corpus() -> list[str]:

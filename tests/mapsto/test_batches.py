@@ -24,7 +24,7 @@ map columns(x: f32[n, 20]) -> f32[20]:
 
 map elementwise(x: f32[n, 20]) -> f32[n]:
     let y = [n] |-> x[n, 3]
-    tanh(y) + exp(y) * sigmoid(y) + log(abs(y)) + erf(y) + sin(y) + log1p(exp(y)) + abs(y)^0.3
+    exp(y) * log(abs(y)) + sigmoid(y) * tanh(y)
 
 map total(x: f32[n, 20]) -> f32:
     sum(x * x)
@@ -44,5 +44,7 @@ def test_any_batch_gives_the_same_bits(name: str) -> None:
     arrays = function.storage_for(slots) if name == "Net" else {}
     any_batch = compile_native(elaborated, function.options, arrays)
     for batch in BATCHES:
-        expected, found = function(x[:batch]), any_batch(x[:batch])
-        assert expected.tobytes() == found.tobytes(), f"batch {batch}"
+        for start in range(0, min(len(x) - batch, 40) + 1, 4):
+            part = x[start : start + batch]
+            expected, found = function(part), any_batch(part)
+            assert expected.tobytes() == found.tobytes(), f"batch {batch}"
