@@ -25,6 +25,7 @@ from mapsto.ir.dataflow import (
 )
 from mapsto.ir.dims import Dim, dim_value, product, symbols
 from mapsto.ir.ops.contraction import Contract
+from mapsto.ir.ops.indexing import Gather
 from mapsto.ir.ops.shaping import Concat, Constant, Iota, Pad
 
 __all__ = ["Read", "Stage", "estimate", "find_stages", "is_external", "is_heavy", "stage_of"]
@@ -170,8 +171,8 @@ def _used_as_numbers(op: Operation) -> list[int]:
             return [op.axis]
         case Contract():
             return _guarded_dims(op)
-    known = op.operands or isinstance(op, Constant)
-    if known and op.name != "random":
+    chooses = op.has(Trait.ELEMENTWISE | Trait.INDEXING) or takes_loop(op)
+    if chooses or isinstance(op, Gather):
         return []
     return list(range(op.result.type.rank))
 
