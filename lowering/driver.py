@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.ir.core import Function, Module
+from mapsto.ir.core import Function, Module, Trait
+from mapsto.ir.errors import PassError
 from mapsto.ir.fusion import alias_pairs, fuse_function
 from mapsto.ir.kernel_key import kernel_key
 from mapsto.ir.ops.control import Kernel
@@ -75,7 +76,8 @@ class Compiled:
 def lower(module: Module, names: str | Sequence[str], machine: Machine) -> Compiled:
     """LLVM text in which the named functions of the module are entry functions.
 
-    Raises NotImplementedError for ops that have no lowering.
+    Raises PassError where passes that expand ops have not run, NotImplementedError for ops that
+    have no lowering.
     """
     chosen = [names] if isinstance(names, str) else list(names)
     kernels = KernelTable(machine)
@@ -110,6 +112,15 @@ def lower_function(function: Function, kernels: KernelTable) -> LoweredFunction:
     ops = [op for op in fused.block.operations if isinstance(op, Kernel)]
     calls = tuple(_call(op, plan, function.name, kernels) for op in ops)
     return LoweredFunction(fused, entry_point(fused), plan, calls)
+
+
+def _check_expanded(function: Function) -> None:
+    """Kernels hold what has a value of its own, not what stands for other functions."""
+    for op in function.operations():
+        if op.has(Trait.OPAQUE):
+            where = f"{op.location}: " if op.location else ""
+            message = f"the op `{op.name}` is not expanded; let `differentiate,inline` run"
+            raise PassError(f"{where}{message}")
 
 
 def entry_point(function: Function) -> EntryPoint:

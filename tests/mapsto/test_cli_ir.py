@@ -103,6 +103,8 @@ def test_pipelines(workspace: Workspace) -> None:
     text = workspace.run("ir", "program.mto:Linear", *SIZES, "--passes", "inline").out
     assert parse_module(text)
     workspace.fails("ir", "program.mto:scale", "--passes", "defalt", says="did you mean `default`?")
+    early = ("--passes", "dce", "--stage", "loops")
+    workspace.fails("ir", "program.mto:Fit", *early, says="let `differentiate,inline` run")
 
 
 @pytest.mark.parametrize(
