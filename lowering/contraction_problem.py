@@ -20,7 +20,7 @@ from typing import Protocol
 from mapsto.ir.dims import Dim, product
 from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.types import DType
-from mapsto.lowering.indices import Index, floor_div, from_dim, modulo
+from mapsto.lowering.indices import Index, split_offset
 from mapsto.lowering.loops import Expression, Statement
 
 __all__ = ["ContractionProblem", "Group", "OperandAccess", "analyze"]
@@ -40,14 +40,7 @@ class Group:
 
     def split(self, flat: Index) -> dict[int, Index]:
         """The index of each dimension at a flat position."""
-        indices: dict[int, Index] = {}
-        for position in range(len(self.dims) - 1, 0, -1):
-            extent = from_dim(self.extents[position])
-            indices[self.dims[position]] = modulo(flat, extent)
-            flat = floor_div(flat, extent)
-        if self.dims:
-            indices[self.dims[0]] = flat
-        return indices
+        return dict(zip(self.dims, split_offset(flat, self.extents), strict=True))
 
 
 class OperandAccess(Protocol):

@@ -23,7 +23,7 @@ from mapsto.ir.ops.shaping import Broadcast, Concat, Constant, Iota, Pad, Reshap
 from mapsto.ir.types import DType
 from mapsto.lowering.affine_indices import contract_reads
 from mapsto.lowering.indexed import IndexedEmitter, Indices, Rule
-from mapsto.lowering.indices import Index, flat_offset, floor_div, from_dim, modulo, value_of
+from mapsto.lowering.indices import Index, flat_offset, from_dim, split_offset, value_of
 from mapsto.lowering.loops import (
     Expression,
     IndexValue,
@@ -193,11 +193,8 @@ def reshaped(indices: Indices, shape: tuple[Dim, ...], source: tuple[Dim, ...]) 
     result: list[Index] = [0] * len(source)
     for axes, named in reshape_groups(source, shape):
         flat = flat_offset([indices[i] for i in named], [shape[i] for i in named])
-        for axis in reversed(axes[1:]):
-            result[axis] = modulo(flat, from_dim(source[axis]))
-            flat = floor_div(flat, from_dim(source[axis]))
-        if axes:
-            result[axes[0]] = flat
+        for axis, index in zip(axes, split_offset(flat, [source[a] for a in axes]), strict=True):
+            result[axis] = index
     return result
 
 

@@ -11,7 +11,7 @@ modulo, minimum, maximum); `ValueOf` holds an integer scalar expression, such as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ __all__ = [
     "modulo",
     "simplify_index",
     "size",
+    "split_offset",
     "substitute_index",
     "value_of",
     "variable",
@@ -372,6 +373,20 @@ def flat_offset(indices: Iterable[Index], shape: Iterable[Dim]) -> Index:
     for index, extent in zip(indices, shape, strict=True):
         offset = offset * from_dim(extent) + index
     return offset
+
+
+def split_offset(offset: Index, shape: Sequence[Dim]) -> list[Index]:
+    """The multi-dimensional index at a row-major offset into `shape`, the inverse of `flat_offset`.
+
+    A shape with an extent of 0 has no elements; the indices given for it stand in code that never
+    runs.
+    """
+    indices: list[Index] = []
+    for extent in reversed(shape[1:]):
+        divisor = from_dim(extent) or 1
+        indices.append(modulo(offset, divisor))
+        offset = floor_div(offset, divisor)
+    return [*([offset] if shape else []), *reversed(indices)]
 
 
 def index_terms(index: Index) -> Terms:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from mapsto.ir.dims import Dim, product
 from mapsto.ir.dims import floor_div as dim_quotient
 from mapsto.ir.stages import estimate
-from mapsto.lowering.indices import Index, floor_div, from_dim, minimum, modulo, variable
+from mapsto.lowering.indices import Index, floor_div, from_dim, minimum, split_offset, variable
 from mapsto.lowering.kernel_space import OuterGroup
 from mapsto.lowering.kernel_work import (
     COLUMN_BLOCK,
@@ -70,12 +70,9 @@ class RowKernel(RowPasses):
 
     def _split_row(self, groups: Sequence[OuterGroup], row: Index) -> None:
         """Makes the groups' indices known from a flat row number."""
-        for position in range(len(groups) - 1, -1, -1):
-            size = from_dim(groups[position].extent)
-            extent = 1 if size == 0 else size  # of no rows none is split: any divisor does
-            index = modulo(row, extent) if position else row
-            self.define(groups[position], index)
-            row = floor_div(row, extent)
+        indices = split_offset(row, [group.extent for group in groups])
+        for group, index in zip(groups, indices, strict=True):
+            self.define(group, index)
 
     def _column_tasks(self) -> None:
         """Tasks of several rows where there are many, else of blocks of columns."""

@@ -16,6 +16,7 @@ from mapsto.lowering.indices import (
     minimum,
     simplify_index,
     size,
+    split_offset,
     substitute_index,
     value_of,
     variable,
@@ -135,6 +136,15 @@ def test_dimensions_convert() -> None:
     assert evaluate_index(index, {"$n": 7, "$d": 5}) == (2 * 7 * 5 + 5 - 1) // 4
     assert isinstance(FloorDiv(n, d), FloorDiv)
     assert flat_offset((P, Q, 2), (n, d, 4)) == P * size("d") * 4 + Q * 4 + 2
+
+
+def test_an_offset_splits_into_the_index_that_it_is_of() -> None:
+    shape = (3, 4, 5)
+    for flat in range(60):
+        assert flat_offset(split_offset(flat, shape), shape) == flat
+    assert split_offset(P, ()) == []
+    assert split_offset(P, (0,)) == [P]
+    assert len(split_offset(P, (2, 0, 0))) == 3
 
 
 def test_missing_values_are_named() -> None:
