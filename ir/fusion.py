@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from mapsto.ir.alignment import align
 from mapsto.ir.core import Block, Function, Operation, Region, Value
 from mapsto.ir.dataflow import is_identity, is_view
+from mapsto.ir.levels import EXPANDED, check_level
 from mapsto.ir.ops.control import Kernel, Return
 from mapsto.ir.ops.indexing import ScatterAdd
 from mapsto.ir.stages import Stage, estimate, find_stages, is_external, is_heavy
@@ -57,7 +58,11 @@ def buffer_of(value: Value) -> Value:
 
 
 def fuse_function(function: Function) -> Function:
-    """The function with its ops grouped into kernels."""
+    """The function with its ops grouped into kernels.
+
+    Raises VerifyError where a call or a request for a derivative is left.
+    """
+    check_level(function, EXPANDED)
     fusion = _Fusion(function.block)
     fusion.group()
     return function.with_block(_Writer(function, fusion).write())

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.ir.core import Function, Module, Trait
-from mapsto.ir.errors import PassError
+from mapsto.ir.core import Function, Module
 from mapsto.ir.fusion import alias_pairs, fuse_function
 from mapsto.ir.kernel_key import kernel_key
+from mapsto.ir.levels import FUSED, check_level
 from mapsto.ir.ops.control import Kernel
 from mapsto.ir.passes.fuse import is_fused
 from mapsto.ir.types import TensorType
@@ -76,8 +76,8 @@ class Compiled:
 def lower(module: Module, names: str | Sequence[str], machine: Machine) -> Compiled:
     """LLVM text in which the named functions of the module are entry functions.
 
-    Raises PassError where passes that expand ops have not run, NotImplementedError for ops that
-    have no lowering.
+    Raises VerifyError where an op should have been expanded by a pass before, NotImplementedError
+    for ops that have no lowering.
     """
     chosen = [names] if isinstance(names, str) else list(names)
     kernels = KernelTable(machine)
@@ -108,19 +108,11 @@ class KernelTable:
 def lower_function(function: Function, kernels: KernelTable) -> LoweredFunction:
     """Kernels, buffers and loops of a function."""
     fused = function if is_fused(function) else fuse_function(function)
+    check_level(fused, FUSED)
     plan = assign_buffers(fused)
     ops = [op for op in fused.block.operations if isinstance(op, Kernel)]
     calls = tuple(_call(op, plan, function.name, kernels) for op in ops)
     return LoweredFunction(fused, entry_point(fused), plan, calls)
-
-
-def _check_expanded(function: Function) -> None:
-    """Kernels hold what has a value of its own, not what stands for other functions."""
-    for op in function.operations():
-        if op.has(Trait.OPAQUE):
-            where = f"{op.location}: " if op.location else ""
-            message = f"the op `{op.name}` is not expanded; let `differentiate,inline` run"
-            raise PassError(f"{where}{message}")
 
 
 def entry_point(function: Function) -> EntryPoint:
