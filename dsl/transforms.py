@@ -2,6 +2,9 @@
 
 The derivative of a map is requested with an op that names a function of the IR; a pass expands it.
 A module instance among the arguments stands for its parameters.
+
+Inside index notation, and so under `vmap`, a derivative is one at each point of the indices: the
+arguments to differentiate by are spread over the indices first, so that each point has its own.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from mapsto.dsl.frame import Facts, Frame, SlotKey, fail
 from mapsto.dsl.functions import close, free_values
 from mapsto.dsl.instances import Instance, instances_in
 from mapsto.dsl.source import Span
-from mapsto.dsl.tensors import as_tensor, describe, spread
+from mapsto.dsl.tensors import as_tensor, describe, sorted_variables, spread
 from mapsto.dsl.values import (
     Argument,
     Builtin,
@@ -103,15 +106,23 @@ class Differentiated:
 class _Traced:
     """A map elaborated into a function of its own.
 
-    `arguments` are the values inside that its arguments stand for, `actual` what they are outside.
+    `arguments` are the values inside that its arguments stand for, `actual` what they are outside,
+    `fresh` those to differentiate by.  The function's results are `tensors`, then new `states`.
     """
 
     name: str
     result: Value
     arguments: list[ir.Value]
     actual: list[ir.Value]
-    results: list[ir.Value]
+    fresh: dict[int, Tensor]
+    tensors: list[Tensor]
     states: list[SlotKey]
+    results: list[ir.Value]
+
+    @property
+    def axes(self) -> frozenset[IndexVariable]:
+        """The indices that the results depend on."""
+        return frozenset(variable for tensor in self.tensors for variable in tensor.axes)
 
 
 def _trace(
@@ -120,61 +131,85 @@ def _trace(
     span: Span,
     arguments: Sequence[Argument],
     argnums: Sequence[int],
-) -> tuple[_Traced, dict[int, ir.Value]]:
+    directions: Sequence[Argument] = (),
+) -> _Traced:
     """Elaborates the call, with fresh values for the arguments to differentiate by."""
+    arguments = [_computed(frame, argument) for argument in arguments]
+    given = [_computed(frame, argument).value for argument in (*arguments, *directions)]
+    axes = {v for value in given if isinstance(value, Tensor) for v in value.axes}
+    while True:
+        order = sorted_variables(axes)
+        traced = _trace_over(function, frame, span, arguments, argnums, order)
+        if traced.axes <= axes:
+            return traced
+        # The map knows of more indices than its arguments: it is defined inside their scope.
+        del frame.session.functions[traced.name]
+        axes |= traced.axes
+
+
+def _computed(frame: Frame, given: Argument) -> Argument:
+    """The argument with a lazy product carried out, so that it tells its indices."""
+    if not scalar_or_tensor(given.value):
+        return given
+    return Argument(given.name, as_tensor(frame, given.span, given.value), given.span)
+
+
+def _trace_over(
+    function: Value,
+    frame: Frame,
+    span: Span,
+    arguments: Sequence[Argument],
+    argnums: Sequence[int],
+    axes: tuple[IndexVariable, ...],
+) -> _Traced:
+    """Elaborates the call with the arguments to differentiate by spread over these indices."""
     session = frame.session
     before = {key: cell.current for key, cell in session.states.items()}
-    fresh: dict[int, ir.Value] = {}
+    fresh: dict[int, Tensor] = {}
     outside: dict[ir.Value, ir.Value] = {}
     inner = list(arguments)
     for number in argnums:
-        tensor = _differentiable(frame, arguments[number])
-        if tensor is None:
+        actual = _differentiable(frame, arguments[number], axes)
+        if actual is None:
             continue
-        fresh[number] = ir.Value(tensor.type, None, 0, f"x{number}")
-        outside[fresh[number]] = tensor.value
-        given = arguments[number]
-        inner[number] = Argument(given.name, Tensor(fresh[number]), given.span)
+        value = ir.Value(actual.type, None, 0, f"x{number}")
+        fresh[number], outside[value] = Tensor(value, axes), actual
+        inner[number] = Argument(arguments[number].name, fresh[number], arguments[number].span)
     with session.block() as build:
         result = apply(function, frame, span, tuple(inner))
-        if scalar_or_tensor(result):
-            result = as_tensor(frame, span, result)
+        tensors = _tensors(frame, span, result)
     updated = [
         key
         for key, cell in session.states.items()
         if cell.current is not before.get(key, cell.initial)
     ]
-    results = [t.value for t in _tensors(frame, span, result)]
-    results += [session.states[key].current for key in updated]
+    results = [t.value for t in tensors] + [session.states[key].current for key in updated]
     free = [v for v in free_values(build.block, results) if v not in outside]
     free = [*outside, *free]
     name = f"{_title(function)}.{len(session.functions)}"
-    session.functions[name] = close(name, build, free, results, {"private": True})
+    session.functions[name] = close(name, build, free, results)
     for key in updated:
         session.states[key].current = before.get(key, session.states[key].initial)
-    actual = [outside.get(value, value) for value in free]
-    return _Traced(name, result, free, actual, results, updated), fresh
+    actual_values = [outside.get(value, value) for value in free]
+    return _Traced(name, result, free, actual_values, fresh, tensors, updated, results)
 
 
-def _differentiable(frame: Frame, given: Argument) -> Tensor | None:
-    """The argument's tensor; None for a module instance."""
+def _differentiable(
+    frame: Frame, given: Argument, axes: tuple[IndexVariable, ...]
+) -> ir.Value | None:
+    """The argument's tensor, spread over the indices; None for a module instance."""
     if isinstance(given.value, Instance):
         return None
     tensor = as_tensor(frame, given.span, given.value, ir.DType.F32)
     if not tensor.dtype.is_float:
         fail(Kind.NOT_DIFFERENTIABLE, given.span, found=describe(tensor))
-    if tensor.axes:
-        fail(Kind.GRADIENT_IN_INDEX, given.span)
-    return tensor
+    return spread(frame, given.span, tensor, axes, tensor.shape)
 
 
 def _tensors(frame: Frame, span: Span, value: Value) -> list[Tensor]:
     if isinstance(value, Group):
         return [tensor for item in value.items for tensor in _tensors(frame, span, item)]
-    tensor = as_tensor(frame, span, value)
-    if tensor.axes:
-        fail(Kind.GRADIENT_IN_INDEX, span)
-    return [tensor]
+    return [as_tensor(frame, span, value)]
 
 
 def _title(function: Value) -> str:
@@ -183,11 +218,11 @@ def _title(function: Value) -> str:
     return function.title if isinstance(function, Instance) else type(function).__name__.lower()
 
 
-def _rebuilt(value: Value, results: list[ir.Value]) -> Value:
+def _rebuilt(value: Value, tensors: list[Tensor]) -> Value:
     """The structure of a value with other tensors, taken from the front of the list."""
     if isinstance(value, Group):
-        return Group(tuple(_rebuilt(item, results) for item in value.items), value.is_list)
-    return Tensor(results.pop(0))
+        return Group(tuple([_rebuilt(item, tensors) for item in value.items]), value.is_list)
+    return tensors.pop(0)
 
 
 def differentiate(
@@ -202,17 +237,20 @@ def differentiate(
 
     The gradients are by the arguments that `argnums` tell, then by the parameters of `modules`.
     """
-    traced, fresh = _trace(function, frame, span, arguments, argnums)
-    loss = _tensors(frame, span, traced.result)[0]
+    traced = _trace(function, frame, span, arguments, argnums)
+    loss = traced.tensors[0]
     if loss.shape or not loss.dtype.is_float:
         fail(Kind.LOSS_NOT_SCALAR, span, found=loss.type)
-    targets: list[ir.Value | Instance] = [
+    fresh = traced.fresh
+    targets: list[Tensor | Instance] = [
         fresh[n] if n in fresh else _instance_of(arguments[n]) for n in argnums
     ]
     targets += modules
-    slots = [{} if isinstance(t, ir.Value) else _parameters(frame, t) for t in targets]
+    if loss.axes and any(isinstance(target, Instance) for target in targets):
+        fail(Kind.GRADIENT_IN_INDEX, span)
+    slots = [{} if isinstance(t, Tensor) else _parameters(frame, t) for t in targets]
     wrt = [v for t, own in zip(targets, slots, strict=True) for v in _values(t, own)]
-    value, gradients = _pull_back(frame, span, traced, wrt, loss.dtype)
+    value, gradients = _pull_back(frame, span, traced, wrt)
     pairs = zip(targets, slots, strict=True)
     return Differentiated(value, tuple([_arranged(t, own, gradients) for t, own in pairs]))
 
@@ -222,27 +260,27 @@ def _instance_of(given: Argument) -> Instance:
     return given.value
 
 
-def _values(target: ir.Value | Instance, slots: Mapping[SlotKey, ir.Value]) -> list[ir.Value]:
-    return [target] if isinstance(target, ir.Value) else list(slots.values())
+def _values(target: Tensor | Instance, slots: Mapping[SlotKey, ir.Value]) -> list[ir.Value]:
+    return [target.value] if isinstance(target, Tensor) else list(slots.values())
 
 
 def _arranged(
-    target: ir.Value | Instance,
+    target: Tensor | Instance,
     slots: Mapping[SlotKey, ir.Value],
     gradients: Mapping[ir.Value, ir.Value],
 ) -> Value:
-    if isinstance(target, ir.Value):
-        return Tensor(gradients[target])
+    if isinstance(target, Tensor):
+        return Tensor(gradients[target.value], target.axes)
     return ParameterTree(target, {key: Tensor(gradients[v]) for key, v in slots.items()})
 
 
 def _pull_back(
-    frame: Frame, span: Span, traced: _Traced, wrt: Sequence[ir.Value], dtype: ir.DType
+    frame: Frame, span: Span, traced: _Traced, wrt: Sequence[ir.Value]
 ) -> tuple[Value, dict[ir.Value, ir.Value]]:
     """The call's value and the gradient by each value; zero where the call does not use it."""
     position = {value: i for i, value in enumerate(traced.arguments)}
     used = [value for value in dict.fromkeys(wrt) if value in position]
-    one = frame.constant(span, 1.0, ir.TensorType(dtype)).value
+    one = frame.constant(span, 1.0, traced.results[0].type).value
     op = frame.operation(
         span,
         ir.Vjp,
@@ -270,11 +308,16 @@ def _parameters(frame: Frame, value: Value) -> dict[SlotKey, ir.Value]:
 
 def _adopt(frame: Frame, traced: _Traced, values: list[ir.Value]) -> Value:
     """The call's value; states that the map updated get their new values."""
-    rest = list(values)
-    value = _rebuilt(traced.result, rest)
-    for key, current in zip(traced.states, rest, strict=True):
+    count = len(traced.tensors)
+    for key, current in zip(traced.states, values[count:], strict=True):
         frame.session.states[key].current = current
-    return value
+    return _arranged_results(traced, values[:count])
+
+
+def _arranged_results(traced: _Traced, values: Sequence[ir.Value]) -> Value:
+    """Values in place of the call's results."""
+    pairs = zip(values, traced.tensors, strict=True)
+    return _rebuilt(traced.result, [Tensor(value, tensor.axes) for value, tensor in pairs])
 
 
 def _jvp(function: Transform, frame: Frame, span: Span, arguments: tuple[Argument, ...]) -> Value:
@@ -282,37 +325,41 @@ def _jvp(function: Transform, frame: Frame, span: Span, arguments: tuple[Argumen
     count = len(arguments) - len(function.argnums)
     _check_argnums(function, count, span)
     primals, directions = arguments[:count], arguments[count:]
-    traced, fresh = _trace(function.function, frame, span, primals, function.argnums)
+    traced = _trace(function.function, frame, span, primals, function.argnums, directions)
     position = {value: i for i, value in enumerate(traced.arguments)}
     tangents, wrt = [], []
     for number, direction in zip(function.argnums, directions, strict=True):
-        if number not in fresh:
+        if number not in traced.fresh:
             fail(Kind.NOT_DIFFERENTIABLE, primals[number].span, found="an instance of a module")
-        primal = fresh[number]
-        tensor = as_tensor(frame, direction.span, direction.value, primal.dtype)
-        if tensor.type != primal.type:
-            what, found = "the direction", tensor.type
-            fail(Kind.WRONG_SHAPE, direction.span, what=what, expected=primal.type, found=found)
-        tangents.append(tensor.value)
-        wrt.append(position[primal])
-    kept = traced.results[: len(traced.results) - len(traced.states)]
-    floats = tuple(i for i, value in enumerate(kept) if value.dtype.is_float)
-    types = (*(v.type for v in traced.results), *(kept[i].type for i in floats))
-    callee = ir.SymbolReference(traced.name)
+        primal = traced.fresh[number]
+        tangents.append(_direction(frame, direction, primal))
+        wrt.append(position[primal.value])
+    floats = tuple(i for i, tensor in enumerate(traced.tensors) if tensor.dtype.is_float)
+    types = (*(v.type for v in traced.results), *(traced.results[i].type for i in floats))
     attributes: dict[str, Any] = {
-        "callee": callee,
+        "callee": ir.SymbolReference(traced.name),
         "results": types,
         "wrt": tuple(wrt),
         "outputs": floats,
     }
     op = frame.operation(span, ir.Jvp, *traced.actual, *tangents, **attributes)
-    values = list(op.results)
-    value = _adopt(frame, traced, values[: len(traced.results)])
-    pushed = dict(zip(floats, values[len(traced.results) :], strict=True))
+    count = len(traced.results)
+    value = _adopt(frame, traced, list(op.results[:count]))
+    pushed = dict(zip(floats, op.results[count:], strict=True))
     derivative = [
-        pushed.get(i) or frame.constant(span, 0, v.type).value for i, v in enumerate(kept)
+        pushed.get(i) or frame.constant(span, 0, tensor.value.type).value
+        for i, tensor in enumerate(traced.tensors)
     ]
-    return Group((value, _rebuilt(traced.result, derivative)))
+    return Group((value, _arranged_results(traced, derivative)))
+
+
+def _direction(frame: Frame, given: Argument, primal: Tensor) -> ir.Value:
+    """The direction along an argument, spread over the indices that the argument depends on."""
+    tensor = as_tensor(frame, given.span, given.value, primal.dtype)
+    if tensor.type != primal.type:
+        facts: Facts = {"expected": primal.type, "found": tensor.type}
+        fail(Kind.WRONG_SHAPE, given.span, what="the direction", **facts)
+    return spread(frame, given.span, tensor, primal.axes, primal.shape)
 
 
 def _vmap(function: Transform, frame: Frame, span: Span, arguments: tuple[Argument, ...]) -> Value:
