@@ -21,6 +21,9 @@ HIGHEST_DEGREE = 50
 MOST_DIGITS = 1000
 """Limits on what a dimension in a text may expand to."""
 
+MOST_AXES = 32
+"""Axes of an array; NumPy knows no more."""
+
 _DTYPES = {dtype.value: dtype for dtype in DType}
 _WORDS: dict[str, Attribute] = {
     "true": True,
@@ -243,7 +246,7 @@ def _read_dense(cursor: Cursor) -> DenseArray:
     start = cursor.token
     type_ = read_type(cursor)
     shape = [dim for dim in type_.shape if isinstance(dim, int) and dim >= 0]
-    if len(shape) != type_.rank or type_.dtype is DType.BF16:
+    if len(shape) != type_.rank or type_.rank > MOST_AXES or type_.dtype is DType.BF16:
         cursor.fail("an array has a known shape and an element type that NumPy has", start)
     cursor.expect(",")
     if cursor.token.kind == "string":

@@ -11,7 +11,7 @@ What holds of every module between passes:
 6. Its attributes are those that its record declares, of the declared types; an array has an element
    type of the language.
 7. Its result types are what its shape rule gives.
-8. Named sizes in a function are sizes of its arguments.
+8. Named sizes in a function are sizes of its arguments, and known sizes are not negative.
 9. A callee exists; operands and results have the types that it takes and gives, its named sizes
    replaced.  `wrt` and `outputs` name arguments and results of floating point.
 10. `aliases` are pairs (result, argument) of one type, no result or argument twice.
@@ -99,6 +99,9 @@ class _Verifier:
         if not is_owned or value.index != number or value in self.seen:
             location = op.location if op is not None else None
             self._fail(f"{value!r} is defined twice or elsewhere", location, op)
+        if any(isinstance(dim, int) and dim < 0 for dim in value.shape):
+            location = op.location if op is not None else None
+            self._fail(f"{value!r} has a negative size", location, op)
         self.seen.add(value)
 
     def _problems(self, op: Operation, visible: set[Value], is_last: bool) -> Iterator[str]:

@@ -84,6 +84,8 @@ class Kernel(Operation):
     not_differentiable = "kernels are made after derivatives are taken"
 
     def infer(self) -> tuple[TensorType, ...]:
+        if len(self.regions) != 1:
+            raise TypeRuleError(f"kernel has one body, found {len(self.regions)}")
         block = self.regions[0].block
         given = [operand.type for operand in self.operands]
         expected = [argument.type for argument in block.arguments]

@@ -200,6 +200,14 @@ def test_shape_rules_that_fail(record):
     fails(module_of(block), "in @f: its shape rule fails: IndexError")
 
 
+def test_known_sizes_are_not_negative():
+    empty, negative = (ir.TensorType(F32, (size,)) for size in (0, -1))
+    verify(module_of(block_of(exp, give_last, arguments=[empty])))
+    fails(module_of(block_of(give_last, arguments=[negative])), "has a negative size")
+    constant = ir.Constant([], {"value": 1.0, "type": negative})
+    fails(module_of(block_of(lambda values: constant, give_last)), "`constant` in @f: .* negative")
+
+
 def test_sizes_are_those_of_arguments():
     m = ir.TensorType(F32, (ir.symbol("m"),))
     block = block_of(lambda _: ir.Constant([], {"value": 0.0, "type": m}), give_last)
