@@ -116,7 +116,7 @@ MESSAGES: dict[Kind, str] = {
     Kind.NOT_DIFFERENTIABLE: "cannot differentiate by {found}",
     Kind.LOSS_NOT_SCALAR: "only a map to one floating-point number has a gradient, found {found}",
     Kind.NO_SUCH_ARGUMENT: "`{name}` by argument {number} of a call with {count}",
-    Kind.GRADIENT_IN_INDEX: "a gradient by a module cannot be taken inside index notation or `vmap`",
+    Kind.GRADIENT_IN_INDEX: "a module's gradient cannot be taken inside index notation or `vmap`",
     Kind.NOTHING_TO_MAP: "`vmap` needs an argument with a first axis",
     Kind.NO_VALUE: "the body of `{owner}` ends without a value",
     Kind.UNUSED_VALUE: "this value is not used",
