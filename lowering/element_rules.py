@@ -14,7 +14,7 @@ from mapsto.ir.core import Operation, registered_ops
 from mapsto.ir.dataflow import reshape_groups
 from mapsto.ir.dims import Dim
 from mapsto.ir.ops.contraction import Contract
-from mapsto.ir.ops.elementwise import Elementwise
+from mapsto.ir.ops.elementwise import Add, Elementwise, Sub
 from mapsto.ir.ops.functions import StopGradient
 from mapsto.ir.ops.indexing import Gather
 from mapsto.ir.ops.logic import Cast
@@ -33,6 +33,8 @@ from mapsto.lowering.loops import (
     cast,
     compare,
     constant,
+    fma,
+    is_product,
     select,
     within,
 )
@@ -88,6 +90,24 @@ def _scalar(name: str) -> Rule:
         return apply(name, *_operands(emitter, op, indices, guard))
 
     return rule
+
+
+def _add(
+    emitter: IndexedEmitter, op: Operation, indices: Indices, guard: Expression | None
+) -> Expression:
+    x, y = _operands(emitter, op, indices, guard)
+    if is_product(x):
+        return fma(x.operands[0], x.operands[1], y)
+    return fma(y.operands[0], y.operands[1], x) if is_product(y) else x + y
+
+
+def _sub(
+    emitter: IndexedEmitter, op: Operation, indices: Indices, guard: Expression | None
+) -> Expression:
+    x, y = _operands(emitter, op, indices, guard)
+    if is_product(y):
+        return fma(-y.operands[0], y.operands[1], x)
+    return fma(x.operands[0], x.operands[1], -y) if is_product(x) else x - y
 
 
 def _identity(
@@ -280,11 +300,12 @@ def _scalar_rules() -> dict[type[Operation], Rule]:
     """Elementwise ops of the IR that are the scalar operation of the same name."""
     records = registered_ops().values()
     named = [r for r in records if issubclass(r, Elementwise) and r.name in OPERATIONS]
-    return {record: _scalar(record.name) for record in named if record is not Cast}
+    return {record: _scalar(record.name) for record in named if record not in (Add, Cast, Sub)}
 
 
 ELEMENT_RULES: dict[type[Operation], Rule] = {
     **_scalar_rules(),
+    Add: _add,
     Broadcast: _broadcast,
     Cast: _cast,
     Concat: _concat,
@@ -297,5 +318,6 @@ ELEMENT_RULES: dict[type[Operation], Rule] = {
     Reshape: _reshape,
     Slice: _slice,
     StopGradient: _identity,
+    Sub: _sub,
     Transpose: _transpose,
 }

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeGuard
 
 from mapsto.ir.dims import Dim
 from mapsto.ir.types import DType
@@ -69,6 +70,7 @@ __all__ = [
     "compare",
     "constant",
     "fma",
+    "is_product",
     "select",
     "within",
 ]
@@ -247,6 +249,16 @@ def bitcast(expression: Expression, dtype: DType) -> Expression:
 def fma(a: Expression, b: Expression, c: Expression) -> Apply:
     """`a * b + c`, rounded once where the machine has fused multiply-add."""
     return apply("fma", a, b, c)
+
+
+def is_product(expression: Expression) -> TypeGuard[Apply]:
+    """Whether a sum with the expression is one fused operation.
+
+    It is decided from this, in sight, and not left to LLVM: which product of two it would fuse
+    depends on the code around, and the bits of a result must not.
+    """
+    is_mul = isinstance(expression, Apply) and expression.op == "mul"
+    return is_mul and expression.type.is_float
 
 
 def select(condition: Expression, a: Expression, b: Expression) -> Apply:

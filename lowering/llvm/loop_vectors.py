@@ -24,10 +24,12 @@ from mapsto.lowering.llvm.scalar_lowering import lower
 from mapsto.lowering.llvm.types import I1, I64, Operand, constant, constant_vector
 from mapsto.lowering.llvm.writer import FunctionWriter
 from mapsto.lowering.loops import (
+    Expression,
     For,
     Load,
     Reduce,
     Statement,
+    is_product,
 )
 from mapsto.lowering.scalar_operations import identity
 
@@ -230,8 +232,7 @@ class VectorLoopEmitter(ExpressionEmitter):
         pointer = self.address(scope, place, offset + lanes.copy * partial.elements)
         type = memory_type(place.buffer.dtype, lanes.count)
         old = self._from_memory(place, self.f.load(type, pointer, place.alignment))
-        value = self.splat(scope, self.evaluate(scope, statement.value), lanes.count)
-        new = lower(self.f, statement.op, place.buffer.dtype, (old, value))
+        new = self._combined(scope, statement, old, lanes.count)
         guard = self.guard_operand(scope, statement.guard)
         mask = self.combine(scope, lanes.tail, lanes.predicate, guard)
         if mask is not None:
@@ -241,12 +242,22 @@ class VectorLoopEmitter(ExpressionEmitter):
     def _reduce_in_place(self, scope: Scope, statement: Reduce) -> None:
         buffer = statement.buffer
         old = self.load(scope, Load(buffer, statement.indices, statement.guard))
-        value = self.evaluate(scope, statement.value)
-        lanes = max(old.type.lanes, value.type.lanes)
-        operands = self.splat(scope, old, lanes), self.splat(scope, value, lanes)
-        new = lower(self.f, statement.op, buffer.dtype, operands)
+        new = self._combined(scope, statement, old, old.type.lanes)
         guard = self.guard_operand(scope, statement.guard)
         self.store(scope, buffer, statement.indices, new, guard)
+
+    def _combined(self, scope: Scope, statement: Reduce, old: Operand, lanes: int) -> Operand:
+        """The old value with the new one; a product is added in one fused operation."""
+        op = statement.op
+        parts: tuple[Expression, ...] = (statement.value,)
+        if op == "add" and is_product(statement.value):
+            op, parts = "fma", statement.value.operands
+        values = [self.evaluate(scope, part) for part in parts]
+        lanes = max(lanes, *(value.type.lanes for value in values))
+        operands = [self.splat(scope, value, lanes) for value in values]
+        last = self.splat(scope, old, lanes)
+        ordered = (*operands, last) if op == "fma" else (last, *operands)
+        return lower(self.f, op, statement.buffer.dtype, ordered)
 
     def _begin(self, target: Place, op: str, lanes: int, copies: int) -> Partial:
         """Vector accumulators for a reduction target, set to the identity."""

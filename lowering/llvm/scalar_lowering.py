@@ -11,7 +11,6 @@ from mapsto.lowering.llvm.types import (
     BFLOAT,
     FLOAT,
     HALF,
-    FastMath,
     LLVMType,
     Operand,
     constant,
@@ -23,8 +22,6 @@ __all__ = ["HEAVY", "LOWERINGS", "lower", "lower_cast"]
 
 Lowering = Callable[[FunctionWriter, DType, tuple[Operand, ...]], Operand]
 """Writes the operation on operands of the given element type (of the last one, for `select`)."""
-
-_CONTRACT = FastMath.CONTRACT
 
 HEAVY = frozenset(
     {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "sigmoid", "pow", "div", "mod"}
@@ -93,7 +90,7 @@ def _math(name: str) -> Lowering:
 def _arithmetic(integer: str, floating: str) -> Lowering:
     def write(f: FunctionWriter, dtype: DType, operands: tuple[Operand, ...]) -> Operand:
         if dtype.is_float:
-            return getattr(f, floating)(*operands, _CONTRACT)  # type: ignore[no-any-return]
+            return getattr(f, floating)(*operands)  # type: ignore[no-any-return]
         return getattr(f, integer)(*operands)  # type: ignore[no-any-return]
 
     return write
