@@ -9,15 +9,23 @@ import importlib.metadata
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 from mapsto.ir.errors import PluginError
 
-__all__ = ["ENTRY_POINT_GROUPS", "load_installed_plugins", "load_plugin"]
+__all__ = ["ENTRY_POINT_GROUPS", "load_installed_plugins", "load_plugin", "load_plugins"]
 
 ENTRY_POINT_GROUPS = ("mapsto.ops", "mapsto.passes", "mapsto.targets")
 """Groups of entry points by which an installed package names modules to import."""
+
+
+def load_plugins(paths: Iterable[str | Path]) -> None:
+    """Loads what is installed, then the files.  Raises PluginError."""
+    load_installed_plugins()
+    for path in paths:
+        load_plugin(path)
 
 
 def load_plugin(path: str | Path) -> ModuleType:

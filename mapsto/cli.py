@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 def _check(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("check", help="type-check files; exit 1 on errors")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="or - for the input")
+    _add_plugins(parser)
     parser.set_defaults(run=_command("sources", "check"))
 
 

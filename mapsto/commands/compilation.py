@@ -5,22 +5,13 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterable
-from pathlib import Path
 
 from mapsto.compiler import Options
 from mapsto.errors import MapstoError
-from mapsto.ir.plugins import load_installed_plugins, load_plugin
+from mapsto.ir.plugins import load_plugins
 from mapsto.lowering.cpu.machine import Machine
 
-__all__ = ["compile_options", "load_plugins", "machine_of"]
-
-
-def load_plugins(paths: Iterable[Path]) -> None:
-    """Loads what is installed, then the files."""
-    load_installed_plugins()
-    for path in paths:
-        load_plugin(path)
+__all__ = ["compile_options", "machine_of"]
 
 
 def compile_options(options: argparse.Namespace, runs_here: bool = True) -> Options:

@@ -6,7 +6,7 @@ import argparse
 import inspect
 from collections.abc import Mapping
 
-from mapsto.commands.compilation import load_plugins
+from mapsto.ir.plugins import load_plugins
 
 __all__ = ["ops", "passes"]
 

@@ -12,6 +12,7 @@ from mapsto.dsl.files import read_source
 from mapsto.dsl.formatter import SyntaxErrors, format_source
 from mapsto.dsl.source import Source
 from mapsto.errors import MapstoError, diagnostics_text
+from mapsto.ir.plugins import load_plugins
 from mapsto.runtime.files import write_atomically
 
 __all__ = ["check", "fmt", "read"]
@@ -21,6 +22,7 @@ STANDARD_INPUT = Path("-")
 
 def check(options: argparse.Namespace) -> int:
     """Reports the mistakes of all files."""
+    load_plugins(options.plugin)
     found = [_mistakes(path) for path in options.files]
     _report(diagnostic for diagnostics in found for diagnostic in diagnostics)
     errors, wrong = sum(map(len, found)), sum(map(bool, found))
