@@ -8,7 +8,13 @@ y = net(x)
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+_HERE = Path(__file__).parent
+if not (_HERE / "ir").is_dir():
+    # A checkout: the folders that are installed as subpackages lie beside this one.
+    __path__.append(str(_HERE.parent))
 
 if TYPE_CHECKING:
     from mapsto import ir
