@@ -187,7 +187,7 @@ def _trace_over(
     free = [v for v in free_values(build.block, results) if v not in outside]
     free = [*outside, *free]
     name = f"{_title(function)}.{len(session.functions)}"
-    session.functions[name] = close(name, build, free, results)
+    session.functions[name] = close(name, build, free, results, {"private": True})
     for key in updated:
         session.states[key].current = before.get(key, session.states[key].initial)
     actual_values = [outside.get(value, value) for value in free]
