@@ -2,11 +2,13 @@
 them: to 1e-5 in f32, to 1e-10 in f64."""
 
 import functools
+import re
 
 import numpy as np
 import pytest
 
 import mapsto as mt
+from mapsto.dsl.library import library_files
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.oracle
@@ -146,3 +148,13 @@ def test_cross_entropy(dtype: str, scale: float) -> None:
     value, by_x = mt.value_and_grad(lib.value)(x, y)
     assert_close(value, loss, dtype)
     assert_close(by_x, logits.grad, dtype)
+
+
+def test_all_layers_and_losses_are_compared() -> None:
+    """A layer, activation or loss that joins the standard library has to join this file."""
+    defined = {
+        name
+        for file in ("nn", "loss")
+        for name in re.findall(r"^(?:map|module) (\w+)", library_files()[file], re.MULTILINE)
+    }
+    assert defined <= {*ACTIVATIONS, *LOSSES, "cross_entropy", "Dense"}
