@@ -11,7 +11,7 @@ class of ops that it is tried on:
 
 The driver rebuilds a block in one forward walk: each op is offered, on its already rewritten
 operands, to the patterns of its class, again and again until none applies.  Walks are repeated
-until nothing changes.
+until nothing changes; what nothing uses after one is gone before the next.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Block, Location, Module, Operation, Region, Value
 from mapsto.ir.errors import PassError
+from mapsto.ir.linearize import keep_live
 from mapsto.ir.passes.base import Pass
 from mapsto.ir.substitution import Values
 
@@ -147,6 +148,9 @@ def rewrite_block(block: Block, patterns: Sequence[Pattern]) -> Block:
         block = walk.rebuilt(block, {})
         if not walk.changed:
             return block
+        # What is replaced no longer counts as a use of its operands.
+        live = keep_live(block.operations[:-1], block.returned)
+        block = block.with_operations([*live, block.terminator])
     names = ", ".join(sorted({pattern.name for pattern in patterns}))
     raise PassError(f"rewriting does not come to an end: {names}")
 

@@ -6,7 +6,7 @@ Laws that change the order of a sum apply where the contraction says `reassociat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import prod
@@ -15,7 +15,7 @@ from mapsto.ir.affine import AffineExpr, AffineMap, axis, identity_map, projecti
 from mapsto.ir.core import Module, Value
 from mapsto.ir.dims import Dim
 from mapsto.ir.ops.contraction import Contract, access, as_access, contract, in_bounds
-from mapsto.ir.ops.elementwise import Mul
+from mapsto.ir.ops.elementwise import Div, Mul, Neg
 from mapsto.ir.ops.logic import And
 from mapsto.ir.ops.shaping import Broadcast, Constant, Pad, Slice, Transpose
 from mapsto.ir.passes.base import Pass
@@ -184,6 +184,58 @@ def hoist_factor(op: Contract, rewriter: Rewriter) -> Value | None:
         exprs = [AffineExpr(e.coefficients[: op.rank], e.constant) for e in map_.results]
         factor = access(rewriter.build, op.operands[number], exprs, op.extents[: op.rank])
         return rewriter.emit(Mul, total, factor)
+    return None
+
+
+@rewrite
+def hoist_scale(op: Contract, rewriter: Rewriter) -> Value | None:
+    """sum_k(x[i, k] / s[i]) = sum_k(x[i, k]) / s[i], where the result is no larger than x; and so
+    for products"""
+    if op.kind != "sum" or not op.reduced or not op.attributes["reassociate"]:
+        return None
+    for number, operand in enumerate(op.operands):
+        smaller = _count(op.result.shape) <= _count(operand.shape)
+        if not smaller or not rewriter.used_once(operand) or not _reads_inside(op, number):
+            continue
+        for rest, scale, map_ in _scales(op, number):
+            operands = [*op.operands[:number], rest, *op.operands[number + 1 :]]
+            total = _rebuilt(op, rewriter, operands, op.maps)
+            exprs = [AffineExpr(e.coefficients[: op.rank], e.constant) for e in map_.results]
+            factor = access(rewriter.build, scale, exprs, op.result.shape)
+            record = type(operand.defining_op)
+            return rewriter.emit(record, total, factor)  # type: ignore[arg-type]
+    return None
+
+
+def _scales(op: Contract, number: int) -> Iterator[tuple[Value, Value, AffineMap]]:
+    """What an operand is a multiple or a quotient of, by what, and where that is read: numbers that
+    are the same for all terms of a sum."""
+    inner = op.operands[number].defining_op
+    if not isinstance(inner, Mul | Div) or not op.result.dtype.is_float:
+        return
+    x, y = inner.operands
+    for rest, scale in ((x, y), (y, x)) if isinstance(inner, Mul) else ((x, y),):
+        source = scale.defining_op
+        if not isinstance(source, Broadcast):
+            continue
+        inside = projection(source.dims, len(source.shape))
+        map_ = _composed(inside, op.maps[number], len(op.extents))
+        if all(d < op.rank for d in map_.dims):
+            yield rest, source.operands[0], map_
+
+
+@rewrite
+def hoist_negation(op: Contract, rewriter: Rewriter) -> Value | None:
+    """sum(-x) = -sum(x), where the result is no larger than x"""
+    if op.kind != "sum" or not op.reduced:
+        return None
+    for number, operand in enumerate(op.operands):
+        inner = operand.defining_op
+        if not isinstance(inner, Neg) or not rewriter.used_once(operand):
+            continue
+        if _count(op.result.shape) <= _count(operand.shape):
+            operands = [*op.operands[:number], *inner.operands, *op.operands[number + 1 :]]
+            return rewriter.emit(Neg, _rebuilt(op, rewriter, operands, op.maps))
     return None
 
 
@@ -367,8 +419,12 @@ def _over(map_: AffineMap, position: dict[int, int]) -> AffineMap:
 def _pair_cost(op: Contract, first: int, second: int) -> int:
     """Products taken when the pair is multiplied first."""
     used = op.maps[first].dims | op.maps[second].dims
-    sizes = [op.extents[d] for d in used]
-    return prod(size if isinstance(size, int) else UNKNOWN_EXTENT for size in sizes)
+    return _count([op.extents[d] for d in used])
+
+
+def _count(dims: Sequence[Dim]) -> int:
+    """The number of points, with a guess for what is known only at run time."""
+    return prod(size if isinstance(size, int) else UNKNOWN_EXTENT for size in dims)
 
 
 RULES: tuple[Pattern, ...] = (
@@ -379,6 +435,8 @@ RULES: tuple[Pattern, ...] = (
     product_into_sum,
     constant_factor,
     hoist_factor,
+    hoist_scale,
+    hoist_negation,
     sum_of_sum,
     drop_unit_dimension,
     drop_unread_dimension,

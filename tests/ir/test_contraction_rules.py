@@ -61,6 +61,35 @@ def test_factors_leave_the_sum() -> None:
     assert names(after(function(body, tensor(3, 5), tensor(3)), PASS)) == ["contract", "mul"]
 
 
+def test_divisors_and_signs_leave_the_sum() -> None:
+    def body(b: ir.Builder, x: ir.Value, s: ir.Value, y: ir.Value) -> ir.Value:
+        repeated = b.emit(ir.Broadcast, s, shape=(3, 5), dims=(0,))
+        quotient = b.emit(ir.Neg, b.emit(ir.Div, x, repeated))
+        maps = [ir.projection([0, 1], 2), ir.projection([1], 2)]
+        return contract(b, [quotient, y], maps, (3, 5), 1)
+
+    module = after(function(body, tensor(3, 5), tensor(3), tensor(5)), PASS)
+    assert names(module) == ["contract", "div", "neg"]
+
+
+def test_a_divisor_stays_where_the_result_is_larger() -> None:
+    def body(b: ir.Builder, x: ir.Value, s: ir.Value, y: ir.Value) -> ir.Value:
+        quotient = b.emit(ir.Div, x, b.emit(ir.Broadcast, s, shape=(3, 5), dims=(0,)))
+        maps = [ir.projection([0, 2], 3), ir.projection([2, 1], 3)]
+        return contract(b, [quotient, y], maps, (3, 9, 5), 2)
+
+    module = after(function(body, tensor(3, 5), tensor(3), tensor(5, 9)), PASS)
+    assert names(module) == ["broadcast", "div", "contract"]
+
+
+def test_a_divisor_of_the_summed_index_stays() -> None:
+    def body(b: ir.Builder, x: ir.Value, s: ir.Value) -> ir.Value:
+        quotient = b.emit(ir.Div, x, b.emit(ir.Broadcast, s, shape=(3, 5), dims=(1,)))
+        return reduce_axes(b, "sum", quotient, [1])
+
+    assert "div" in names(after(function(body, tensor(3, 5), tensor(5)), PASS))[:2]
+
+
 def test_numbers_leave_the_sum() -> None:
     def body(b: ir.Builder, x: ir.Value) -> ir.Value:
         ones = b.constant(2.0, F32, (5,))
