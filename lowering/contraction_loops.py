@@ -212,7 +212,12 @@ class _Loops:
     def columns(self) -> _Side:
         problem, schedule = self.problem, self.schedule
         width, packed = schedule.tile.columns, schedule.pack_columns
-        transposed = problem.contiguous_in(1 - problem.row_operand, problem.reduced)
+        operand = 1 - problem.row_operand
+        transposed = (
+            problem.contiguous_in(operand, problem.reduced)
+            and not problem.contiguous_in(operand, problem.columns)
+            and len(problem.reduced.dims) == 1
+        )
         return _Side(
             "columns",
             problem.columns,
