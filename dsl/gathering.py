@@ -7,8 +7,18 @@ from collections.abc import Sequence
 from mapsto import ir
 from mapsto.dsl.frame import Frame
 from mapsto.dsl.source import Span
-from mapsto.dsl.tensors import as_tensor, broadcast_shape, read, sorted_variables, spread
-from mapsto.dsl.values import Access, IndexVariable, Position, Tensor
+from mapsto.dsl.tensors import (
+    affine,
+    as_tensor,
+    broadcast_shape,
+    elementwise,
+    read,
+    select,
+    sorted_variables,
+    spread,
+)
+from mapsto.dsl.values import Access, IndexVariable, Number, Position, Tensor
+from mapsto.ir.bounds import inside_above, inside_below
 
 __all__ = ["gather"]
 
@@ -19,15 +29,21 @@ def gather(
     """Reads `base` with a tensor, a position or None (the whole axis) for each axis of its shape.
 
     A position that shares an index with an index tensor becomes an index tensor too, so that
-    `p[n, y[n]]` reads one element for each n.  As in NumPy, the axes of adjacent index tensors take
-    the place of the axes that they index; else they come first.
+    `p[n, y[n]]` reads one element for each n; where it is outside, the result is zero, as in any
+    affine access.  As in NumPy, the axes of adjacent index tensors take the place of the axes that
+    they index; else they come first.
     """
     positions: list[Position | Tensor | None] = [*map(Position.of, base.axes), *items]
     given = [item for item in positions if isinstance(item, Tensor)]
     involved = {variable for tensor in given for variable in tensor.axes}
+    inside: list[Tensor] = []
     for axis, item in enumerate(positions):
         if isinstance(item, Position) and involved & set(item.variables):
-            positions[axis] = as_tensor(frame, span, item, given[0].dtype)
+            index = as_tensor(frame, span, item, given[0].dtype)
+            if not _is_inside(item, base.value.shape[axis]):
+                inside.append(_inside(frame, span, index, base.value.shape[axis]))
+                index = select(frame, span, inside[-1], index, Number(0))
+            positions[axis] = index
     axes = tuple(a for a, item in enumerate(positions) if isinstance(item, Tensor))
     tensors = [item for item in positions if isinstance(item, Tensor)]
     variables = sorted_variables(v for tensor in tensors for v in tensor.axes)
@@ -47,4 +63,21 @@ def gather(
     access = Access(value, tuple(reads))
     order = sorted_variables(access.variables)
     left = len(batch) + len(own)
-    return Tensor(read(frame, span, access, order), order[: len(order) - left])
+    result = Tensor(read(frame, span, access, order), order[: len(order) - left])
+    for condition in inside:
+        result = select(frame, span, condition, result, Number(0))
+    return result
+
+
+def _is_inside(position: Position, size: ir.Dim) -> bool:
+    """Whether a position is provably inside an axis of this size."""
+    expr = affine(position, position.variables)
+    extents = [variable.extent for variable in position.variables]
+    return inside_below(expr, extents) and inside_above(expr, extents, size)
+
+
+def _inside(frame: Frame, span: Span, index: Tensor, size: ir.Dim) -> Tensor:
+    above = elementwise(frame, span, ir.Ge, [index, Number(0)])
+    return elementwise(
+        frame, span, ir.And, [above, elementwise(frame, span, ir.Lt, [index, Number(size)])]
+    )

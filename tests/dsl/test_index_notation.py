@@ -92,6 +92,18 @@ CASES: list[tuple[str, str, dict[str, Any], Callable[..., Any]]] = [
         lambda p, y: p[np.arange(4), y],
     ),
     (
+        "pick outside",
+        "map f(p: f64[n, c], y: i32[n]) -> f64[n]: [i] |-> p[i - 1, y[i]]",
+        {"p": A, "y": IDS},
+        lambda p, y: np.concatenate([[0.0], p[np.arange(3), y[1:]]]),
+    ),
+    (
+        "gather beside an affine read",
+        "map f(t: f64[v, d], ids: i32[n]) -> f64[n, d]: [i, j] |-> t[ids[i], j + 1]",
+        {"t": A, "ids": IDS},
+        lambda t, ids: np.pad(t[ids][:, 1:], ((0, 0), (0, 1))),
+    ),
+    (
         "computed index",
         "map f(x: f64[n]) -> f64[2*n]: [i] |-> x[i / 2]",
         {"x": V},
