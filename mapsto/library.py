@@ -74,9 +74,9 @@ class Library:
         if isinstance(value, Closure):
             found: Any = Map(self.program, name, self.options)
         elif isinstance(value, ModuleClass):
-            found = self._module(name)
+            found = self._module(name, value)
         elif isinstance(value, TrainClass):
-            found = self._trainer(name)
+            found = self._trainer(name, value)
         elif isinstance(value, Number | Text | Truth):
             found = value.value
         else:
@@ -84,25 +84,34 @@ class Library:
         self.__dict__[name] = found
         return found
 
-    def _module(self, name: str) -> Callable[..., Instance]:
+    def _module(self, name: str, value: ModuleClass) -> Callable[..., Instance]:
         def make(*arguments: object, seed: int = 0, **configuration: object) -> Instance:
-            given = {**self._positional(name, arguments), **configuration}
+            given = _configuration(name, value, arguments, configuration)
             return Instance(self.program.instantiate(name, given), self.options, seed)
 
         make.__name__, make.__doc__ = name, self.program.docstring(name)
         return make
 
-    def _trainer(self, name: str) -> Callable[..., Trainer]:
-        def make(seed: int = 0, **configuration: object) -> Trainer:
-            return Trainer(self.program, name, configuration, self.options, seed)
+    def _trainer(self, name: str, value: TrainClass) -> Callable[..., Trainer]:
+        def make(*arguments: object, seed: int = 0, **configuration: object) -> Trainer:
+            given = _configuration(name, value, arguments, configuration)
+            return Trainer(self.program, name, given, self.options, seed)
 
         make.__name__, make.__doc__ = name, self.program.docstring(name)
         return make
 
-    def _positional(self, name: str, arguments: tuple[object, ...]) -> dict[str, object]:
-        value = self.program.value(name)
-        assert isinstance(value, ModuleClass)
-        names = [parameter.name.name for parameter in value.definition.parameters]
-        if len(arguments) > len(names):
-            raise TypeError(f"{name} takes {len(names)} arguments, found {len(arguments)}")
-        return dict(zip(names, arguments, strict=False))
+
+def _configuration(
+    name: str,
+    value: ModuleClass | TrainClass,
+    arguments: tuple[object, ...],
+    configuration: dict[str, object],
+) -> dict[str, object]:
+    """All arguments under the names of the parameters.  Raises TypeError as Python does."""
+    names = [parameter.name.name for parameter in value.definition.parameters]
+    if len(arguments) > len(names):
+        raise TypeError(f"{name} takes {len(names)} arguments, found {len(arguments)}")
+    positional = dict(zip(names, arguments, strict=False))
+    for repeated in positional.keys() & configuration.keys():
+        raise TypeError(f"{name} is given {repeated} twice")
+    return {**positional, **configuration}

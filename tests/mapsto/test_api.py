@@ -40,6 +40,9 @@ module Model(units: int = 3, activation: map = identity):
         calls <- calls + 1
         calls
 
+train Fit(net = Model(2), optimizer = SGD()):
+    loss(x: f32[n, d], y: f32[n, 2]) = mse(net(x), y)
+
 map error(net: module, x: f32[n, d], y: f32[n, k]) -> f32:
     mse(net(x), y)
 
@@ -274,6 +277,23 @@ def test_configuration() -> None:
     assert (LIB.Model(4, LIB.sigmoid)(BATCH) > 0).all()
     with pytest.raises(TypeError, match="Model takes 2 arguments, found 3"):
         LIB.Model(1, LIB.relu, 2)
+    with pytest.raises(TypeError, match="Model is given units twice"):
+        LIB.Model(1, units=2)
+
+
+def test_configuration_of_training() -> None:
+    net, y = LIB.Model(2, seed=1), BATCH[:, :2]
+    expected = LIB.error(net, BATCH, y)
+    run = LIB.Fit(net, LIB.SGD(lr=0.1), seed=3)
+    assert run.net is net
+    assert run.step(x=BATCH, y=y) == pytest.approx(float(expected), rel=1e-5)
+    assert run.step(x=BATCH, y=y) < expected
+    with pytest.raises(TypeError, match="Fit takes 2 arguments, found 3"):
+        LIB.Fit(net, LIB.SGD(), 0)
+    with pytest.raises(mt.DiagnosticsError, match=r"(?s)`Fit` has no argument `nett`.*`net`\?"):
+        LIB.Fit(nett=net)
+    with pytest.raises(mt.DiagnosticsError, match="the number 3 cannot be called"):
+        LIB.Fit(3).step(x=BATCH, y=y)
 
 
 def test_save_and_load(tmp_path: Path) -> None:
