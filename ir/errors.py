@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __all__ = [
     "IRError",
     "MissingDerivative",
+    "MissingLowering",
     "PassError",
     "PluginError",
     "TextError",
@@ -43,6 +44,15 @@ class MissingDerivative(IRError):
         where = f"{op.location}: " if op.location else ""
         reason = f": {op.not_differentiable}" if op.not_differentiable else ""
         super().__init__(f"{where}the op `{op.name}` has no derivative{reason}")
+
+
+class MissingLowering(IRError):
+    """An op that the target has no row for."""
+
+    def __init__(self, op: Operation, target: str) -> None:
+        self.op = op
+        where = f"{op.location}: " if op.location else ""
+        super().__init__(f"{where}the op `{op.name}` has no lowering to {target}")
 
 
 class VerifyError(IRError):

@@ -76,8 +76,8 @@ class Compiled:
 def lower(module: Module, names: str | Sequence[str], machine: Machine) -> Compiled:
     """LLVM text in which the named functions of the module are entry functions.
 
-    Raises VerifyError where an op should have been expanded by a pass before, NotImplementedError
-    for ops that have no lowering.
+    Raises VerifyError where an op should have been expanded by a pass before, MissingLowering for
+    ops that have no lowering.
     """
     chosen = [names] if isinstance(names, str) else list(names)
     kernels = KernelTable(machine)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mapsto.ir.core import Block, Operation, Value
+from mapsto.ir.errors import MissingLowering
 from mapsto.lowering.indices import Composite, Index, IndexExpression, ValueOf
 from mapsto.lowering.loops import (
     Apply,
@@ -161,7 +162,7 @@ class IndexedEmitter:
         assert isinstance(op, Operation), "a block argument without a buffer"
         rule = self._rules.get(type(op))
         if rule is None:
-            raise NotImplementedError(f"the op `{op.name}` has no lowering to native code")
+            raise MissingLowering(op, "native code")
         return self._place(key, rule(self, op, key[1], guard))
 
     def guarded(

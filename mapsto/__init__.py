@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mapsto.compiler import Options
     from mapsto.dsl.library import DiagnosticsError
     from mapsto.instances import Instance
-    from mapsto.ir.errors import IRError, MissingDerivative, PassError
+    from mapsto.ir.errors import IRError, MissingDerivative, MissingLowering, PassError
     from mapsto.ir.passes.base import Pass
     from mapsto.ir.rewriting import Rewriter, rewrite
     from mapsto.library import Library, load, loads
@@ -51,7 +51,7 @@ _HOMES = {
     "mapsto.compiler": ("Options",),
     "mapsto.dsl.library": ("DiagnosticsError",),
     "mapsto.instances": ("Instance",),
-    "mapsto.ir.errors": ("IRError", "MissingDerivative", "PassError"),
+    "mapsto.ir.errors": ("IRError", "MissingDerivative", "MissingLowering", "PassError"),
     "mapsto.ir.passes.base": ("Pass",),
     "mapsto.ir.rewriting": ("Rewriter", "rewrite"),
     "mapsto.library": ("Library", "load", "loads"),
@@ -90,6 +90,7 @@ __all__ = [
     "Machine",
     "Map",
     "MissingDerivative",
+    "MissingLowering",
     "Options",
     "Pass",
     "PassError",
