@@ -5,6 +5,7 @@ import pytest
 from loop_harness import check, machines, run_native
 
 from mapsto.ir.types import DType
+from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.indices import variable
 from mapsto.lowering.llvm.scalar_lowering import LOWERINGS
 from mapsto.lowering.loop_interpreter import EVALUATIONS
@@ -211,4 +212,5 @@ def test_wrong_operands_are_named() -> None:
 
 
 def test_widths_are_tested() -> None:
-    assert len({machine.vector_bits for machine in machines()}) >= 2
+    widths = {machine.vector_bits for machine in machines()}
+    assert widths == {bits for bits in (128, 256, 512) if bits <= Machine.host().vector_bits}
