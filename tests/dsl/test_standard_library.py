@@ -244,3 +244,13 @@ def test_optimizer(
     assert result.dtype == dtype
     tolerance = 1e-4 if dtype is np.float32 else 1e-10
     np.testing.assert_allclose(result, reference(p, gradients), rtol=tolerance, atol=1e-6)
+
+
+def test_a_label_that_is_no_class_makes_the_loss_nan() -> None:
+    import mapsto as mt
+
+    scores = np.zeros((3, 10), np.float32)
+    loss = mt.loads("").cross_entropy
+    assert loss(scores, np.array([0, 9, 5], np.int32)) == pytest.approx(np.log(10))
+    for wrong in (-1, 10):
+        assert np.isnan(loss(scores, np.array([0, wrong, 5], np.int32)))
