@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mapsto.ir.affine import AffineExpr, AffineMap, axis, identity_map, projection
+from mapsto.ir.affine import AffineExpr, AffineMap, projection
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Array, Operation, Value
 from mapsto.ir.dims import Dim
@@ -19,7 +19,14 @@ from mapsto.ir.errors import TypeRuleError
 from mapsto.ir.ops.shaping import dims_of
 from mapsto.ir.types import DType, TensorType
 
-__all__ = ["REDUCTIONS", "Contract", "access", "contract", "in_bounds", "reduce_axes"]
+__all__ = [
+    "REDUCTIONS",
+    "Contract",
+    "access",
+    "contract",
+    "reduce_axes",
+    "reduction_identity",
+]
 
 REDUCTIONS: dict[str, np.ufunc] = {
     "sum": np.add,
@@ -184,83 +191,3 @@ def reduce_axes(build: Builder, kind: str, x: Value, axes: Sequence[int]) -> Val
     extents = [x.shape[a] for a in order]
     map_ = projection([order.index(a) for a in range(x.type.rank)], len(order))
     return contract(build, [x], [map_], extents, len(kept), kind)
-
-
-def in_bounds(map_: AffineMap, extents: Sequence[Dim], shape: Sequence[Dim]) -> bool:
-    """Whether every read is provably inside a tensor of this shape, for all sizes >= 1."""
-    return all(
-        _expr_in_bounds(expr, extents, size) for expr, size in zip(map_.results, shape, strict=True)
-    )
-
-
-def _expr_in_bounds(expr: AffineExpr, extents: Sequence[Dim], size: Dim) -> bool:
-    bounds = expr.bounds(extents)
-    if bounds is None:
-        return False
-    low, high = bounds
-    slack = size - 1 - high
-    return isinstance(low, int) and low >= 0 and isinstance(slack, int) and slack >= 0
-
-
-def scatter_slice(build: Builder, slice_: Operation, cotangent: Value) -> Value:
-    """The transpose of a slice: the cotangent's elements where they were read, zero elsewhere.
-
-    Element j of axis i is cotangent element k with `j = start + k * step`: a strided axis is spread
-    by interleaving it with zeros, which a contraction with a stretched map does.
-    """
-    from mapsto.ir.ops.shaping import Slice
-
-    assert isinstance(slice_, Slice)
-    value = cotangent
-    shape = slice_.operands[0].shape
-    for i, (start, step, extent) in enumerate(zip(slice_.starts, slice_.steps, shape, strict=True)):
-        value = _spread(build, value, i, start, step, extent)
-    return value
-
-
-def _spread(build: Builder, x: Value, i: int, start: Dim, step: int, extent: Dim) -> Value:
-    from mapsto.ir.ops.shaping import Pad, Reshape, Slice
-
-    rank, size = x.type.rank, x.shape[i]
-    if size == 0:
-        return build.constant(0, x.dtype, (*x.shape[:i], extent, *x.shape[i + 1 :]))
-    if step < 0:
-        reverse = [axis(d, rank) for d in range(rank)]
-        reverse[i] = axis(i, rank).scaled(-1).shifted(size - 1)
-        x, start, step = access(build, x, reverse, x.shape), start + (size - 1) * step, -step
-    if step > 1:
-        before, after = x.shape[:i], x.shape[i + 1 :]
-        split = build.emit(Reshape, x, shape=(*before, size, 1, *after))
-        spacing = tuple((step - 1) * (d == i + 1) for d in range(rank + 1))
-        spaced = build.emit(Pad, split, low=(0,) * (rank + 1), high=spacing)
-        x = build.emit(Reshape, spaced, shape=(*before, size * step, *after))
-        sizes = (*before, size * step - (step - 1), *after)
-        x = build.emit(Slice, x, starts=(0,) * rank, sizes=sizes, steps=(1,) * rank)
-    low = tuple(start if d == i else 0 for d in range(rank))
-    rest = extent - start - x.shape[i]
-    high = tuple(rest if d == i else 0 for d in range(rank))
-    return build.emit(Pad, x, low=low, high=high)
-
-
-def as_access(op: Operation) -> tuple[Value, AffineMap] | None:
-    """The operand and map of an op that only reads elements elsewhere; None for other ops."""
-    from mapsto.ir.ops.shaping import Broadcast, Transpose
-
-    if isinstance(op, Contract) and len(op.operands) == 1 and not op.reduced:
-        return op.operands[0], op.maps[0]
-    rank = op.results[0].type.rank if op.results else 0
-    if isinstance(op, Broadcast):
-        return op.operands[0], projection(op.dims, rank)
-    if isinstance(op, Transpose):
-        inverse = [op.permutation.index(i) for i in range(rank)]
-        return op.operands[0], projection(inverse, rank)
-    return None
-
-
-def identity_access(op: Operation) -> bool:
-    """Whether a contraction reads its one operand as it is."""
-    found = as_access(op)
-    if found is None:
-        return False
-    operand, map_ = found
-    return operand.type == op.results[0].type and map_ == identity_map(operand.type.rank)

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 from mapsto.ir.affine import AffineMap, axis, identity_map, projection
 from mapsto.ir.affine_scatter import AffineScatter, Term, emit_product
+from mapsto.ir.bounds import in_bounds
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Value
 from mapsto.ir.dims import product
 from mapsto.ir.errors import MissingDerivative
-from mapsto.ir.ops.contraction import Contract, contract, in_bounds
+from mapsto.ir.ops.contraction import Contract, contract
 from mapsto.ir.ops.elementwise import Add, Div, Mul, Sub
 from mapsto.ir.ops.functions import Max
 from mapsto.ir.ops.logic import Cast, Eq

@@ -257,7 +257,7 @@ class Slice(_LinearUnary):
     def transpose(
         self, build: Builder, cotangent: Value, linear: Sequence[bool]
     ) -> Sequence[Value | None]:
-        from mapsto.ir.ops.contraction import scatter_slice
+        from mapsto.ir.ops.slice_transpose import scatter_slice
 
         return [scatter_slice(build, self, cotangent)]
 

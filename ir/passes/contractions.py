@@ -12,9 +12,10 @@ from itertools import combinations
 from math import prod
 
 from mapsto.ir.affine import AffineExpr, AffineMap, axis, identity_map, projection
+from mapsto.ir.bounds import in_bounds
 from mapsto.ir.core import Module, Value
 from mapsto.ir.dims import Dim
-from mapsto.ir.ops.contraction import Contract, access, as_access, contract, in_bounds
+from mapsto.ir.ops.contraction import Contract, access, contract
 from mapsto.ir.ops.elementwise import Div, Mul, Neg
 from mapsto.ir.ops.logic import And
 from mapsto.ir.ops.shaping import Broadcast, Constant, Pad, Slice, Transpose
@@ -99,9 +100,13 @@ def _view(value: Value) -> tuple[Value, AffineMap] | None:
     if isinstance(op, Pad) and op.attributes["value"] == 0:
         shifted = [axis(d, rank).shifted(-low) for d, low in enumerate(op.low)]
         return op.operands[0], AffineMap(rank, tuple(shifted))
-    if isinstance(op, Contract) and len(op.operands) == 1 and op.kind != "sum":
-        return None
-    return as_access(op)
+    if isinstance(op, Contract) and len(op.operands) == 1 and not op.reduced and op.kind == "sum":
+        return op.operands[0], op.maps[0]
+    if isinstance(op, Broadcast):
+        return op.operands[0], projection(op.dims, rank)
+    if isinstance(op, Transpose):
+        return op.operands[0], projection([op.permutation.index(i) for i in range(rank)], rank)
+    return None
 
 
 @rewrite

@@ -197,6 +197,19 @@ def test_empty_and_single_element_tensors(size: int) -> None:
     check(build("f", [(F32, (n, 3))], body), sizes={"n": size})
 
 
+def test_a_buffer_with_another_named_size_may_be_empty() -> None:
+    """A tensor of n rows cannot live where n times m rows lived: m may be 0."""
+    m = symbol("m")
+
+    def body(b, x, y, w, z):
+        return [reduce_axes(b, "sum", chain(b, a, w, 3), [0]) for a in (x, y)]
+
+    types = [(F32, (n * m, 64)), (F32, (n, 64)), SQUARE, (F32, (m,))]
+    function = build("f", types, body)
+    for size in (0, 1, 3):
+        check(function, sizes={"n": 7, "m": size})
+
+
 def test_identical_kernels_are_compiled_once() -> None:
     function = build("f", [SQUARE, SQUARE], lambda b, x, w: chain(b, x, w, 6))
     native = Native(function, machines()[0])

@@ -7,7 +7,7 @@ import pytest
 from harness import Native, build, check, machines
 
 from mapsto import ir
-from mapsto.ir.affine import AffineMap, axis
+from mapsto.ir.affine import AffineExpr, AffineMap, axis
 from mapsto.ir.core import DenseArray, registered_ops
 from mapsto.ir.dims import symbol
 from mapsto.ir.ops.contraction import access, contract, reduce_axes
@@ -246,3 +246,16 @@ def test_symbolic_coefficients_and_offsets() -> None:
     function = build("f", [(DType.F32, (n * 3,)), (DType.F32, (n, 2))], body)
     for size in (1, 2, 7, 64):
         check(function, sizes={"n": size})
+
+
+def test_fixed_elements_of_an_empty_axis_are_zero() -> None:
+    """The first and the last element, of a tensor that has none."""
+
+    def body(b, x, y):
+        places = [AffineExpr((0,), 0), AffineExpr((0,), n - 1)]
+        maps = [AffineMap(1, (axis(0, 1),)), *(AffineMap(1, (place,)) for place in places)]
+        return contract(b, [y, x, x], maps, y.shape, 1)
+
+    function = build("f", [(DType.F32, (n,)), (DType.F32, (symbol("m"),))], body)
+    for size in (0, 1, 7):
+        check(function, sizes={"n": size, "m": 5})
