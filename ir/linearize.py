@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mapsto.ir.builder import Builder
-from mapsto.ir.core import Block, Operation, Trait, Value
+from mapsto.ir.core import Block, Operation, Value
 from mapsto.ir.dims import Dim
 from mapsto.ir.substitution import Values, copy_operation
 
-__all__ = ["Pushed", "keep_live", "push_forward", "split_linear"]
+__all__ = ["Pushed", "push_forward", "split_linear"]
 
 Tangents = dict[Value, Value]
 
@@ -81,21 +81,3 @@ def split_linear(
         if depends:
             linear.update(op.results)
     return primal_part, linear_part
-
-
-def keep_live(operations: Sequence[Operation], roots: Sequence[Value | None]) -> list[Operation]:
-    """The operations that the roots depend on, or that have an effect, in order."""
-    live = {value for value in roots if value is not None}
-    kept = []
-    for op in reversed(operations):
-        if op.has(Trait.EFFECT) or any(result in live for result in op.results):
-            kept.append(op)
-            _add_uses(op, live)
-    return kept[::-1]
-
-
-def _add_uses(op: Operation, live: set[Value]) -> None:
-    live.update(op.operands)
-    for region in op.regions:
-        for inner in region.block.operations:
-            _add_uses(inner, live)

@@ -26,7 +26,7 @@ from typing import Any
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Block, Location, Module, Operation, Region, Value
 from mapsto.ir.errors import PassError
-from mapsto.ir.linearize import keep_live
+from mapsto.ir.liveness import keep_live
 from mapsto.ir.passes.base import Pass
 from mapsto.ir.substitution import Values
 

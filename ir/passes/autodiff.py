@@ -8,7 +8,8 @@ from mapsto.ir.builder import Builder
 from mapsto.ir.core import Block, Function, Location, Module, Operation, Region, Value
 from mapsto.ir.dims import Dim, symbols
 from mapsto.ir.errors import PassError
-from mapsto.ir.linearize import Pushed, keep_live, push_forward, split_linear
+from mapsto.ir.linearize import Pushed, push_forward, split_linear
+from mapsto.ir.liveness import keep_live
 from mapsto.ir.ops.control import Call, Jvp, Vjp
 from mapsto.ir.ops.custom import CustomCall, CustomTangent
 from mapsto.ir.ops.shaping import ints_of

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mapsto.ir.core import Block, Function, Module, SymbolReference
-from mapsto.ir.linearize import keep_live
+from mapsto.ir.liveness import keep_live
 from mapsto.ir.passes.base import BlockPass
 
 __all__ = ["EliminateDeadCode"]

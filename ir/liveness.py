@@ -1,0 +1,27 @@
+"""Which operations of a block are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mapsto.ir.core import Operation, Trait, Value
+
+__all__ = ["keep_live"]
+
+
+def keep_live(operations: Sequence[Operation], roots: Sequence[Value | None]) -> list[Operation]:
+    """The operations that the roots depend on, or that have an effect, in order."""
+    live = {value for value in roots if value is not None}
+    kept = []
+    for op in reversed(operations):
+        if op.has(Trait.EFFECT) or any(result in live for result in op.results):
+            kept.append(op)
+            _add_uses(op, live)
+    return kept[::-1]
+
+
+def _add_uses(op: Operation, live: set[Value]) -> None:
+    live.update(op.operands)
+    for region in op.regions:
+        for inner in region.block.operations:
+            _add_uses(inner, live)
