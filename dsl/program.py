@@ -187,7 +187,7 @@ class ModuleInstance:
 
     def parameter_names(self, method: str = "") -> tuple[str, ...]:
         """The names of the arguments of a map of the module."""
-        return tuple([p.name.name for p in self._method(method).definition.parameters])
+        return tuple([p.name.name for p in self.closure(method).definition.parameters])
 
     def state_paths(self) -> frozenset[str]:
         """The paths of its states, such as `norm.mean`; all others are parameters."""
@@ -205,7 +205,7 @@ class ModuleInstance:
 
         Fixes the sizes of the parameters if this is the first use.
         """
-        closure = self._method(method)
+        closure = self.closure(method)
         static = {key: from_python(item) for key, item in (static_arguments or {}).items()}
         with elaborating(), restoring([self.value, *static.values()]):
             frame = new_frame(self.program.scope)
@@ -213,7 +213,8 @@ class ModuleInstance:
             entry = f"{self.name}.{method}" if method else self.name
             return elaborate_closure(frame, closure, argument_types, static, entry, roots)
 
-    def _method(self, method: str) -> Closure:
+    def closure(self, method: str) -> Closure:
+        """A map of the module; the unnamed one is `""`.  Raises KeyError where there is none."""
         if not method:
             call = self.value.call
             if call is None:

@@ -11,7 +11,7 @@ from mapsto.dsl.diagnostics import DiagnosticError, Kind
 from mapsto.dsl.elaborated import Elaborated, InputSpec, ParameterSpec, Structure
 from mapsto.dsl.frame import Budget, Frame, Session, SlotKey, fail
 from mapsto.dsl.functions import close
-from mapsto.dsl.instances import Instance, instances_in
+from mapsto.dsl.instances import instances_in
 from mapsto.dsl.library import DiagnosticsError, resolve
 from mapsto.dsl.scope import Scope
 from mapsto.dsl.source import Span
@@ -205,8 +205,3 @@ def _check_sizes(specs: Sequence[ParameterSpec], span: Span) -> None:
     for spec in specs:
         if spec.type.symbols:
             fail(Kind.SYMBOLIC_PARAMETER, span, name=spec.path, type=spec.type)
-
-
-def instances_of(values: Iterable[Value]) -> list[Instance]:
-    """All module instances in some values."""
-    return [instance for value in values for _, instance in instances_in(value)]

@@ -128,7 +128,7 @@ class Instance(Method):
 
     def closure(self, name: str) -> Closure:
         """A map of the module as a value of the language."""
-        return self.inner._method(name)
+        return self.inner.closure(name)
 
     def init(self, **types: TensorType) -> Instance:
         """Fixes the sizes of the parameters from the types of the inputs and fills them.

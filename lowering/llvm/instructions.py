@@ -159,9 +159,6 @@ class InstructionWriter:
         """Toward zero; poison when out of range."""
         return self._cast("fptosi", a, to)
 
-    def fptoui(self, a: Operand, to: LLVMType) -> Operand:
-        return self._cast("fptoui", a, to)
-
     def fptosi_saturating(self, a: Operand, to: LLVMType) -> Operand:
         """Toward zero, clamped to the integer's range, NaN to 0."""
         return self._overloaded("fptosi.sat", to, (a,))

@@ -54,10 +54,6 @@ class LLVMType:
         return self.kind in _INTEGER_BITS
 
     @property
-    def is_vector(self) -> bool:
-        return self.lanes > 1
-
-    @property
     def suffix(self) -> str:
         """How names of overloaded intrinsics spell the type: `f32`, `v8f32`, `i64`, `p0`."""
         scalar = _SUFFIXES.get(self.kind, self.kind)
