@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mapsto.callables import Callable_, Map
+from mapsto.callables import Compilable, Map
 from mapsto.compiler import Options, bound_slots, optimized, signature_of
 from mapsto.dsl.elaborated import Elaborated
 from mapsto.instances import Instance, Method
@@ -35,7 +35,7 @@ class Part:
 
 
 def build(
-    target: Callable_ | Trainer,
+    target: Compilable | Trainer,
     path: str | Path,
     *,
     header: str | Path | None = None,
@@ -51,18 +51,18 @@ def build(
     DiagnosticsError where the program does not accept the types, ArtifactError where the file
     cannot be made, LinkerNotFound where nothing can link a shared library.
     """
-    callable_ = target._step if isinstance(target, Trainer) else target
-    elaborated = callable_.elaborate(types, {})
+    compilable = target.compiled_step if isinstance(target, Trainer) else target
+    elaborated = compilable.elaborate(types, {})
     result = "loss" if isinstance(target, Trainer) else "result"
-    arrays = {} if external_weights else arrays_of(callable_, elaborated)
-    part = Part(_part_name(target), elaborated, arrays, callable_.__doc__ or "", result)
+    arrays = {} if external_weights else arrays_of(compilable, elaborated)
+    part = Part(_part_name(target), elaborated, arrays, compilable.__doc__ or "", result)
     place = Path(path)
-    options = callable_.options
+    options = compilable.options
     library = make_library(library_name(place), [part], options, external_weights)
     write_library(library, place, None if header is None else Path(header), options)
 
 
-def arrays_of(target: Callable_, elaborated: Elaborated) -> Mapping[str, Array]:
+def arrays_of(target: Compilable, elaborated: Elaborated) -> Mapping[str, Array]:
     """The arrays of parameters and states by path; new ones are initialized."""
     slots = bound_slots(elaborated)
     return target.own_arrays(slots) if slots else {}
@@ -119,7 +119,7 @@ def write_library(
     return path, header
 
 
-def _part_name(target: Callable_ | Trainer) -> str:
+def _part_name(target: Compilable | Trainer) -> str:
     if isinstance(target, Trainer):
         return "step"
     if isinstance(target, Instance):

@@ -21,7 +21,7 @@ from mapsto.ir.types import TensorType
 from mapsto.runtime.errors import ArgumentError
 from mapsto.runtime.function import NativeFunction
 
-__all__ = ["Callable_", "Map"]
+__all__ = ["Compilable", "Map"]
 
 
 @runtime_checkable
@@ -36,7 +36,7 @@ def _never(*arguments: object) -> Any:
     return NotImplemented
 
 
-class Callable_:
+class Compilable:
     """Base of what is compiled on demand and called with arrays."""
 
     def __init__(self, options: Options) -> None:
@@ -62,7 +62,7 @@ class Callable_:
         path = slots[0].path
         raise ArgumentError(f"{path} belongs to a module that is no argument; pass the module in")
 
-    def with_passes(self, passes: str) -> Callable_:
+    def with_passes(self, passes: str) -> Compilable:
         """The same, compiled by another pipeline."""
         raise NotImplementedError
 
@@ -146,7 +146,7 @@ class Callable_:
         return {**self.own_arrays(rest), **found} if rest else found
 
 
-class Map(Callable_):
+class Map(Compilable):
     """A map of a program.
 
     Tensor arguments are arrays; other arguments (numbers, strings, maps, modules) are static: the

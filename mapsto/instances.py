@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mapsto.arguments import Parameter, parameters_of
-from mapsto.callables import Callable_
+from mapsto.callables import Compilable
 from mapsto.compiler import Options, bound_slots
 from mapsto.dsl.elaborated import Elaborated
 from mapsto.dsl.program import ModuleInstance as DslInstance
@@ -52,7 +52,7 @@ class Parameters(Mapping[str, Array]):
         return f"<parameters {', '.join(shapes)}>"
 
 
-class Method(Callable_):
+class Method(Compilable):
     """A map of a module instance."""
 
     def __init__(self, owner: Instance, name: str) -> None:

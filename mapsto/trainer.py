@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mapsto.arguments import Parameter, declared_types, parameters_of
-from mapsto.callables import Callable_
+from mapsto.callables import Compilable
 from mapsto.compiler import Options
 from mapsto.dsl.elaborated import Elaborated, ParameterSpec
 from mapsto.dsl.program import ModuleInstance as DslInstance
@@ -56,8 +56,8 @@ class Trainer:
             for prefix, value in self.inner.modules()
         }
         self._storage: dict[str, Array] = {}
-        self._step = _Step(self)
-        self._evaluate = _Evaluation(self)
+        self.compiled_step = _Step(self)
+        self.compiled_evaluation = _Evaluation(self)
 
     def __repr__(self) -> str:
         return f"<train {self.inner.name}>"
@@ -82,15 +82,15 @@ class Trainer:
 
         Integer arrays are converted to the declared element types.
         """
-        result = self._step.try_fast(batch)
+        result = self.compiled_step.try_fast(batch)
         if result is NotImplemented:
-            result = self._step(**_converted(batch, self.types))
+            result = self.compiled_step(**_converted(batch, self.types))
         return float(result)
 
     def evaluate(self, **batch: object) -> dict[str, float]:
         """The loss and the metrics on a batch, by name; nothing changes."""
-        types = {**self.types, **self._evaluate.types}
-        found = self._evaluate(**_converted(batch, types))
+        types = {**self.types, **self.compiled_evaluation.types}
+        found = self.compiled_evaluation(**_converted(batch, types))
         return {name: float(value) for name, value in found.items()}
 
     def fit(
@@ -144,7 +144,7 @@ class Trainer:
         source = "the data"
         if isinstance(data, str | Path):
             source, data = str(data), load_npz(data)
-        types = {**self.types, **(self._evaluate.types if metrics else {})}
+        types = {**self.types, **(self.compiled_evaluation.types if metrics else {})}
         return bind(data, types, suffixes, source)
 
     def prepare(self, data: Dataset, batch: int) -> None:
@@ -153,7 +153,7 @@ class Trainer:
             name: TensorType(self.types[name].dtype, (batch, *data.arrays[name].shape[1:]))
             for name in self.types
         }
-        self._step.prepare(types)
+        self.compiled_step.prepare(types)
 
     def save(self, path: str | Path) -> None:
         """Writes everything that training changes to a safetensors file, atomically."""
@@ -186,7 +186,7 @@ class Trainer:
         self._storage[spec.path] = self._modules[prefix].storage_for([own])[path]
 
 
-class _Step(Callable_):
+class _Step(Compilable):
     """The training step as a function of the batch."""
 
     def __init__(self, owner: Trainer) -> None:

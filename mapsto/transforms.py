@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mapsto.arguments import Parameter
-from mapsto.callables import Callable_, Map
+from mapsto.callables import Compilable, Map
 from mapsto.dsl.applications import elaborate_application
 from mapsto.dsl.elaborated import Elaborated, ParameterSpec
 from mapsto.dsl.program import Program
@@ -27,7 +27,7 @@ from mapsto.runtime.errors import ArgumentError
 __all__ = ["Transformed", "grad", "jvp", "value_and_grad", "vmap"]
 
 
-def grad(function: Callable_, argnums: int | Sequence[int] = 0) -> Transformed:
+def grad(function: Compilable, argnums: int | Sequence[int] = 0) -> Transformed:
     """The gradient of a map whose result is a scalar.
 
     `argnums` are the positions of the arguments to differentiate by: one position gives one
@@ -38,12 +38,12 @@ def grad(function: Callable_, argnums: int | Sequence[int] = 0) -> Transformed:
     return Transformed("grad", function, argnums)
 
 
-def value_and_grad(function: Callable_, argnums: int | Sequence[int] = 0) -> Transformed:
+def value_and_grad(function: Compilable, argnums: int | Sequence[int] = 0) -> Transformed:
     """The pair of a map's value and its gradient, computed together; see `grad`."""
     return Transformed("value_and_grad", function, argnums)
 
 
-def jvp(function: Callable_, argnums: int | Sequence[int] = 0) -> Transformed:
+def jvp(function: Compilable, argnums: int | Sequence[int] = 0) -> Transformed:
     """The pair of a map's value and its derivative along directions (forward mode).
 
     The directions follow the map's arguments, one for each of `argnums`, each of its argument's
@@ -52,7 +52,7 @@ def jvp(function: Callable_, argnums: int | Sequence[int] = 0) -> Transformed:
     return Transformed("jvp", function, argnums)
 
 
-def vmap(function: Callable_) -> Transformed:
+def vmap(function: Compilable) -> Transformed:
     """The map applied to each element along the first axis of its tensor arguments.
 
     Scalars and arguments that are no tensors are the same for every element.
@@ -60,10 +60,10 @@ def vmap(function: Callable_) -> Transformed:
     return Transformed("vmap", function, ())
 
 
-class Transformed(Callable_):
+class Transformed(Compilable):
     """A map made of a map; called like one."""
 
-    def __init__(self, kind: str, function: Callable_, argnums: int | Sequence[int]) -> None:
+    def __init__(self, kind: str, function: Compilable, argnums: int | Sequence[int]) -> None:
         if not isinstance(function, Map | Method | Transformed):
             raise TypeError(f"{kind} takes a map or a module instance, not {function!r}")
         super().__init__(function.options)
@@ -129,7 +129,7 @@ class Transformed(Callable_):
         return Transform(self.kind, value, tuple(positions), self.single)
 
 
-def _origin(function: Callable_) -> tuple[Program, Closure, list[tuple[str, Value]]]:
+def _origin(function: Compilable) -> tuple[Program, Closure, list[tuple[str, Value]]]:
     """The program and the map at the bottom, and the instance that the map belongs to."""
     match function:
         case Transformed():

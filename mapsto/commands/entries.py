@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mapsto.callables import Callable_, Map
+from mapsto.callables import Compilable, Map
 from mapsto.commands.settings import Settings, check_names, input_types, names_of
 from mapsto.commands.sources import read
 from mapsto.compiler import Options
@@ -144,7 +144,7 @@ class Entry:
 
     name: str
     c_name: str
-    target: Callable_
+    target: Compilable
     definitions: tuple[tuple[Definition, Scope], ...]
     owner: object = None
     documentation: str = ""
@@ -246,10 +246,10 @@ def _step_entry(text: str, trainer: Trainer, member: str) -> Entry:
         loss = closures["loss"]
         about = "One step of the optimizer on a batch; the loss before it."
         definitions = ((loss.definition, loss.scope),)
-        return Entry(text, member, trainer._step, definitions, trainer, about, "loss")
+        return Entry(text, member, trainer.compiled_step, definitions, trainer, about, "loss")
     about = "The loss and the metrics on a batch; nothing changes."
     every = tuple((c.definition, c.scope) for c in closures.values())
-    return Entry(text, member, trainer._evaluate, every, trainer, about)
+    return Entry(text, member, trainer.compiled_evaluation, every, trainer, about)
 
 
 def _is_train(definition: object) -> bool:
