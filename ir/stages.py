@@ -9,7 +9,7 @@ body.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mapsto.ir.bounds import inside_above, inside_below
@@ -42,6 +42,10 @@ CHEAP_PROLOGUE = 4
 
 MANY_SITES = 8
 """A value that is read in more ways than this is kept, however cheap it is."""
+
+LONGEST_CHAIN = 48
+"""So many ops at most, one computed from the other, are within a stage, so that code which walks
+stages may use recursion."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,7 +200,8 @@ class _Selection:
 
     def __init__(self, block: Block) -> None:
         self.block = block
-        self.forced: set[Value] = set(block.returned)
+        self.ends = frozenset(_ends_of_long_chains(block))
+        self.forced: set[Value] = {*block.returned, *self.ends}
         self.stages: set[Value] = set()
         self.sites: dict[Value, set[_Site]] = {}
         self.uses = Counter(v for op in block.operations for v in op.operands)
@@ -249,7 +254,8 @@ class _Selection:
         found = self._leaves.get(value)
         if found is None:
             op = value.owner
-            if not isinstance(op, Operation) or is_external(value) or takes_loop(op):
+            known = is_external(value) or value in self.ends
+            if not isinstance(op, Operation) or known or takes_loop(op):
                 found = frozenset({value})
             else:
                 found = frozenset().union(*map(self._cone_leaves, op.operands))
@@ -281,7 +287,7 @@ class _Selection:
     def _cheap_ops(self, value: Value) -> int | None:
         """How many ops compute a value; None where one is not cheap."""
         op = value.owner
-        if not isinstance(op, Operation) or is_external(value):
+        if not isinstance(op, Operation) or is_external(value) or value in self.ends:
             return 0
         if op.has(Trait.EXPENSIVE) or takes_loop(op):
             return None
@@ -290,6 +296,18 @@ class _Selection:
         counts = [self._cheap_ops(operand) for operand in op.operands]
         known = [count for count in counts if count is not None]
         return None if len(known) < len(counts) else sum(known) + op.has(Trait.ELEMENTWISE)
+
+
+def _ends_of_long_chains(block: Block) -> Iterator[Value]:
+    """The values at which chains of ops are cut to stay below LONGEST_CHAIN."""
+    lengths: dict[Value, int] = {}
+    for op in block.operations[:-1]:
+        length = 1 + max((lengths.get(operand, 0) for operand in op.operands), default=0)
+        for result in op.results:
+            ends = takes_loop(op) or is_external(result)
+            lengths[result] = 0 if ends else length % LONGEST_CHAIN
+            if length == LONGEST_CHAIN and not ends:
+                yield result
 
 
 def _is_memory(value: Value) -> bool:
