@@ -124,8 +124,12 @@ def _operand_notes(node: syntax.Binary, frame: Frame, *values: Value) -> Iterato
 
 
 def _check_division(node: syntax.Binary, left: Value, result: Value) -> None:
-    """Whole numbers divide to a whole number: `1 / 2` is 0, which is hardly what was meant."""
-    if node.operator is not syntax.BinaryOperator.DIVIDE or left == Number(0):
+    """Whole numbers divide to a whole number: `1 / 2` is 0, which is hardly what was meant.
+
+    Of a size, as in `n / 2`, it is what was meant.
+    """
+    written = isinstance(node.left, syntax.Integer)
+    if node.operator is not syntax.BinaryOperator.DIVIDE or left == Number(0) or not written:
         return
     vanishes = result == Number(0) and isinstance(result, Number)
     symbolic = isinstance(result, Number) and isinstance(result.value, ir.DimExpression)

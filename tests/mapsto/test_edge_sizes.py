@@ -54,3 +54,10 @@ def test_products_over_nothing_are_zero() -> None:
     product = LIBRARY["product"].f
     np.testing.assert_array_equal(product(np.ones((2, 0)), np.ones((0, 3))), np.zeros((2, 3)))
     assert product(np.ones((0, 4)), np.ones((4, 3))).shape == (0, 3)
+
+
+@pytest.mark.parametrize("n", range(6))
+def test_sizes_that_divide_to_zero(n: int) -> None:
+    library = mt.loads("map f(x: f32[n]) -> f32[n / 2]: [i] |-> x[2*i + 1]")
+    x = np.arange(n, dtype=np.float32)
+    np.testing.assert_array_equal(library.f(x), x[1::2])
