@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; gives the exit code."""
+    _open_streams()
     options = _parser().parse_args(arguments)
     run: Command = options.run
     try:
@@ -51,6 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
 
 
+def _open_streams() -> None:
+    """Stands in for streams that the caller has closed (`mapsto ... >&-`)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+
+
 def _discard_output() -> None:
     """Makes sure that the interpreter's last flush does not fail once more."""
     try:
@@ -58,6 +66,17 @@ def _discard_output() -> None:
     except OSError:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _seed(text: str) -> int:
+    """A seed as an option; seeds are 64-bit integers."""
+    try:
+        seed = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number") from None
+    if not -(2**63) <= seed < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} does not fit into 64 bits")
+    return seed
 
 
 def _command(module: str, function: str) -> Command:
@@ -117,7 +136,7 @@ def _train(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch", type=int, default=64, help="examples a step (64)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=_seed, default=0)
     parser.add_argument("--save", type=Path, metavar="W.safetensors", help="write the weights")
     parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="save after each epoch")
     parser.add_argument(
@@ -138,7 +157,7 @@ def _run(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--weights", type=Path, metavar="W.safetensors")
     parser.add_argument("--output", type=Path, metavar="Y.npy", help="write the result")
-    parser.add_argument("--seed", type=int, default=0, help="of weights that no file gives")
+    parser.add_argument("--seed", type=_seed, default=0, help="of weights that no file gives")
     _add_static(parser, "k=3", "the value of an argument that is no array, or a setting")
     _add_compilation(parser)
     parser.set_defaults(run=_command("running", "run"))
@@ -154,7 +173,7 @@ def _build(subparsers: Subparsers) -> None:
     parser.add_argument("--external", action="store_true", help="leave the weights in their file")
     parser.add_argument("--header", type=Path, metavar="MODEL.h", help="default: beside the output")
     parser.add_argument("--target", dest="triple", metavar="TRIPLE")
-    parser.add_argument("--seed", type=int, default=0, help="of weights that no file gives")
+    parser.add_argument("--seed", type=_seed, default=0, help="of weights that no file gives")
     _add_static(parser)
     _add_compilation(parser)
     parser.set_defaults(run=_command("building", "build"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cli_harness import PROGRAM, WRONG, Workspace
 
+from mapsto.cli import main
 from mapsto.dsl.formatter import format_source
 
 UNTIDY = "map  f( x:f32[n] )->f32[n]:\n      x+1   # one more\n"
@@ -118,3 +119,21 @@ def test_colours_on_a_terminal(workspace: Workspace, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("NO_COLOR", raising=False)
     workspace.run("check", "wrong.mto")
     assert "\x1b[" in terminal.getvalue()
+
+
+def test_check_without_an_open_output(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.chdir(workspace.folder)
+    assert main(["check", "program.mto"]) == 0
+
+
+def test_seeds_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
+    for text, says in (
+        ("99999999999999999999", "does not fit into 64 bits"),
+        ("x", "whole number"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["train", "program.mto", "--data", "d.npz", "--seed", text])
+        assert says in capsys.readouterr().err
