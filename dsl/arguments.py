@@ -70,7 +70,7 @@ def match_names(
     if len(positional) > len(names):
         facts = {"owner": owner, "expected": len(names), "found": len(positional)}
         fail(Kind.TOO_MANY_ARGUMENTS, positional[len(names)].span, notes=notes, **facts)
-    matched.update(zip(names, positional))  # noqa: B905 (fewer arguments than parameters)
+    matched.update(zip(names, positional, strict=False))  # Fewer arguments than parameters.
     for argument in arguments:
         if argument.name is None:
             continue

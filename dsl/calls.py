@@ -84,14 +84,10 @@ def _composition(
     arguments: tuple[Argument, ...],
     expected: Expected | None,
 ) -> Value:
-    if len(arguments) != 1 or arguments[0].name is not None:
-        facts: Facts = {"owner": "chain", "expected": 1, "found": len(arguments)}
-        fail(
-            Kind.TOO_MANY_ARGUMENTS if arguments else Kind.MISSING_ARGUMENT, span, name="x", **facts
-        )
-    value = arguments[0].value
+    argument = _only_argument("chain", span, arguments)
+    value = argument.value
     for step in function.functions:
-        value = apply(step, frame, span, (Argument(None, value, arguments[0].span),))
+        value = apply(step, frame, span, (Argument(None, value, argument.span),))
     return value
 
 
@@ -103,12 +99,18 @@ def _convert(
     arguments: tuple[Argument, ...],
     expected: Expected | None,
 ) -> Value:
+    argument = _only_argument(str(function.dtype), span, arguments)
+    return convert(frame, span, argument.value, function.dtype)
+
+
+def _only_argument(owner: str, span: Span, arguments: tuple[Argument, ...]) -> Argument:
+    """The argument of what takes one, by position."""
     if len(arguments) != 1 or arguments[0].name is not None:
-        facts: Facts = {"owner": str(function.dtype), "expected": 1, "found": len(arguments)}
+        facts: Facts = {"owner": owner, "expected": 1, "found": len(arguments)}
         fail(
             Kind.TOO_MANY_ARGUMENTS if arguments else Kind.MISSING_ARGUMENT, span, name="x", **facts
         )
-    return convert(frame, span, arguments[0].value, function.dtype)
+    return arguments[0]
 
 
 def convert(frame: Frame, span: Span, value: Value, dtype: ir.DType) -> Tensor:

@@ -196,7 +196,7 @@ def finish(
 def _specs(
     keys: Sequence[SlotKey], paths: Paths, values: Sequence[ir.Value], is_state: bool
 ) -> list[ParameterSpec]:
-    pairs = zip(keys, values)  # noqa: B905 (values may go on with states)
+    pairs = zip(keys, values, strict=False)  # The values may go on with states.
     return [ParameterSpec(paths[key], value.type, is_state) for key, value in pairs]
 
 

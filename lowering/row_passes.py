@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from mapsto.ir.core import Value
 from mapsto.ir.dims import Dim
@@ -126,7 +127,7 @@ class RowPasses:
         if stage.value not in self.plan.kept:
             return
         if stage.value in self.locals:
-            address = lambda indices: self._local_address(stage, indices)  # noqa: E731
+            address = partial(self._local_address, stage)
             self.emitter.keep(stage.value, self.locals[stage.value], address)
         else:
             self.emitter.keep(stage.value, self.outputs[stage.value][0])
