@@ -296,6 +296,15 @@ def test_configuration_of_training() -> None:
         LIB.Fit(3).step(x=BATCH, y=y)
 
 
+def test_evaluating_a_data_set_weighs_batches_by_size() -> None:
+    y = np.random.default_rng(1).normal(size=(6, 2)).astype(np.float32)
+    run = LIB.Fit(seed=3)
+    figures = run.evaluate_data({"x": BATCH, "y": y}, batch=4)
+    whole = run.evaluate(x=BATCH, y=y)
+    assert figures.keys() == whole.keys()
+    assert figures["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+
+
 def test_save_and_load(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     net = LIB.Model(seed=1)
