@@ -1,12 +1,23 @@
-"""Which operations of a block are needed."""
+"""Which operations of a block are needed, and how often values are used."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from mapsto.ir.core import Operation, Trait, Value
+from mapsto.ir.core import Block, Operation, Trait, Value
 
-__all__ = ["keep_live"]
+__all__ = ["count_uses", "keep_live"]
+
+
+def count_uses(block: Block) -> Counter[Value]:
+    """How often each value is an operand in the block and its regions."""
+    uses: Counter[Value] = Counter()
+    for op in block.operations:
+        uses.update(op.operands)
+        for region in op.regions:
+            uses.update(count_uses(region.block))
+    return uses
 
 
 def keep_live(operations: Sequence[Operation], roots: Sequence[Value | None]) -> list[Operation]:

@@ -26,7 +26,7 @@ from typing import Any
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Block, Location, Module, Operation, Region, Value
 from mapsto.ir.errors import PassError
-from mapsto.ir.liveness import keep_live
+from mapsto.ir.liveness import count_uses, keep_live
 from mapsto.ir.passes.base import Pass
 from mapsto.ir.substitution import Values
 
@@ -153,16 +153,6 @@ def rewrite_block(block: Block, patterns: Sequence[Pattern]) -> Block:
         block = block.with_operations([*live, block.terminator])
     names = ", ".join(sorted({pattern.name for pattern in patterns}))
     raise PassError(f"rewriting does not come to an end: {names}")
-
-
-def count_uses(block: Block) -> Counter[Value]:
-    """How often each value is an operand in the block and its regions."""
-    uses: Counter[Value] = Counter()
-    for op in block.operations:
-        uses.update(op.operands)
-        for region in op.regions:
-            uses.update(count_uses(region.block))
-    return uses
 
 
 class _Walk:

@@ -11,13 +11,13 @@ as they are, nested, for callers that cannot place statements.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mapsto.ir.core import Block, Operation, Value
 from mapsto.ir.errors import MissingLowering
+from mapsto.ir.liveness import count_uses
 from mapsto.lowering.indices import Composite, Index, IndexExpression, ValueOf
 from mapsto.lowering.loops import (
     Apply,
@@ -34,7 +34,7 @@ from mapsto.lowering.loops import (
     select,
 )
 
-__all__ = ["IndexedEmitter", "Indices", "Rule", "count_uses"]
+__all__ = ["IndexedEmitter", "Indices", "Rule"]
 
 Indices = tuple[Index, ...]
 Rule = Callable[["IndexedEmitter", Operation, Indices, Expression | None], Expression]
@@ -49,11 +49,6 @@ class _Scope:
 
     statements: list[Statement] = field(default_factory=list)
     known: dict[_Key, Expression] = field(default_factory=dict)
-
-
-def count_uses(block: Block) -> Counter[Value]:
-    """How often each value is an operand in the block."""
-    return Counter(value for op in block.operations for value in op.operands)
 
 
 class _Inside(dict[str, int]):
