@@ -15,9 +15,11 @@ from mapsto.dsl import (
     syntax,
 )
 from mapsto.dsl.diagnostics import Kind
+from mapsto.dsl.dimensions import dtype_of, free_names
 from mapsto.dsl.elaborated import Elaborated, InputSpec, ParameterSpec, Structure
 from mapsto.dsl.evaluation import apply, find
 from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.functions import close
 from mapsto.dsl.initialization import initial_value
 from mapsto.dsl.instances import Instance, instances_in, slot_type
 from mapsto.dsl.library import DiagnosticsError, file_scope
@@ -282,8 +284,6 @@ def elaborate_initializers(frame: Frame, roots: list[tuple[str, Value]]) -> Elab
                 values[full] = initial_value(frame, slot, type, seed, full)
             span = instance.definition.name.span
     build = frame.session.build
-    from mapsto.dsl.functions import close
-
     results = [tensor.value for tensor in values.values()]
     function = close("init", build, [seed], results)
     structure: Structure = {path: tensor.type for path, tensor in values.items()}
@@ -295,8 +295,6 @@ def elaborate_initializers(frame: Frame, roots: list[tuple[str, Value]]) -> Elab
 
 def _known_type(frame: Frame, slot: Slot) -> ir.TensorType | None:
     """The type of a slot if its dimensions and dtype are known."""
-    from mapsto.dsl.dimensions import dtype_of, free_names
-
     declared = slot.declaration.type
     inside = frame.inside(slot.instance.scope)
     if not isinstance(declared, syntax.ValueType) or dtype_of(declared, inside) is None:

@@ -16,7 +16,7 @@ from mapsto.dsl.program import ParameterSpec
 from mapsto.dsl.values import Closure, Value
 from mapsto.ir.core import Array
 from mapsto.ir.evaluator import evaluate
-from mapsto.ir.types import TensorType
+from mapsto.ir.types import DType, TensorType
 from mapsto.runtime.arrays import aligned_empty
 from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
 from mapsto.runtime.errors import ArgumentError
@@ -184,8 +184,6 @@ def initialize(initializers: Elaborated, storage: dict[str, Array], seed: int) -
 
 def aligned(array: Array) -> Array:
     """A copy in memory that begins at a multiple of 64 bytes."""
-    from mapsto.ir.types import DType
-
     dtype = DType.of(array.dtype)
     assert dtype is not None
     copy = aligned_empty(dtype, array.shape)
