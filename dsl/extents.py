@@ -16,7 +16,7 @@ from mapsto.dsl.evaluation import evaluate, find
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import as_tensor
-from mapsto.dsl.values import Builtin, IndexVariable, Indices, Product, Tensor
+from mapsto.dsl.values import Builtin, IndexVariable, Indices, Position, Product, Tensor
 
 __all__ = ["Binder", "bind_indices", "spread_names"]
 
@@ -83,15 +83,9 @@ def _bind(search: _Search, binders: Sequence[Binder]) -> tuple[Frame, tuple[Inde
             fail(Kind.REPEATED_INDEX, binder.span, name=binder.name)
         extent, span = search.extents[binder.name]
         variable = IndexVariable(binder.name, extent, span)
-        inner.scope.bind(binder.name, _position(variable), binder.span)
+        inner.scope.bind(binder.name, Position.of(variable), binder.span)
         variables.append(variable)
     return inner, tuple(variables)
-
-
-def _position(variable: IndexVariable):  # type: ignore[no-untyped-def]
-    from mapsto.dsl.values import Position
-
-    return Position.of(variable)
 
 
 def _adopt_declared(
