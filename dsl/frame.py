@@ -29,7 +29,7 @@ __all__ = [
 
 MAXIMUM_DEPTH = 64
 """How deep calls may nest; recursion without an end is reported there."""
-MAXIMUM_STEPS = 20_000_000
+MAXIMUM_STEPS = 2_000_000
 """How much work the elaboration of one function may take, in expressions evaluated."""
 _OPERATION_STEPS = 4
 _CALL_STEPS = 10

@@ -65,6 +65,8 @@ def shuffled(count: int, seed: int, epoch: int) -> Array:
 
 def load_npz(path: str | Path) -> dict[str, Array]:
     """The arrays of a .npz file; DataError where it is not one or holds pickled objects."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise DataError(f"{path}: not a file")
     try:
         with open(path, "rb") as file:
             if not zipfile.is_zipfile(file):

@@ -65,6 +65,9 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
     path = tmp_path / "d.npz"
     with pytest.raises(DataError, match="no such file"):
         load_npz(path)
+    for endless in (tmp_path, Path("/dev/zero")):
+        with pytest.raises(DataError, match="not a file"):
+            load_npz(endless)
     for content in (b"", b"not an archive", b"PK\x03\x04 cut short"):
         path.write_bytes(content)
         with pytest.raises(DataError, match="not a readable"):
