@@ -31,6 +31,11 @@ class Timing:
         return f"{self.microseconds:.4g} us +- {100 * spread:.0f} %"
 
 
+SETTLE_SECONDS = 0.15
+"""Pause before a turn: threads of the candidate before, which wait for work in a busy loop, have
+left the processors by then."""
+
+
 def interleaved(
     candidates: Mapping[str, Callable[[], object]], seconds: float = 1.0, rounds: int = 9
 ) -> dict[str, Timing]:
@@ -51,6 +56,8 @@ def interleaved(
 
 
 def _round(run: Callable[[], object], budget: float) -> float:
+    time.sleep(SETTLE_SECONDS)
+    run()
     start = time.perf_counter()
     run()
     once = time.perf_counter() - start
