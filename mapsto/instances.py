@@ -19,7 +19,7 @@ from mapsto.ir.evaluator import evaluate
 from mapsto.ir.types import DType, TensorType
 from mapsto.runtime.arrays import aligned_empty
 from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
-from mapsto.runtime.errors import ArgumentError
+from mapsto.runtime.errors import ArgumentError, CheckpointError
 from mapsto.runtime.training import restore
 
 __all__ = ["Instance", "Method", "Parameters", "initialize"]
@@ -94,6 +94,8 @@ class Instance(Method):
         self.inner = inner
         self.seed = seed
         self._storage: dict[str, Array] = {} if storage is None else storage
+        self._unchecked: str | None = None
+        """The file of weights that no program has been compiled with yet."""
         self._methods: dict[str, Method] = {}
         self.options = options
         super().__init__(self, "")
@@ -143,25 +145,39 @@ class Instance(Method):
         return self
 
     def storage_for(self, specs: Iterable[ParameterSpec]) -> Mapping[str, Array]:
-        """The arrays of parameters and states; new ones are initialized."""
-        if any(spec.path not in self._storage for spec in specs):
+        """The arrays of parameters and states; new ones are initialized.
+
+        Raises CheckpointError where a file that was read before the sizes were known does not fit.
+        """
+        wanted = list(specs)
+        if any(spec.path not in self._storage for spec in wanted):
             initialize(self.inner.elaborate_initializers(), self._storage, self.seed)
+        if self._unchecked is not None:
+            _check_loaded(wanted, self._storage, self._unchecked)
         return self._storage
 
     def save(self, path: str | Path) -> None:
-        """Writes parameters and states to a safetensors file, atomically."""
+        """Writes parameters and states to a safetensors file, atomically.
+
+        Raises CheckpointError where there are none yet.
+        """
+        if not self._storage:
+            name = self.inner.name
+            raise CheckpointError(f"{name} has no parameters yet: call it, or its `init`, first")
         save_checkpoint(path, self._storage, {"module": self.inner.name})
 
     def load(self, path: str | Path) -> Instance:
         """Reads parameters and states from a safetensors file; gives the instance itself.
 
-        Before the first call the file decides the sizes.  Raises CheckpointError where it cannot
-        be read or does not fit; then nothing has changed.
+        Before the first call the file decides the sizes that the configuration leaves open.  Raises
+        CheckpointError where it cannot be read or does not fit; then nothing has changed.  Sizes
+        that only the first call tells are checked there.
         """
         arrays, _ = load_checkpoint(path)
         if self._storage:
             restore(self._storage, arrays, str(path))
             return self
+        self._unchecked = str(path)
         for name, array in arrays.items():
             self._storage[name] = aligned(array)
         return self
@@ -170,6 +186,16 @@ class Instance(Method):
         """The instance on the same parameters, compiled by another pipeline."""
         options = self.options.with_passes(passes)
         return Instance(self.inner, options, self.seed, self._storage)
+
+
+def _check_loaded(
+    specs: Iterable[ParameterSpec], storage: Mapping[str, Array], source: str
+) -> None:
+    for spec in specs:
+        found = storage[spec.path]
+        if (DType.of(found.dtype), found.shape) != (spec.type.dtype, spec.type.shape):
+            shape = f"{DType.of(found.dtype)}{list(found.shape)}"
+            raise CheckpointError(f"{source}: array `{spec.path}` is {shape}, expected {spec.type}")
 
 
 def initialize(initializers: Elaborated, storage: dict[str, Array], seed: int) -> None:

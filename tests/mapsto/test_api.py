@@ -405,3 +405,17 @@ def test_types() -> None:
         mt.f32["n n"]
     with pytest.raises(ValueError, match="the extent -1 is negative"):
         mt.f32[-1]
+
+
+def test_saving_before_there_is_anything_to_save(tmp_path: Path) -> None:
+    with pytest.raises(mt.CheckpointError, match="has no parameters yet"):
+        LIB.Model().save(tmp_path / "weights.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_another_size_name_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    LIB.Model(4).init(x=mt.f32[None, 5]).save(path)
+    other = LIB.Model(3).load(path)
+    with pytest.raises(mt.CheckpointError, match=r"weights.safetensors: array `.*` is f32"):
+        other(np.zeros((2, 5), np.float32))
