@@ -156,3 +156,13 @@ def test_observers_see_every_step_and_epoch(data: Dataset) -> None:
     fit(Line(), data, None, FitOptions(epochs=2, batch=20), [Observer()])
     assert seen == [(1, 1, 3), (1, 2, 3), (1, 3, 3), (2, 1, 3), (2, 2, 3), (2, 3, 3)]
     assert epochs == [1, 2]
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_examples(data: Dataset) -> None:
+    class Constant(Line):
+        def step(self, batch: Mapping[str, Any]) -> float:
+            return float(len(batch["x"]))
+
+    # Batches of 20, 20 and 10 examples, each with its own size as loss.
+    history = fit(Constant(), data, None, FitOptions(epochs=2, batch=20))
+    assert history.losses == [pytest.approx((20 * 20 + 20 * 20 + 10 * 10) / 50)] * 2
