@@ -65,8 +65,10 @@ def shuffled(count: int, seed: int, epoch: int) -> Array:
 
 def load_npz(path: str | Path) -> dict[str, Array]:
     """The arrays of a .npz file; DataError where it is not one or holds pickled objects."""
-    if Path(path).exists() and not Path(path).is_file():
-        raise DataError(f"{path}: not a file")
+    place = Path(path)
+    if place.exists() and not place.is_file():
+        kind = "a directory" if place.is_dir() else "a device"
+        raise DataError(f"{path}: {kind}, not a file")
     try:
         with open(path, "rb") as file:
             if not zipfile.is_zipfile(file):

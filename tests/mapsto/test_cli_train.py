@@ -105,7 +105,7 @@ def test_files_that_are_no_data(workspace: Workspace) -> None:
     workspace.fails(*TRAIN, says="data.npz: no such file")
     workspace.array("x.npy", [1.0]).rename("data.npz")
     workspace.fails(*TRAIN, says="data.npz: not a readable .npz file")
-    workspace.fails("train", "program.mto", "--data", ".", says="Is a directory")
+    workspace.fails("train", "program.mto", "--data", ".", says="a directory, not a file")
 
 
 def test_wrong_blocks_and_options(workspace: Workspace) -> None:
