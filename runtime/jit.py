@@ -231,7 +231,6 @@ def _lean_passes() -> Any:
         manager.add_instruction_combine_pass,
         manager.add_simplify_cfg_pass,
         manager.add_loop_rotate_pass,
-        manager.add_new_gvn_pass,
         manager.add_dead_code_elimination_pass,
         manager.add_global_dead_code_eliminate_pass,
     )
