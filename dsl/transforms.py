@@ -21,6 +21,7 @@ from mapsto.dsl.frame import Facts, Frame, SlotKey, fail
 from mapsto.dsl.functions import close, free_values
 from mapsto.dsl.instances import Instance, instances_in
 from mapsto.dsl.source import Span
+from mapsto.dsl.structures import mapped, rebuilt, tensors_in
 from mapsto.dsl.tensors import as_tensor, describe, sorted_variables, spread
 from mapsto.dsl.values import (
     Argument,
@@ -177,7 +178,7 @@ def _trace_over(
         inner[number] = Argument(arguments[number].name, fresh[number], arguments[number].span)
     with session.block() as build:
         result = apply(function, frame, span, tuple(inner))
-        tensors = _tensors(frame, span, result)
+        tensors = tensors_in(frame, span, result)
     updated = [
         key
         for key, cell in session.states.items()
@@ -206,23 +207,10 @@ def _differentiable(
     return spread(frame, given.span, tensor, axes, tensor.shape)
 
 
-def _tensors(frame: Frame, span: Span, value: Value) -> list[Tensor]:
-    if isinstance(value, Group):
-        return [tensor for item in value.items for tensor in _tensors(frame, span, item)]
-    return [as_tensor(frame, span, value)]
-
-
 def _title(function: Value) -> str:
     if isinstance(function, Closure):
         return function.title
     return function.title if isinstance(function, Instance) else type(function).__name__.lower()
-
-
-def _rebuilt(value: Value, tensors: list[Tensor]) -> Value:
-    """The structure of a value with other tensors, taken from the front of the list."""
-    if isinstance(value, Group):
-        return Group(tuple([_rebuilt(item, tensors) for item in value.items]), value.is_list)
-    return tensors.pop(0)
 
 
 def differentiate(
@@ -317,7 +305,7 @@ def _adopt(frame: Frame, traced: _Traced, values: list[ir.Value]) -> Value:
 def _arranged_results(traced: _Traced, values: Sequence[ir.Value]) -> Value:
     """Values in place of the call's results."""
     pairs = zip(values, traced.tensors, strict=True)
-    return _rebuilt(traced.result, [Tensor(value, tensor.axes) for value, tensor in pairs])
+    return rebuilt(traced.result, [Tensor(value, tensor.axes) for value, tensor in pairs])
 
 
 def _jvp(function: Transform, frame: Frame, span: Span, arguments: tuple[Argument, ...]) -> Value:
@@ -387,12 +375,12 @@ def _vmap(function: Transform, frame: Frame, span: Span, arguments: tuple[Argume
 
 
 def _stacked(frame: Frame, span: Span, value: Value, variable: IndexVariable) -> Value:
-    if isinstance(value, Group):
-        items = tuple(_stacked(frame, span, item, variable) for item in value.items)
-        return Group(items, value.is_list)
-    tensor = as_tensor(frame, span, value)
-    outer = tuple(v for v in tensor.axes if v is not variable)
-    return Tensor(spread(frame, span, tensor, (*outer, variable), tensor.shape), outer)
+    def stack(leaf: Value) -> Value:
+        tensor = as_tensor(frame, span, leaf)
+        outer = tuple(v for v in tensor.axes if v is not variable)
+        return Tensor(spread(frame, span, tensor, (*outer, variable), tensor.shape), outer)
+
+    return mapped(stack, value)
 
 
 def _builtin(kind: str) -> Builtin:
