@@ -19,6 +19,7 @@ from mapsto.dsl.dimensions import DTYPES
 from mapsto.dsl.evaluation import is_applicable, scalar_or_tensor
 from mapsto.dsl.expressions import choose
 from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.modes import MODES
 from mapsto.dsl.reductions import REDUCTIONS
 from mapsto.dsl.shaping import SHAPING
 from mapsto.dsl.source import Span
@@ -250,7 +251,7 @@ def builtins() -> Mapping[str, Value]:
         for op in ir.registered_ops().values()
         if _is_function(op)
     }
-    found |= {**REDUCTIONS, **SHAPING, **TRANSFORMS}
+    found |= {**REDUCTIONS, **SHAPING, **TRANSFORMS, **MODES}
     found |= {function.name: function for function in _OWN}
     found |= {name: ElementType(dtype) for name, dtype in DTYPES.items()}
     return found

@@ -134,6 +134,7 @@ class _Trial:
     dtypes: tuple[ir.DType, ...] = ()
     sizes: dict[str, int] = field(default_factory=dict)
     """The numbers of the dimensions by name, where they are not symbolic."""
+    training: bool = False
 
 
 Run = Callable[[_Trial], list[Diagnostic]]
@@ -141,6 +142,13 @@ Run = Callable[[_Trial], list[Diagnostic]]
 
 def _attempts(definition: syntax.Node, run: Run, generic: bool) -> list[Diagnostic]:
     """The mistakes that remain whatever the unknowns are; `generic` tells of a dtype among them."""
+    found = _unknown_groups(definition, run, generic)
+    names = {node.name for node in syntax.walk(definition) if isinstance(node, syntax.Name)}
+    return found or (_attempt(run, _Trial(training=True)) if "training" in names else [])
+
+
+def _unknown_groups(definition: syntax.Node, run: Run, generic: bool) -> list[Diagnostic]:
+    """The mistakes whatever dtypes, sizes and groups of sizes are."""
     has_groups = any(isinstance(node, syntax.Spread) for node in syntax.walk(definition))
     for group in _GROUP_SIZES if has_groups else (1,):
         found = _attempt(run, _Trial(group=group))
@@ -204,6 +212,7 @@ def _collect(frame: Frame, run: Callable[[], object]) -> list[Diagnostic]:
 
 def _apply(closure: Closure, frame: Frame, trial: _Trial) -> None:
     """Elaborates a map on arguments of its declared types."""
+    frame.session.training = trial.training
     definition = closure.definition
     scope = _unknowns(frame, closure.scope, definition, trial)
     arguments = []

@@ -163,6 +163,7 @@ class Kind(Enum):
     MISSING_VALUE = auto()
     MISSING_LOSS = auto()
     MISSING_NET = auto()
+    MODULE_BY_MODE = auto()
     NOT_AN_OPTIMIZER = auto()
     SYMBOLIC_PARAMETER = auto()
 
@@ -212,6 +213,7 @@ class Help(Enum):
     ADD_VALUE = auto()
     ADD_LOSS = auto()
     ADD_TYPE = auto()
+    DECIDE_IN_MAP = auto()
 
 
 @dataclass(frozen=True, slots=True)

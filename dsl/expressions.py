@@ -20,6 +20,7 @@ from mapsto.dsl.values import (
     Expected,
     Formula,
     Group,
+    ModeFlag,
     Namespace,
     Number,
     ParameterTree,
@@ -41,6 +42,9 @@ def settle(value: Value, frame: Frame, span: Span) -> Value:
         return slot_tensor(frame, value, span)
     if isinstance(value, Unknown):
         raise value.cause
+    if isinstance(value, ModeFlag):
+        frame.session.mode_was_read = True
+        return Truth(frame.session.training)
     if isinstance(value, Deferred):
         return evaluate(value.expression, frame.inside(value.scope))
     return value

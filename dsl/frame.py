@@ -94,6 +94,19 @@ class Session:
     """Parameters and states whose type is being found, to notice one that depends on itself."""
     budget: Budget = field(default_factory=Budget)
     depth: int = 0
+    training: bool = False
+    """What the name `training` stands for."""
+    mode_was_read: bool = False
+    """Whether `training` was looked at."""
+
+    @contextmanager
+    def mode(self, training: bool) -> Iterator[None]:
+        """Elaborates as a part of training, or not."""
+        outer, self.training = self.training, training
+        try:
+            yield
+        finally:
+            self.training = outer
 
     @contextmanager
     def block(self) -> Iterator[ir.Builder]:

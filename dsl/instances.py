@@ -20,10 +20,12 @@ from mapsto.dsl.values import (
     Deferred,
     Expected,
     Group,
+    Mode,
     ModuleClass,
     ParameterTree,
     Slot,
     Tensor,
+    Transform,
     Value,
 )
 
@@ -135,10 +137,16 @@ def _bind_member(instance: Instance, node: syntax.ModuleMember, inner: Frame) ->
 
 
 def constant_value(node: syntax.Binding, frame: Frame) -> Value:
-    """The value of a constant or submodule; one with tensors is built anew where it is used."""
-    with frame.session.scratch():
+    """The value of a constant or submodule; one with tensors, or one that depends on `training`, is
+    built anew where it is used."""
+    session = frame.session
+    outer, session.mode_was_read = session.mode_was_read, False
+    with session.scratch():
         value = evaluate(node.value, frame)
-    return Deferred(node.value, frame.scope) if holds_tensors(value) else value
+    by_mode, session.mode_was_read = session.mode_was_read, outer
+    if by_mode and next(instances_in(value), None) is not None:
+        fail(Kind.MODULE_BY_MODE, node.value.span, help=Help.DECIDE_IN_MAP, name=node.name.name)
+    return Deferred(node.value, frame.scope) if by_mode or holds_tensors(value) else value
 
 
 def holds_tensors(value: Value) -> bool:
@@ -216,6 +224,8 @@ def _instances(value: Value, path: str, seen: set[Instance]) -> Iterator[tuple[s
         items = value.items if isinstance(value, Group) else value.functions
         for i, item in enumerate(items):
             yield from _instances(item, join(path, str(i)), seen)
+    if isinstance(value, Mode | Transform):
+        yield from _instances(value.function, path, seen)
     if not isinstance(value, Instance) or value in seen:
         return
     seen.add(value)

@@ -155,7 +155,8 @@ class Trainer:
         span = self.definition.name.span
         modules = [instance for _, instance in self.modules()]
         given = _arguments_of(loss, arguments)
-        found = differentiate(loss, (), frame, span, given, modules)
+        with frame.session.mode(training=True):
+            found = differentiate(loss, (), frame, span, given, modules)
         renewed: dict[SlotKey, ir.Value] = {}
         for tree in found.gradients:
             assert isinstance(tree, ParameterTree)

@@ -38,6 +38,8 @@ __all__ = [
     "IndexVariable",
     "Indices",
     "Key",
+    "Mode",
+    "ModeFlag",
     "ModuleClass",
     "Namespace",
     "Number",
@@ -186,6 +188,11 @@ class Truth(Value):
 
 
 @dataclass(frozen=True, slots=True)
+class ModeFlag(Value):
+    """The name `training`: a truth value that the elaboration at hand decides."""
+
+
+@dataclass(frozen=True, slots=True)
 class Text(Value):
     """A string."""
 
@@ -290,6 +297,14 @@ class Transform(Applicable):
     argnums: tuple[int, ...]
     single: bool
     """Whether one derivative is given as it is rather than in a tuple."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mode(Applicable):
+    """A map for which `training` is fixed: `train_mode(f)`, `eval_mode(f)`."""
+
+    function: Value
+    training: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)

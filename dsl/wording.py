@@ -129,6 +129,7 @@ MESSAGES: dict[Kind, str] = {
     Kind.MISSING_VALUE: "state `{name}` has no first value",
     Kind.MISSING_LOSS: "the `train` block `{name}` has no loss",
     Kind.MISSING_NET: "the `train` block `{name}` has no parameter `{parameter}`",
+    Kind.MODULE_BY_MODE: "the modules in `{name}` cannot depend on `training`",
     Kind.NOT_AN_OPTIMIZER: "{name} cannot optimize: {reason}",
     Kind.SYMBOLIC_PARAMETER: "parameter `{name}` has type {type}, but its size has to be a number",
 }
@@ -181,6 +182,7 @@ HELPS: dict[Help, str] = {
     Help.WRITE_FLOAT: "write one of them as a float, such as `1.0`",
     Help.ADD_INITIALIZER: "write `~ zeros` or another initializer after its type",
     Help.ADD_VALUE: "write `= 0` or another value after its type",
+    Help.DECIDE_IN_MAP: "look at `training` in a map, where the module is used",
     Help.ADD_LOSS: "write `loss(x: f32[n, d], y: i32[n]) = ...`",
 }
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mapsto.runtime.training import Epoch, History, TrainingError, TrainingInterrupted
     from mapsto.specs import bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u32
     from mapsto.trainer import Trainer
-    from mapsto.transforms import grad, jvp, value_and_grad, vmap
+    from mapsto.transforms import eval_mode, grad, jvp, train_mode, value_and_grad, vmap
 
     __version__: str
 
@@ -69,7 +69,14 @@ _HOMES = {
     "mapsto.runtime.training": ("Epoch", "History", "TrainingError", "TrainingInterrupted"),
     "mapsto.specs": ("bf16", "bool_", "f16", "f32", "f64", "i8", "i16", "i32", "i64", "u8", "u32"),
     "mapsto.trainer": ("Trainer",),
-    "mapsto.transforms": ("grad", "jvp", "value_and_grad", "vmap"),
+    "mapsto.transforms": (
+        "eval_mode",
+        "grad",
+        "jvp",
+        "train_mode",
+        "value_and_grad",
+        "vmap",
+    ),
 }
 """Where each name is defined.  A name is imported when it is first used: `mapsto check` does not
 wait for the compiler."""
@@ -102,6 +109,7 @@ __all__ = [
     "bf16",
     "bool_",
     "build",
+    "eval_mode",
     "f16",
     "f32",
     "f64",
@@ -118,6 +126,7 @@ __all__ = [
     "scalar_rule",
     "set_threads",
     "threads",
+    "train_mode",
     "u8",
     "u32",
     "value_and_grad",

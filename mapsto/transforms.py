@@ -1,4 +1,4 @@
-"""Maps of maps from Python: `grad`, `value_and_grad`, `jvp`, `vmap`.
+"""Maps of maps from Python: `grad`, `value_and_grad`, `jvp`, `vmap`, `train_mode`, `eval_mode`.
 
     slope = mt.grad(lib.loss)
     loss, gradient = mt.value_and_grad(lib.loss)(net, x, y)
@@ -18,13 +18,15 @@ from mapsto.callables import Compilable, Map
 from mapsto.dsl.applications import elaborate_application
 from mapsto.dsl.elaborated import Elaborated, ParameterSpec
 from mapsto.dsl.program import Program
-from mapsto.dsl.values import Closure, Transform, Value
+from mapsto.dsl.values import Closure, Mode, Transform, Value
 from mapsto.instances import Method
 from mapsto.ir.core import Array
 from mapsto.ir.types import DType, TensorType
 from mapsto.runtime.errors import ArgumentError
 
-__all__ = ["Transformed", "grad", "jvp", "value_and_grad", "vmap"]
+__all__ = ["Transformed", "eval_mode", "grad", "jvp", "train_mode", "value_and_grad", "vmap"]
+
+_MODES = {"train_mode": True, "eval_mode": False}
 
 
 def grad(function: Compilable, argnums: int | Sequence[int] = 0) -> Transformed:
@@ -60,6 +62,17 @@ def vmap(function: Compilable) -> Transformed:
     return Transformed("vmap", function, ())
 
 
+def train_mode(function: Compilable) -> Transformed:
+    """The map as it is in training: `training` is true in it, so that layers such as dropout work
+    as they do in the step of a `train` block."""
+    return Transformed("train_mode", function, ())
+
+
+def eval_mode(function: Compilable) -> Transformed:
+    """The map as it is in evaluation: `training` is false in it, as in a plain call."""
+    return Transformed("eval_mode", function, ())
+
+
 class Transformed(Compilable):
     """A map made of a map; called like one."""
 
@@ -82,7 +95,7 @@ class Transformed(Compilable):
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         known = list(self.function.parameters)
-        if self.kind == "vmap":
+        if self.kind == "vmap" or self.kind in _MODES:
             return tuple(known)
         for number in self.argnums:
             known[number] = _as_tensor(known[number])
@@ -119,6 +132,8 @@ class Transformed(Compilable):
         """The function as a value of the language, for arguments of these names."""
         inner = self.function
         value = inner._value(names) if isinstance(inner, Transformed) else _origin(inner)[1]
+        if self.kind in _MODES:
+            return Mode(value, _MODES[self.kind])
         known = inner.parameters
         positions = []
         for number in self.argnums:
