@@ -13,6 +13,7 @@ from mapsto.ir.ops.contraction import *
 from mapsto.ir.ops.control import *
 from mapsto.ir.ops.custom import *
 from mapsto.ir.ops.elementwise import *
+from mapsto.ir.ops.flow import *
 from mapsto.ir.ops.functions import *
 from mapsto.ir.ops.indexing import *
 from mapsto.ir.ops.logic import *

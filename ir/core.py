@@ -213,6 +213,12 @@ class Operation:
         """Whether the op has the trait."""
         return bool(self.traits & trait)
 
+    @property
+    def has_effect(self) -> bool:
+        """Whether the op, or one inside its regions, has an effect."""
+        inside = (op for region in self.regions for op in region.block.operations)
+        return self.has(Trait.EFFECT) or any(op.has_effect for op in inside)
+
     def infer_results(self) -> tuple[TensorType, ...]:
         """The result types by the shape rule; TypeRuleError carries the op's location."""
         if self.arity is not None and len(self.operands) != self.arity:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mapsto.ir.core import Array, Block, Function, Module
+from mapsto.ir.core import Array, Block, Function, Module, Operation
 from mapsto.ir.dims import Dim, symbols
 from mapsto.ir.ops.control import Call
+from mapsto.ir.ops.flow import Flow
 from mapsto.ir.substitution import specialize
 
 __all__ = ["evaluate", "evaluate_block", "infer_sizes"]
@@ -50,10 +51,17 @@ def evaluate_block(
     with np.errstate(all="ignore"):
         for op in block.operations[:-1]:
             operands = [arrays[id(value)] for value in op.operands]
-            if module is not None and isinstance(op, Call):
-                results: Sequence[Array] = evaluate(module, op.callee, operands)
-            else:
-                results = op.evaluate(*operands)
+            results = _evaluate_operation(op, operands, module)
             for value, result in zip(op.results, results, strict=True):
                 arrays[id(value)] = np.asarray(result)
     return tuple(arrays[id(value)] for value in block.returned)
+
+
+def _evaluate_operation(
+    op: Operation, operands: Sequence[Array], module: Module | None
+) -> Sequence[Array]:
+    if module is not None and isinstance(op, Call):
+        return evaluate(module, op.callee, operands)
+    if isinstance(op, Flow):
+        return op.evaluate_with(lambda block, given: evaluate_block(block, given, module), operands)
+    return op.evaluate(*operands)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from mapsto.ir.core import Block, Operation, Trait, Value
+from mapsto.ir.core import Block, Operation, Value
 
 __all__ = ["count_uses", "keep_live"]
 
@@ -25,7 +25,7 @@ def keep_live(operations: Sequence[Operation], roots: Sequence[Value | None]) ->
     live = {value for value in roots if value is not None}
     kept = []
     for op in reversed(operations):
-        if op.has(Trait.EFFECT) or any(result in live for result in op.results):
+        if op.has_effect or any(result in live for result in op.results):
             kept.append(op)
             _add_uses(op, live)
     return kept[::-1]

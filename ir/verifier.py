@@ -4,8 +4,8 @@ What holds of every module between passes:
 
 1. A function stands under its own name.
 2. A block ends in its only terminator, which is `return`.
-3. An operand is defined before its use: an argument of the block or of one that encloses it, or the
-   result of an operation before.  The body of a `kernel` sees only its own arguments.
+3. An operand is defined before its use in the same block: an argument of the block or the result of
+   an operation before.  Regions are closed: their blocks see only their own arguments.
 4. A value is the result of one operation, at its own position, or an argument of one block.
 5. An operation's class is the one registered under its name.
 6. Its attributes are those that its record declares, of the declared types; an array has an element
@@ -37,8 +37,9 @@ from mapsto.ir.core import (
 )
 from mapsto.ir.dims import Dim, symbols
 from mapsto.ir.errors import IRError, VerifyError
-from mapsto.ir.ops.control import Call, Jvp, Kernel, Return, Vjp
+from mapsto.ir.ops.control import Call, Jvp, Return, Vjp
 from mapsto.ir.ops.custom import CustomCall
+from mapsto.ir.ops.flow import Scan
 from mapsto.ir.types import DType, TensorType
 
 __all__ = ["verify", "verify_function"]
@@ -67,12 +68,13 @@ class _Verifier:
 
     def check(self) -> None:
         """Checks the function."""
-        self._check_block(self.function.block, set())
+        self._check_block(self.function.block)
         problem = next(_alias_problems(self.function), None)
         if problem is not None:
             self._fail(problem, self.function.location)
 
-    def _check_block(self, block: Block, visible: set[Value]) -> None:
+    def _check_block(self, block: Block) -> None:
+        visible: set[Value] = set()
         for number, argument in enumerate(block.arguments):
             self._define(argument, isinstance(argument.owner, Block), number)
             visible.add(argument)
@@ -88,7 +90,7 @@ class _Verifier:
         for number, result in enumerate(op.results):
             self._define(result, result.owner is op, number, op)
         for region in op.regions:
-            self._check_block(region.block, set() if isinstance(op, Kernel) else set(visible))
+            self._check_block(region.block)
         for problem in self._type_problems(op):
             self._fail(problem, op.location, op)
 
@@ -132,7 +134,7 @@ class _Verifier:
         found = tuple(result.type for result in op.results)
         if found != expected:
             yield f"has results of type {_types_text(found)}, not {_types_text(expected)}"
-        unknown = _symbols(found) - self.sizes
+        unknown = (_symbols(found) | _extent_symbols(op)) - self.sizes
         if unknown:
             yield f"the size {min(unknown)} is no size of an argument"
         yield from _reference_problems(self.module, op)
@@ -262,6 +264,11 @@ def _pair_problems(function: Function, pair: Attribute) -> Iterator[str]:
 
 def _symbols(types: Iterator[TensorType] | Sequence[TensorType]) -> frozenset[str]:
     return frozenset[str]().union(*(type_.symbols for type_ in types))
+
+
+def _extent_symbols(op: Operation) -> frozenset[str]:
+    """The named sizes in the number of steps of a `scan`, which has to be known when it runs."""
+    return symbols(op.extent) if isinstance(op, Scan) else frozenset()
 
 
 def _types_text(types: Sequence[TensorType]) -> str:

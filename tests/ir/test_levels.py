@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from rule_checks import function, tensor
 
@@ -12,6 +14,7 @@ from mapsto.ir.fusion import fuse_function
 from mapsto.ir.levels import ELABORATED, EXPANDED, FUSED, LEVELS, check_level
 
 X = tensor(4)
+Values = Sequence[ir.Value]
 
 
 def exponential(b: ir.Builder, x: ir.Value) -> ir.Value:
@@ -38,6 +41,23 @@ def kernel(b: ir.Builder, x: ir.Value) -> ir.Value:
     return b.emit(ir.Kernel, x, regions=[Region(block)])
 
 
+def scan_of(inner: object) -> Function:
+    def body(b: ir.Builder, x: ir.Value) -> ir.Value:
+        def step(i: ir.Builder, carried: Values, _: Values) -> tuple[Values, Values]:
+            return [inner(i, *carried)], []  # type: ignore[operator]
+
+        return ir.scan(b, step, [x], extent=3)[0][0]
+
+    return function(body, X)["f"]
+
+
+def kernel_of_scan() -> Function:
+    def scan(b: ir.Builder, x: ir.Value) -> ir.Value:
+        return ir.scan(b, lambda i, c, _: (c, []), [x], extent=3)[0][0]
+
+    return kernel_of(scan)
+
+
 PLAIN, CALLING = function(exponential, X)["f"], function(call, X)["f"]
 
 
@@ -45,6 +65,8 @@ def test_what_belongs() -> None:
     check_level(PLAIN, ELABORATED)
     check_level(CALLING, ELABORATED)
     check_level(PLAIN, EXPANDED)
+    check_level(scan_of(exponential), EXPANDED)
+    check_level(scan_of(kernel), FUSED)
     check_level(fuse_function(PLAIN), FUSED)
 
 
@@ -56,6 +78,9 @@ def test_what_belongs() -> None:
         (CALLING, EXPANDED, "net.mto:3:5: `call` in @f has to be expanded by a pass: let"),
         (PLAIN, FUSED, "`exp` in @f has to be in a kernel"),
         (kernel_of(call), FUSED, "`call` in @f does not stand in a kernel"),
+        (scan_of(call), EXPANDED, "`call` in @f has to be expanded"),
+        (scan_of(exponential), FUSED, "`exp` in @f has to be in a kernel"),
+        (kernel_of_scan(), FUSED, "`scan` in @f does not stand in a kernel"),
         (kernel_of(kernel), FUSED, "`kernel` in @f does not stand in a kernel"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from mapsto.ir.types import DType, TensorType
 from mapsto.ir.value_check import random_inputs
 from mapsto.ir.verifier import verify
 
+Values = Sequence[ir.Value]
 F32, I32, I64, BOOL = DType.F32, DType.I32, DType.I64, DType.BOOL
 OPS = {n: op for n, op in registered_ops().items() if op.__module__.startswith("mapsto.")}
 ELEMENTWISE = sorted(n for n, op in OPS.items() if op.traits & Trait.ELEMENTWISE)
@@ -56,6 +57,30 @@ def custom_tangent(b: ir.Builder, t: ir.Value, x: ir.Value) -> list[ir.Value]:
     return [b.emit(ir.CustomTangent, t, x, **attributes)]
 
 
+def scan(b: ir.Builder, x: ir.Value, xs: ir.Value) -> list[ir.Value]:
+    def step(inner: ir.Builder, carried: Values, slices: Values) -> tuple[Values, Values]:
+        total = inner.emit(ir.Add, *carried, *slices)
+        return [total], [inner.emit(ir.Mul, total, x)]
+
+    finals, outputs = ir.scan(b, step, [x], [xs], reverse=True)
+    return [*finals, *outputs]
+
+
+def while_(b: ir.Builder, x: ir.Value, limit: ir.Value) -> list[ir.Value]:
+    def condition(inner: ir.Builder, carried: Values) -> Values:
+        return [inner.emit(ir.Lt, carried[1], limit)]
+
+    def step(inner: ir.Builder, carried: Values) -> Values:
+        count = inner.emit(ir.Add, carried[1], inner.like(1, limit))
+        return [inner.emit(ir.Mul, carried[0], x), count]
+
+    return list(ir.while_loop(b, condition, step, [x, b.like(0, limit)]))
+
+
+def if_(b: ir.Builder, condition: ir.Value, x: ir.Value) -> list[ir.Value]:
+    return list(ir.branch(b, condition, lambda i: [i.emit(ir.Exp, x)], lambda _: [x]))
+
+
 def derivative(record: type[Operation]) -> Callable[..., list[ir.Value]]:
     def body(b: ir.Builder, x: ir.Value, d: ir.Value) -> list[ir.Value]:
         attributes = {"callee": ir.SymbolReference("square"), "results": (x.type, x.type)}
@@ -89,6 +114,9 @@ EXAMPLES: dict[str, tuple[Callable[..., list[ir.Value]], list[TensorType]]] = {
     "argmin": (one(ir.ArgMin, axis=0), [X]),
     "random": (one(ir.Random, stream=3, type=X), [tensor(dtype=I64)]),
     "kernel": (kernel, [X]),
+    "scan": (scan, [X, tensor(4, 2, 3)]),
+    "while": (while_, [X, tensor(dtype=I32)]),
+    "if": (if_, [tensor(dtype=BOOL), X]),
     "call": (call, [X]),
     "custom_call": (custom_call, [X]),
     "custom_tangent": (custom_tangent, [X, X]),

@@ -1,0 +1,68 @@
+"""Regions: blocks that are built where they see everything, closed over what they use of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from mapsto.ir.builder import Builder
+from mapsto.ir.core import Block, Location, Operation, Region, Value
+from mapsto.ir.substitution import Values, copy_operation
+from mapsto.ir.types import TensorType
+
+__all__ = ["build_block", "captured_values", "closed_over"]
+
+
+def build_block(
+    types: Sequence[TensorType],
+    body: Callable[[Builder, Sequence[Value]], Sequence[Value]],
+    hints: Sequence[str] = (),
+    location: Location | None = None,
+) -> Block:
+    """The block on arguments of these types that returns what `body(build, arguments)` gives.
+
+    The body may use values of enclosing blocks; `closed_over` makes arguments of them.
+    """
+    build = Builder(Block(types, hints), location)
+    return build.returning(*body(build, build.block.arguments))
+
+
+def captured_values(blocks: Iterable[Block]) -> list[Value]:
+    """What the blocks use and do not define, in the order of first use."""
+    found: dict[Value, None] = {}
+    for block in blocks:
+        inside = {*block.arguments}
+        for op in block.operations:
+            # Regions inside are closed: what they use of here are operands of their operations.
+            found.update((value, None) for value in op.operands if value not in inside)
+            inside.update(op.results)
+    return list(found)
+
+
+def closed_over(blocks: Sequence[Block]) -> tuple[list[Value], list[Region]]:
+    """Regions of the blocks that capture nothing, and the values to give to each of them.
+
+    Those become arguments before the others, in every region the same.  A number that is captured
+    is written again inside instead.
+    """
+    captured = captured_values(blocks)
+    numbers = [value.defining_op for value in captured if is_number(value)]
+    given = [value for value in captured if not is_number(value)]
+    return given, [Region(_closed(block, given, [op for op in numbers if op])) for block in blocks]
+
+
+def _closed(block: Block, given: Sequence[Value], numbers: Sequence[Operation]) -> Block:
+    arguments = (*given, *block.arguments)
+    copy = Block([v.type for v in arguments], [v.hint for v in arguments])
+    values: Values = dict(zip(arguments, copy.arguments, strict=True))
+    used = {value for op in block.operations for value in op.operands}
+    needed = [op for op in numbers if op.result in used]
+    copy.operations += [copy_operation(op, values, {}) for op in (*needed, *block.operations)]
+    return copy
+
+
+def is_number(value: Value) -> bool:
+    """Whether the value is one number everywhere, known when the program is compiled."""
+    from mapsto.ir.ops.shaping import Constant
+
+    op = value.defining_op
+    return isinstance(op, Constant) and op.splat is not None
