@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mapsto import ir
+from mapsto.dsl.array_functions import ARRAY_FUNCTIONS
 from mapsto.dsl.calling import Parameters
 from mapsto.dsl.calls import convert
 from mapsto.dsl.diagnostics import Kind
@@ -21,7 +22,6 @@ from mapsto.dsl.expressions import choose
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.modes import MODES
 from mapsto.dsl.reductions import REDUCTIONS
-from mapsto.dsl.shaping import SHAPING
 from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import as_tensor, describe, elementwise
 from mapsto.dsl.transforms import TRANSFORMS
@@ -251,7 +251,7 @@ def builtins() -> Mapping[str, Value]:
         for op in ir.registered_ops().values()
         if _is_function(op)
     }
-    found |= {**REDUCTIONS, **SHAPING, **TRANSFORMS, **MODES}
+    found |= {**REDUCTIONS, **ARRAY_FUNCTIONS, **TRANSFORMS, **MODES}
     found |= {function.name: function for function in _OWN}
     found |= {name: ElementType(dtype) for name, dtype in DTYPES.items()}
     return found

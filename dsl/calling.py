@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from mapsto.dsl.arguments import match_names
 from mapsto.dsl.diagnostics import Kind
-from mapsto.dsl.frame import fail
+from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.source import Span
-from mapsto.dsl.values import Argument
+from mapsto.dsl.values import Argument, Builtin, Expected, Value
 
-__all__ = ["Parameters"]
+__all__ = ["Given", "Parameters", "Table", "array_functions"]
+
+Given = dict[str, Argument]
+"""The arguments of a call by parameter."""
+Table = Mapping[str, tuple[Callable[[Frame, Span, Given], Value], str, tuple[str, ...], int]]
+"""By name: what computes the function, its summary, its parameters, and how many of those have to
+be given."""
 
 
 class Parameters:
@@ -25,3 +33,20 @@ class Parameters:
             if name not in matched:
                 fail(Kind.MISSING_ARGUMENT, span, name=name, owner=owner)
         return matched
+
+
+def array_functions(table: Table) -> Mapping[str, Value]:
+    """The functions of a table by name."""
+    return {name: _array_function(name, table) for name in table}
+
+
+def _array_function(name: str, table: Table) -> Builtin:
+    function, summary, parameters, required = table[name]
+    signature = Parameters(*parameters, required=required)
+
+    def apply(
+        frame: Frame, span: Span, arguments: tuple[Argument, ...], expected: Expected | None
+    ) -> Value:
+        return function(frame, span, signature.match(name, arguments, span))
+
+    return Builtin(name, summary, apply)

@@ -143,6 +143,8 @@ class Kind(Enum):
     CANNOT_RESHAPE = auto()
     CANNOT_BROADCAST = auto()
     CANNOT_CONCAT = auto()
+    CANNOT_SPLIT = auto()
+    CANNOT_PAD = auto()
     BAD_PERMUTATION = auto()
     UNKNOWN_RESULT_SHAPE = auto()
     NOT_DIFFERENTIABLE = auto()

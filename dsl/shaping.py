@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from mapsto import ir
-from mapsto.dsl.calling import Parameters
+from mapsto.dsl.calling import Given, Table, array_functions
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import as_tensor, coerce, common_dtype, describe, dimension_notes, spread
 from mapsto.dsl.values import (
     Argument,
-    Builtin,
     ElementType,
-    Expected,
     Group,
     Number,
     Tensor,
     Value,
 )
 
-__all__ = ["SHAPING"]
-
-Given = dict[str, Argument]
+__all__ = ["SHAPING", "chosen_axes", "dtype_argument", "shape_argument", "whole_numbers"]
 
 
-def _dims(argument: Argument) -> tuple[ir.Dim, ...]:
+def whole_numbers(argument: Argument) -> tuple[ir.Dim, ...]:
     """A list of whole numbers, or one."""
     items = argument.value.items if isinstance(argument.value, Group) else (argument.value,)
     dims = []
@@ -37,17 +31,19 @@ def _dims(argument: Argument) -> tuple[ir.Dim, ...]:
     return tuple(dims)
 
 
-def _axes(argument: Argument, rank: int) -> tuple[int, ...]:
+def chosen_axes(argument: Argument, rank: int) -> tuple[int, ...]:
+    """Axes of a tensor of this rank, negative ones counted from the last."""
     axes = []
-    for axis in _dims(argument):
+    for axis in whole_numbers(argument):
         if not isinstance(axis, int) or not -rank <= axis < rank:
             fail(Kind.AXIS_OUT_OF_RANGE, argument.span, axis=axis, rank=rank)
         axes.append(axis % rank)
     return tuple(axes)
 
 
-def _shape(argument: Argument) -> tuple[ir.Dim, ...]:
-    dims = _dims(argument)
+def shape_argument(argument: Argument) -> tuple[ir.Dim, ...]:
+    """A shape: a list of sizes, or one size."""
+    dims = whole_numbers(argument)
     for dim in dims:
         if isinstance(dim, int) and dim < 0:
             fail(Kind.NEGATIVE_DIMENSION, argument.span, value=dim)
@@ -57,7 +53,7 @@ def _shape(argument: Argument) -> tuple[ir.Dim, ...]:
 def _reshape(frame: Frame, span: Span, given: Given) -> Value:
     """One dimension may be -1: it is what remains."""
     x = as_tensor(frame, given["x"].span, given["x"].value)
-    wanted = _dims(given["shape"])
+    wanted = whole_numbers(given["shape"])
     elements = ir.product(x.shape)
     if -1 in wanted:
         rest = ir.product(tuple(dim for dim in wanted if dim != -1))
@@ -74,7 +70,7 @@ def _reshape(frame: Frame, span: Span, given: Given) -> Value:
 def _transpose(frame: Frame, span: Span, given: Given) -> Value:
     x = as_tensor(frame, given["x"].span, given["x"].value)
     rank = len(x.shape)
-    order = _axes(given["axes"], rank) if "axes" in given else tuple(reversed(range(rank)))
+    order = chosen_axes(given["axes"], rank) if "axes" in given else tuple(reversed(range(rank)))
     if sorted(order) != list(range(rank)):
         fail(Kind.BAD_PERMUTATION, given["axes"].span, found=x.type)
     leading = len(x.axes)
@@ -89,7 +85,7 @@ def _concat(frame: Frame, span: Span, given: Given) -> Value:
     dtype = common_dtype(frame, span, group.items)
     tensors = [as_tensor(frame, given["tensors"].span, item, dtype) for item in group.items]
     first = tensors[0]
-    axis = _axes(given["axis"], len(first.shape))[0] if "axis" in given else 0
+    axis = chosen_axes(given["axis"], len(first.shape))[0] if "axis" in given else 0
     for tensor in tensors:
         rest, other = _without(tensor.shape, axis), _without(first.shape, axis)
         if rest != other or not tensor.shape:
@@ -106,7 +102,7 @@ def _without(shape: tuple[ir.Dim, ...], axis: int) -> tuple[ir.Dim, ...]:
 
 def _broadcast(frame: Frame, span: Span, given: Given) -> Value:
     x = as_tensor(frame, given["x"].span, given["x"].value)
-    wanted = _shape(given["shape"])
+    wanted = shape_argument(given["shape"])
     offset = len(wanted) - len(x.shape)
     fits = offset >= 0 and all(
         dim in (1, want) for dim, want in zip(x.shape, wanted[max(offset, 0) :], strict=True)
@@ -118,18 +114,19 @@ def _broadcast(frame: Frame, span: Span, given: Given) -> Value:
 
 
 def _full(frame: Frame, span: Span, given: Given) -> Value:
-    dtype = _dtype(given, common_dtype(frame, span, [given["value"].value]))
-    type = ir.TensorType(dtype, _shape(given["shape"]))
+    dtype = dtype_argument(given, common_dtype(frame, span, [given["value"].value]))
+    type = ir.TensorType(dtype, shape_argument(given["shape"]))
     return coerce(frame, given["value"].span, given["value"].value, type, what="the value")
 
 
 def _iota(frame: Frame, span: Span, given: Given) -> Value:
-    (size,) = _shape(given["size"])[:1] or (0,)
-    type = ir.TensorType(_dtype(given, ir.DType.I32), (size,))
+    (size,) = shape_argument(given["size"])[:1] or (0,)
+    type = ir.TensorType(dtype_argument(given, ir.DType.I32), (size,))
     return Tensor(frame.emit(span, ir.Iota, axis=0, type=type))
 
 
-def _dtype(given: Given, default: ir.DType) -> ir.DType:
+def dtype_argument(given: Given, default: ir.DType) -> ir.DType:
+    """The argument `dtype`, or the default where it is not given."""
     argument = given.get("dtype")
     if argument is None:
         return default
@@ -139,7 +136,7 @@ def _dtype(given: Given, default: ir.DType) -> ir.DType:
     return argument.value.dtype
 
 
-_FUNCTIONS = {
+_FUNCTIONS: Table = {
     "reshape": (_reshape, "the same elements in another shape", ("x", "shape"), 2),
     "transpose": (_transpose, "the axes in another order, reversed by default", ("x", "axes"), 1),
     "concat": (_concat, "tensors one after another along an axis", ("tensors", "axis"), 1),
@@ -149,17 +146,5 @@ _FUNCTIONS = {
 }
 
 
-def _builtin(name: str) -> Builtin:
-    function, summary, parameters, required = _FUNCTIONS[name]
-    signature = Parameters(*parameters, required=required)
-
-    def apply(
-        frame: Frame, span: Span, arguments: tuple[Argument, ...], expected: Expected | None
-    ) -> Value:
-        return function(frame, span, signature.match(name, arguments, span))
-
-    return Builtin(name, summary, apply)
-
-
-SHAPING: Mapping[str, Value] = {name: _builtin(name) for name in _FUNCTIONS}
+SHAPING = array_functions(_FUNCTIONS)
 """The shaping functions by name."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from array_cases import ARRAY_CASES
 from elaborating import Array, call_module, initial_slots, run_map, type_of
 
 from mapsto import ir
@@ -70,6 +71,7 @@ MAPS: list[tuple[str, dict[str, Any], Callable[..., Any]]] = [
     ("norm(x)", {"x": X}, np.linalg.norm),
     ("atan(x)", {"x": X}, np.arctan),
     ("x * pi", {"x": X}, lambda x: x * math.pi),
+    *ARRAY_CASES,
 ]
 
 
@@ -77,7 +79,7 @@ MAPS: list[tuple[str, dict[str, Any], Callable[..., Any]]] = [
 def test_map(text: str, arguments: dict[str, Any], reference: Callable[..., Any]) -> None:
     dtypes = {"f": "f64", "i": "i32"}
     parameters = ", ".join(
-        f"{name}: {dtypes[value.dtype.kind]}[{', '.join('ab'[: value.ndim])}]"
+        f"{name}: {dtypes[value.dtype.kind]}[{', '.join(f'{name}{i}' for i in range(value.ndim))}]"
         for name, value in arguments.items()
     )
     result = run_map(f"map f({parameters}): {text}", arguments)
