@@ -117,6 +117,8 @@ class Trait(Flag):
     """Is expanded by a pass before lowering (differentiation, calls)."""
     EXPENSIVE = auto()
     """Takes tens of operations an element: better kept than computed again."""
+    APART = auto()
+    """Is lowered on its own, with operands and results in memory: never part of a kernel."""
 
 
 class Value:
@@ -173,6 +175,8 @@ class Operation:
     defaults: ClassVar[Mapping[str, Attribute]] = {}
     arity: ClassVar[int | None] = None
     """The number of operands; None where it varies."""
+    region_names: ClassVar[tuple[str, ...]] = ()
+    """What each region is, of an op that is lowered on its own: condition, body, .."""
     not_differentiable: ClassVar[str] = ""
     """Why the op has no derivative, where that is so by nature."""
 
@@ -259,6 +263,11 @@ class Operation:
         Called on ops that `jvp` rules emit, which are linear in those operands.
         """
         raise MissingDerivative(self)
+
+    def region_aliases(self, number: int) -> tuple[tuple[int, int], ...]:
+        """Pairs (result, argument) of a region: where it runs again, the result takes the place of
+        the argument."""
+        return ()
 
     def rebuilt(
         self, operands: Sequence[Value], regions: Sequence[Region] | None = None

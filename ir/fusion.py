@@ -3,25 +3,28 @@
 Each stage (see `stages`) joins the kernel of a stage that it reads, or that reads the same memory,
 where the two have an index space in common and it pays; what is cheap is computed anew inside each
 kernel that needs it.  A heavy contraction has a kernel of its own, with the ops that use its result
-element by element.  Afterwards a function's body has only kernels, other views of buffers
-(reshapes), constant arrays and the `return`.
+element by element.  Ops that are lowered on their own (loops and branches, effects, what needs
+whole tensors) stand between the kernels; the bodies of their regions are fused as functions are.
+Afterwards a function's body has only kernels, such ops, other views of buffers (reshapes), constant
+arrays and the `return`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mapsto.ir.alignment import align
-from mapsto.ir.core import Block, Function, Operation, Region, Value
+from mapsto.ir.bodies import alias_pairs, body_functions
+from mapsto.ir.core import Block, Function, Operation, Region, Trait, Value
 from mapsto.ir.dataflow import is_identity, is_view
 from mapsto.ir.levels import EXPANDED, check_level
 from mapsto.ir.ops.control import Kernel, Return
 from mapsto.ir.ops.indexing import ScatterAdd
-from mapsto.ir.stages import Stage, estimate, find_stages, is_external, is_heavy
+from mapsto.ir.stages import Stage, estimate, find_stages, is_external, is_heavy, is_literal
 from mapsto.ir.substitution import Values, copy_operation
 
-__all__ = ["Cluster", "alias_pairs", "buffer_of", "fuse_function"]
+__all__ = ["Cluster", "buffer_of", "fuse_function"]
 
 SMALL_WORK = 32_768
 """Below so many elements a kernel runs on one thread anyway; above, it needs outer indices."""
@@ -50,6 +53,19 @@ class Cluster:
         return isinstance(self.first.op, ScatterAdd)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Apart:
+    """An op that is lowered on its own; `previous` is the op with effects before it, if both have
+    some."""
+
+    op: Operation
+    previous: Apart | None
+
+
+Step = Cluster | Apart
+"""What is executed as one."""
+
+
 def buffer_of(value: Value) -> Value:
     """The value in whose memory another view of it lies."""
     while isinstance(value.owner, Operation) and is_view(value.owner):
@@ -63,6 +79,10 @@ def fuse_function(function: Function) -> Function:
     Raises VerifyError where a call or a request for a derivative is left.
     """
     check_level(function, EXPANDED)
+    return _fused(function)
+
+
+def _fused(function: Function) -> Function:
     fusion = _Fusion(function.block)
     fusion.group()
     return function.with_block(_Writer(function, fusion).write())
@@ -70,15 +90,17 @@ def fuse_function(function: Function) -> Function:
 
 class _Fusion:
     def __init__(self, block: Block) -> None:
+        self.numbers = {op: number for number, op in enumerate(block.operations)}
         self.stages = [s for s in find_stages(block) if s.op is not None]
         self.clusters: list[Cluster] = []
-        self.home: dict[Value, Cluster] = {}
+        self.apart = list(_ops_apart(block))
+        self.home: dict[Value, Step] = {r: step for step in self.apart for r in step.op.results}
         self._reading: dict[Value, dict[Cluster, None]] = {}
 
     def group(self) -> None:
         """Puts every stage into a cluster."""
         for stage in self.stages:
-            dependencies = self._dependencies([stage])
+            dependencies = self._homes(_bases(stage))
             for cluster in self._candidates(stage):
                 others = dependencies - {cluster}
                 if _joins(cluster, stage) and not self._any_depends(others, cluster):
@@ -95,13 +117,22 @@ class _Fusion:
             if read.value is not None:
                 self._reading.setdefault(read.value, {})[cluster] = None
 
-    def readers(self) -> dict[Value, set[Cluster]]:
-        """For each value in memory, the clusters that read it or a view of it."""
-        found: dict[Value, set[Cluster]] = {}
-        for cluster in self.clusters:
-            for stage in cluster.stages:
-                for base in _bases(stage):
-                    found.setdefault(base, set()).add(cluster)
+    @property
+    def steps(self) -> list[Step]:
+        """Everything that is executed, in the order of the ops; of a cluster the last counts."""
+        return sorted((*self.clusters, *self.apart), key=self._last)
+
+    def _last(self, step: Step) -> int:
+        if isinstance(step, Apart):
+            return self.numbers[step.op]
+        return max(self.numbers[s.op] for s in step.stages if s.op is not None)
+
+    def readers(self) -> dict[Value, set[Step]]:
+        """For each value in memory, the steps that read it or a view of it."""
+        found: dict[Value, set[Step]] = {}
+        for step in self.steps:
+            for base in _memory_read(step):
+                found.setdefault(base, set()).add(step)
         return found
 
     def _candidates(self, stage: Stage) -> Iterable[Cluster]:
@@ -110,32 +141,52 @@ class _Fusion:
         if stage.op is None or is_heavy(stage.op) or isinstance(stage.op, ScatterAdd):
             return []
         read = [r.value for r in stage.reads if r.value is not None]
-        producers = [self.home[v] for v in read if v in self.home]
+        homes = [self.home.get(value) for value in read]
+        producers = [cluster for cluster in homes if isinstance(cluster, Cluster)]
         heavy = [c for c in producers if _is_contraction(c)]
         wide = [v for v in read if estimate(v.shape) > 1] or read
         siblings = [cluster for v in wide for cluster in reversed(self._reading.get(v, {}))]
         alike = [c for c in reversed(self.clusters) if c.first.rank == 0] if stage.rank == 0 else []
         return dict.fromkeys([*heavy, *reversed(producers), *siblings, *alike])
 
-    def _dependencies(self, stages: Iterable[Stage]) -> set[Cluster]:
-        bases = [base for stage in stages for base in _bases(stage)]
+    def _homes(self, bases: Iterable[Value]) -> set[Step]:
         return {self.home[base] for base in bases if base in self.home}
 
-    def _any_depends(self, clusters: Iterable[Cluster], target: Cluster) -> bool:
-        """Whether any of the clusters needs results of the target, directly or not."""
-        pending, seen = list(clusters), set(clusters)
+    def _any_depends(self, steps: Iterable[Step], target: Step) -> bool:
+        """Whether any of the steps needs results of the target, directly or not."""
+        pending, seen = list(steps), set(steps)
         while pending:
-            cluster = pending.pop()
-            if cluster is target:
+            step = pending.pop()
+            if step is target:
                 return True
-            new = self._dependencies(cluster.stages) - seen
+            new = self.dependencies(step) - seen
             seen |= new
             pending.extend(new)
         return False
 
-    def dependencies(self, cluster: Cluster) -> set[Cluster]:
-        """The clusters whose results a cluster reads."""
-        return self._dependencies(cluster.stages) - {cluster}
+    def dependencies(self, step: Step) -> set[Step]:
+        """The steps whose results a step reads, or after whose effects its own come."""
+        found = self._homes(_memory_read(step)) - {step}
+        if isinstance(step, Apart) and step.previous is not None:
+            found.add(step.previous)
+        return found
+
+
+def _ops_apart(block: Block) -> Iterator[Apart]:
+    previous: Apart | None = None
+    for op in block.operations:
+        if op.has(Trait.APART):
+            effects = op.has_effect
+            step = Apart(op, previous if effects else None)
+            previous = step if effects else previous
+            yield step
+
+
+def _memory_read(step: Step) -> set[Value]:
+    """The values in whose memory a step reads."""
+    if isinstance(step, Apart):
+        return {buffer_of(value) for value in step.op.operands}
+    return {base for stage in step.stages for base in _bases(stage)}
 
 
 def _bases(stage: Stage) -> set[Value]:
@@ -180,7 +231,7 @@ def _share_rows(stages: Sequence[Stage]) -> bool:
 
 
 class _Writer:
-    """Writes the clusters as kernels, in an order that keeps what is updated in place last."""
+    """Writes the steps, clusters as kernels; what updates an argument in place comes late."""
 
     def __init__(self, function: Function, fusion: _Fusion) -> None:
         self.function = function
@@ -194,27 +245,28 @@ class _Writer:
 
     def write(self) -> Block:
         """The new body."""
-        for cluster in self._order():
-            self._write_cluster(cluster)
+        for step in self._order():
+            if isinstance(step, Cluster):
+                self._write_cluster(step)
+            else:
+                self._write_apart(step.op)
         returned = self._returned()
         self.block.operations.append(Return(returned))
         return self.block
 
-    def _order(self) -> list[Cluster]:
+    def _order(self) -> list[Step]:
         """Dependencies first; who reads an argument before who updates it, where that is possible;
         else as the ops were."""
-        fusion = self.fusion
-        after = {cluster: fusion.dependencies(cluster) for cluster in fusion.clusters}
-        for cluster, readers in self._update_constraints():
-            for reader in readers - {cluster}:
-                if not _reaches(after, reader, cluster):
-                    after[cluster].add(reader)
-        numbers = {stage: number for number, stage in enumerate(fusion.stages)}
-        last = {c: max(numbers[s] for s in c.stages) for c in fusion.clusters}
-        return list(_topological(sorted(fusion.clusters, key=last.__getitem__), after))
+        steps = self.fusion.steps
+        after = {step: self.fusion.dependencies(step) for step in steps}
+        for step, readers in self._update_constraints():
+            for reader in readers - {step}:
+                if not _reaches(after, reader, step):
+                    after[step].add(reader)
+        return list(_topological(steps, after))
 
-    def _update_constraints(self) -> Iterator[tuple[Cluster, set[Cluster]]]:
-        """Each cluster that updates an argument in place, with the clusters that read that."""
+    def _update_constraints(self) -> Iterator[tuple[Step, set[Step]]]:
+        """Each step that updates an argument in place, with the steps that read that."""
         fusion = self.fusion
         for number, argument in self.aliases.items():
             base = buffer_of(self.function.results[number])
@@ -222,6 +274,18 @@ class _Writer:
             if base not in fusion.home:
                 continue
             yield fusion.home[base], self.readers.get(old, set())
+
+    def _write_apart(self, op: Operation) -> None:
+        """The op on its operands in memory, the bodies of its regions fused."""
+        for operand in op.operands:
+            self._outside(operand)
+        bodies = [_fused(body).block for body in body_functions(op)]
+        operands = [self.values[value] for value in op.operands]
+        written = op.rebuilt(operands, [Region(block) for block in bodies])
+        self.block.operations.append(written)
+        for old, new in zip(op.results, written.results, strict=True):
+            new.hint = old.hint
+            self.values[old] = new
 
     def _write_cluster(self, cluster: Cluster) -> None:
         ops, inputs = _cone(cluster, self.fusion.home)
@@ -282,22 +346,11 @@ class _Writer:
         return kernel.results[0]
 
 
-def alias_pairs(function: Function) -> list[tuple[int, int]]:
-    """Which results are written to the buffers of which arguments: (result, argument)."""
-    pairs = function.attributes.get("aliases", ())
-    assert isinstance(pairs, tuple)
-    return [
-        (pair[0], pair[1])
-        for pair in pairs
-        if isinstance(pair, tuple) and isinstance(pair[0], int) and isinstance(pair[1], int)
-    ]
-
-
 def _is_computed(value: Value) -> bool:
-    return isinstance(value.owner, Kernel)
+    return isinstance(value.owner, Operation) and not is_literal(value)
 
 
-def _cone(cluster: Cluster, home: dict[Value, Cluster]) -> tuple[list[Operation], list[Value]]:
+def _cone(cluster: Cluster, home: Mapping[Value, Step]) -> tuple[list[Operation], list[Value]]:
     """The ops of a kernel, operands first, and the values that it reads from memory."""
     ops: dict[Operation, None] = {}
     inputs: dict[Value, None] = {}
@@ -316,10 +369,8 @@ def _cone(cluster: Cluster, home: dict[Value, Cluster]) -> tuple[list[Operation]
     return list(ops), list(inputs)
 
 
-def _topological(
-    clusters: Sequence[Cluster], after: dict[Cluster, set[Cluster]]
-) -> Iterator[Cluster]:
-    waiting, done = list(clusters), set[Cluster]()
+def _topological(steps: Sequence[Step], after: dict[Step, set[Step]]) -> Iterator[Step]:
+    waiting, done = list(steps), set[Step]()
     while waiting:
         ready = next(c for c in waiting if after[c] <= done)
         waiting.remove(ready)
@@ -327,13 +378,13 @@ def _topological(
         yield ready
 
 
-def _reaches(after: dict[Cluster, set[Cluster]], start: Cluster, goal: Cluster) -> bool:
+def _reaches(after: dict[Step, set[Step]], start: Step, goal: Step) -> bool:
     pending, seen = [start], {start}
     while pending:
-        cluster = pending.pop()
-        if cluster is goal:
+        step = pending.pop()
+        if step is goal:
             return True
-        new = after[cluster] - seen
+        new = after[step] - seen
         seen |= new
         pending.extend(new)
     return False

@@ -2,10 +2,10 @@
 
 - elaborated: every op but `kernel`;
 - expanded: no `call` and no request for a derivative either;
-- fused: kernels, control flow, other views of memory and constant arrays; in a kernel what stands
-  in an expanded function, but for control flow.
+- fused: kernels, ops that are lowered on their own, other views of memory and constant arrays; in a
+  kernel what stands in an expanded function, but for ops that are lowered on their own.
 
-What stands in the regions of control flow is what stands in a function.
+What is said of a function's body holds of the regions of its ops as well, except for kernels.
 
 Each step of lowering checks what it takes and what it gives.
 """
@@ -19,7 +19,6 @@ from typing import NoReturn
 from mapsto.ir.core import Block, Function, Operation, Trait
 from mapsto.ir.errors import VerifyError
 from mapsto.ir.ops.control import Kernel
-from mapsto.ir.ops.flow import Flow
 from mapsto.ir.stages import is_external
 
 __all__ = ["ELABORATED", "EXPANDED", "FUSED", "LEVELS", "Level", "check_level"]
@@ -45,11 +44,11 @@ def _is_expanded(op: Operation) -> bool:
 
 
 def _is_fused(op: Operation) -> bool:
-    return isinstance(op, Kernel | Flow) or all(is_external(result) for result in op.results)
+    return isinstance(op, Kernel) or all(is_external(result) for result in op.results)
 
 
-def _is_in_kernel(op: Operation) -> bool:
-    return _is_expanded(op) and not isinstance(op, Flow)
+def _is_in_fused_kernel(op: Operation) -> bool:
+    return _is_expanded(op) and not op.has(Trait.APART)
 
 
 ELABORATED = Level("elaborated", _is_no_kernel, _is_no_kernel, "is made by a later stage")
@@ -59,7 +58,7 @@ EXPANDED = Level(
     _is_expanded,
     "has to be expanded by a pass: let `differentiate,inline` run",
 )
-FUSED = Level("fused", _is_fused, _is_in_kernel, "has to be in a kernel")
+FUSED = Level("fused", _is_fused, _is_in_fused_kernel, "has to be in a kernel")
 LEVELS = (ELABORATED, EXPANDED, FUSED)
 
 
@@ -73,9 +72,9 @@ def _check_body(function: Function, block: Block, level: Level) -> None:
     for op in block.operations:
         if not (op.has(Trait.TERMINATOR) or level.in_function(op)):
             _fail(function, op, level.problem)
-        check_region = _check_kernel if isinstance(op, Kernel) else _check_body
+        check = _check_kernel if isinstance(op, Kernel) else _check_body
         for region in op.regions:
-            check_region(function, region.block, level)
+            check(function, region.block, level)
 
 
 def _check_kernel(function: Function, block: Block, level: Level) -> None:

@@ -28,7 +28,16 @@ from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.ops.indexing import Gather
 from mapsto.ir.ops.shaping import Concat, Constant, Iota, Pad
 
-__all__ = ["Read", "Stage", "estimate", "find_stages", "is_external", "is_heavy", "stage_of"]
+__all__ = [
+    "Read",
+    "Stage",
+    "estimate",
+    "find_stages",
+    "is_external",
+    "is_heavy",
+    "is_literal",
+    "stage_of",
+]
 
 UNKNOWN_SIZE = 64
 """Stands for a size that is known only at run time."""
@@ -107,11 +116,17 @@ def is_heavy(op: Operation) -> bool:
 
 def is_external(value: Value) -> bool:
     """Whether a value is in memory before any kernel that reads it runs, and so is not computed
-    inside one: an argument, a constant array, another view of a buffer."""
+    inside one: an argument, a constant array, another view of a buffer, what an op gives that is
+    lowered on its own."""
     op = value.owner
     if not isinstance(op, Operation):
         return True
-    return is_view(op) or (isinstance(op, Constant) and op.splat is None)
+    return is_view(op) or is_literal(value) or op.has(Trait.APART)
+
+
+def is_literal(value: Value) -> bool:
+    """Whether a value is an array of constants that is part of the program."""
+    return isinstance(value.owner, Constant) and value.owner.splat is None
 
 
 def find_stages(block: Block) -> list[Stage]:
@@ -210,6 +225,9 @@ class _Selection:
     def run(self) -> frozenset[Value]:
         """The values that are stages."""
         for op in reversed(self.block.operations[:-1]):
+            if op.has(Trait.APART):
+                self.forced.update(op.operands)
+                continue
             for result in op.results:
                 self._decide(op, result)
         self.stages.update(v for v in self.block.arguments if v in self.forced)

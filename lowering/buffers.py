@@ -2,26 +2,37 @@
 
 Results live in the caller's buffers, and where the function says so (`aliases`) in the buffer of an
 argument, which they update in place.  Everything else shares one arena: tensors whose lifetimes
-overlap have memory of their own, a kernel's result takes over an operand that is needed no more
-where the kernel's order of access allows it.  Sizes that are known only at run time are handled as
+overlap have memory of their own, a result takes over an operand that is needed no more where its
+step's order of access allows it.  Sizes that are known only at run time are handled as
 expressions; memory is shared there where it is certain to be large enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mapsto.ir.bodies import alias_pairs
 from mapsto.ir.bounds import nonnegative
-from mapsto.ir.core import Function, Value
+from mapsto.ir.core import Function, Operation, Trait, Value
 from mapsto.ir.dims import Dim, floor_div
-from mapsto.ir.fusion import alias_pairs, buffer_of
+from mapsto.ir.fusion import buffer_of
 from mapsto.ir.kernel_key import kernel_key
 from mapsto.ir.ops.control import Kernel
-from mapsto.ir.stages import is_external
-from mapsto.lowering.sharing import SharingRules
+from mapsto.ir.stages import is_literal
+from mapsto.lowering.sharing import KernelSharing, PairSharing, Sharing
 
-__all__ = ["Arena", "Argument", "BufferPlan", "Literal", "Place", "Result", "assign_buffers"]
+__all__ = [
+    "Arena",
+    "Argument",
+    "BufferPlan",
+    "Literal",
+    "Place",
+    "Result",
+    "assign_buffers",
+    "is_step",
+    "padded_bytes",
+]
 
 ALIGNMENT = 64
 """Bytes to which buffers in the arena are aligned."""
@@ -84,23 +95,38 @@ class _Unit:
     values: list[Value] = field(default_factory=list)
 
 
-def assign_buffers(function: Function) -> BufferPlan:
-    """Places for all tensors of a fused function."""
-    return _Assignment(function).run()
+def is_step(op: Operation) -> bool:
+    """Whether an op of a fused function is executed, and is not only a view or a constant."""
+    return isinstance(op, Kernel) or op.has(Trait.APART)
+
+
+def padded_bytes(value: Value) -> Dim:
+    """The bytes of a tensor, rounded up to whole cache lines."""
+    size = value.type.elements * value.dtype.bytes
+    return floor_div(size + (ALIGNMENT - 1), ALIGNMENT) * ALIGNMENT
+
+
+def assign_buffers(
+    function: Function, in_place: Mapping[Operation, PairSharing] | None = None
+) -> BufferPlan:
+    """Places for all tensors of a fused function; `in_place` says which results of ops that are
+    lowered on their own may be written over which operands."""
+    return _Assignment(function, in_place or {}).run()
 
 
 class _Assignment:
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, in_place: Mapping[Operation, PairSharing]) -> None:
         self.function = function
-        self.kernels = [op for op in function.block.operations if isinstance(op, Kernel)]
-        self._rules: dict[Hashable, SharingRules] = {}
-        """By kernel, and by what kernels that are the same have in common."""
-        self._numbers = {kernel: number for number, kernel in enumerate(self.kernels)}
+        self.steps = [op for op in function.block.operations if is_step(op)]
+        self._rules: dict[Hashable, Sharing] = dict(in_place.items())
+        """By op, and by what kernels that are the same have in common."""
+        self._numbers = {step: number for number, step in enumerate(self.steps)}
         self.last: dict[Value, int] = {}
-        for number, kernel in enumerate(self.kernels):
-            self.last.update((buffer_of(value), number) for value in kernel.operands)
+        for number, step in enumerate(self.steps):
+            self.last.update((buffer_of(value), number) for value in step.operands)
         self.places: dict[Value, Place] = {a: Argument(i) for i, a in enumerate(function.arguments)}
         self.copies: list[tuple[Value, int]] = []
+        self.returned = {buffer_of(value) for value in function.results}
         self.units: list[_Unit] = []
 
     def run(self) -> BufferPlan:
@@ -116,7 +142,7 @@ class _Assignment:
     def _place_literals(self) -> None:
         for op in self.function.block.operations:
             for value in op.results:
-                if buffer_of(value) is value and is_external(value):
+                if is_literal(value):
                     self.places[value] = Literal(value)
 
     # ---- results
@@ -128,49 +154,67 @@ class _Assignment:
             base = buffer_of(value)
             argument = aliases.get(number)
             if argument is None:
-                self.places[base] = Result(count)
+                self._place_chain(base, Result(count))
                 count += 1
             elif base is not self.function.arguments[argument]:
                 self._place_update(base, argument)
 
+    def _place_chain(self, value: Value, place: Place) -> None:
+        """Places a value, and before it the operands that it takes over."""
+        self.places[value] = place
+        step = value.owner
+        assert isinstance(step, Operation)
+        for operand in dict.fromkeys(map(buffer_of, step.operands)):
+            free = operand not in self.places and self.last[operand] == self._numbers[step]
+            if free and self._is_inner(operand) and self._may_take_over(operand, value):
+                self._place_chain(operand, place)
+                return
+
+    def _is_inner(self, value: Value) -> bool:
+        """Whether a step computes the value for other steps alone."""
+        return isinstance(value.owner, Operation) and value not in self.returned
+
     def _place_update(self, value: Value, argument: int) -> None:
         """In the argument's buffer where nothing needs the old elements afterwards."""
         old = self.function.arguments[argument]
-        assert isinstance(value.owner, Kernel)
+        assert isinstance(value.owner, Operation)
         writer = self._numbers[value.owner]
         last = self.last.get(old, -1)
         if last < writer or (last == writer and self._may_take_over(old, value)):
             self.places[value] = Argument(argument)
         else:
             self.copies.append((value, argument))
-            self.last[value] = len(self.kernels)
+            self.last[value] = len(self.steps)
 
     def _may_take_over(self, old: Value, new: Value) -> bool:
-        kernel = new.owner
-        assert isinstance(kernel, Kernel)
-        rules = self._rules_of(kernel)
-        operands = [i for i, v in enumerate(kernel.operands) if buffer_of(v) is old]
-        return all(kernel.operands[i] is old and rules.may_share(i, new.index) for i in operands)
+        step = new.owner
+        assert isinstance(step, Operation)
+        rules = self._rules_of(step)
+        operands = [i for i, v in enumerate(step.operands) if buffer_of(v) is old]
+        return all(step.operands[i] is old and rules.may_share(i, new.index) for i in operands)
 
-    def _rules_of(self, kernel: Kernel) -> SharingRules:
-        if kernel not in self._rules:
-            key = kernel_key(kernel)
-            known = self._rules.get(key)
-            self._rules[key] = self._rules[kernel] = known or SharingRules(kernel)
-        return self._rules[kernel]
+    def _rules_of(self, step: Operation) -> Sharing:
+        if step not in self._rules:
+            if isinstance(step, Kernel):
+                key = kernel_key(step)
+                known = self._rules.get(key)
+                self._rules[key] = self._rules[step] = known or KernelSharing(step)
+            else:
+                self._rules[step] = PairSharing()
+        return self._rules[step]
 
     # ---- the arena
 
     def _collect_units(self) -> None:
         home: dict[Value, _Unit] = {}
-        for number, kernel in enumerate(self.kernels):
+        for number, step in enumerate(self.steps):
             taken: set[Value] = set()
-            for value in kernel.results:
+            for value in step.results:
                 if value in self.places:
                     continue
-                unit = self._unit_to_take(kernel, number, value, home, taken)
+                unit = self._unit_to_take(step, number, value, home, taken)
                 if unit is None:
-                    unit = _Unit(_padded_bytes(value), number, number)
+                    unit = _Unit(padded_bytes(value), number, number)
                     self.units.append(unit)
                 unit.values.append(value)
                 unit.last = max(number, self.last.get(value, number))
@@ -178,24 +222,19 @@ class _Assignment:
 
     def _unit_to_take(
         self,
-        kernel: Kernel,
+        step: Operation,
         number: int,
         value: Value,
         home: dict[Value, _Unit],
         taken: set[Value],
     ) -> _Unit | None:
-        """The memory of an operand that the kernel is the last to read."""
-        for operand in dict.fromkeys(map(buffer_of, kernel.operands)):
+        """The memory of an operand that the step is the last to read."""
+        for operand in dict.fromkeys(map(buffer_of, step.operands)):
             free = operand in home and operand not in taken and self.last[operand] == number
             if free and home[operand].last == number and self._may_take_over(operand, value):
                 taken.add(operand)
                 return home[operand]
         return None
-
-
-def _padded_bytes(value: Value) -> Dim:
-    size = value.type.elements * value.dtype.bytes
-    return floor_div(size + (ALIGNMENT - 1), ALIGNMENT) * ALIGNMENT
 
 
 def _place_static(units: Sequence[_Unit], places: dict[Value, Place]) -> int:

@@ -2,28 +2,30 @@
 
 `lower(module, "f", machine)` runs the last stages on a function whose differentiation requests and
 calls are expanded: fusion into kernels, buffer assignment, kernels to loops, loops to LLVM, and the
-entry function that calls the kernels (`entry`).  Kernels that are the same are written once.
+entry function that does the steps (`entry`).  Kernels that are the same are written once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.ir.core import Function, Module
-from mapsto.ir.fusion import alias_pairs, fuse_function
+from mapsto.ir.bodies import alias_pairs, body_functions
+from mapsto.ir.core import Function, Module, Operation
+from mapsto.ir.fusion import fuse_function
 from mapsto.ir.kernel_key import kernel_key
 from mapsto.ir.levels import FUSED, check_level
 from mapsto.ir.ops.control import Kernel
 from mapsto.ir.passes.fuse import is_fused
-from mapsto.ir.types import TensorType
-from mapsto.lowering.buffers import BufferPlan, assign_buffers
+from mapsto.lowering.buffers import BufferPlan, assign_buffers, is_step
 from mapsto.lowering.cpu.machine import Machine
-from mapsto.lowering.entry import KernelCall, write_entry
+from mapsto.lowering.entry import write_entry
 from mapsto.lowering.kernels import has_errors, lower_kernel
 from mapsto.lowering.llvm.loop_emitter import emit_loop_function
 from mapsto.lowering.llvm.writer import ModuleWriter
 from mapsto.lowering.loops import LoopFunction
+from mapsto.lowering.lowered import ApartCall, Call, EntryPoint, KernelCall, LoweredFunction
+from mapsto.lowering.sharing import PairSharing
 
 __all__ = [
     "Compiled",
@@ -34,30 +36,6 @@ __all__ = [
     "lower",
     "lower_function",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class EntryPoint:
-    """The interface of an entry function, in the order of its buffers.
-
-    `arguments` are names and types; `results` the types of the results that alias no argument;
-    `sizes` the named sizes in the order of its `dims` array.
-    """
-
-    name: str
-    arguments: tuple[tuple[str, TensorType], ...]
-    results: tuple[TensorType, ...]
-    sizes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LoweredFunction:
-    """A function as kernels in memory: the fused function, where its tensors are, and the calls."""
-
-    function: Function
-    entry: EntryPoint
-    plan: BufferPlan
-    calls: tuple[KernelCall, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,25 +87,80 @@ def lower_function(function: Function, kernels: KernelTable) -> LoweredFunction:
     """Kernels, buffers and loops of a function."""
     fused = function if is_fused(function) else fuse_function(function)
     check_level(fused, FUSED)
-    plan = assign_buffers(fused)
-    ops = [op for op in fused.block.operations if isinstance(op, Kernel)]
-    calls = tuple(_call(op, plan, function.name, kernels) for op in ops)
-    return LoweredFunction(fused, entry_point(fused), plan, calls)
+    return _Lowering(fused, entry_point(fused), kernels).run()
 
 
-def entry_point(function: Function) -> EntryPoint:
-    """The interface of a function."""
+def entry_point(function: Function, sizes: tuple[str, ...] | None = None) -> EntryPoint:
+    """The interface of a function; its named sizes are those of its arguments unless given."""
     updated = {result for result, _ in alias_pairs(function)}
     results = [v.type for i, v in enumerate(function.results) if i not in updated]
     named = [(a.hint or f"x{i}", a.type) for i, a in enumerate(function.arguments)]
-    sizes = frozenset().union(*(type_.symbols for _, type_ in named))
-    return EntryPoint(function.name, tuple(named), tuple(results), tuple(sorted(sizes)))
+    if sizes is None:
+        sizes = tuple(sorted(frozenset().union(*(type_.symbols for _, type_ in named))))
+    return EntryPoint(function.name, tuple(named), tuple(results), sizes)
 
 
-def _call(op: Kernel, plan: BufferPlan, owner: str, kernels: KernelTable) -> KernelCall:
-    loops = kernels.loops(op, _shared_names(op, plan), owner)
-    places = [plan.place(value) for value in (*op.operands, *op.results)]
-    return KernelCall(loops, tuple(places), has_errors(op.regions[0].block))
+class _Lowering:
+    """Lowers one function, after the regions of its ops."""
+
+    def __init__(self, function: Function, entry: EntryPoint, kernels: KernelTable) -> None:
+        self.function = function
+        self.entry = entry
+        self.kernels = kernels
+        self.steps = [op for op in function.block.operations if is_step(op)]
+        self.bodies = {
+            op: self._lower_bodies(op, number)
+            for number, op in enumerate(op for op in self.steps if not isinstance(op, Kernel))
+        }
+
+    def run(self) -> LoweredFunction:
+        """The function with its aliases as they are: the caller relies on them."""
+        return self._with_plan(self.function, self._plan(self.function))
+
+    def run_repeated(self) -> LoweredFunction:
+        """The function of a region; results that cannot be written to their arguments while these
+        are read alias them no longer."""
+        plan = self._plan(self.function)
+        if not plan.copies:
+            return self._with_plan(self.function, plan)
+        copied = {argument for _, argument in plan.copies}
+        kept = tuple(pair for pair in alias_pairs(self.function) if pair[1] not in copied)
+        function = replace(self.function, attributes={"aliases": kept})
+        self.entry = entry_point(function, self.entry.sizes)
+        return self._with_plan(function, self._plan(function))
+
+    def _lower_bodies(self, op: Operation, number: int) -> tuple[LoweredFunction, ...]:
+        prefix = f"{self.function.name}.{op.name}{number}."
+        bodies = body_functions(op, prefix)
+        sizes = self.entry.sizes
+        lowerings = [_Lowering(body, entry_point(body, sizes), self.kernels) for body in bodies]
+        return tuple(lowering.run_repeated() for lowering in lowerings)
+
+    def _plan(self, function: Function) -> BufferPlan:
+        return assign_buffers(function, {op: _in_place(op, b) for op, b in self.bodies.items()})
+
+    def _with_plan(self, function: Function, plan: BufferPlan) -> LoweredFunction:
+        calls = tuple(self._call(op, plan) for op in self.steps)
+        return LoweredFunction(function, self.entry, plan, calls)
+
+    def _call(self, op: Operation, plan: BufferPlan) -> Call:
+        places = tuple(plan.place(value) for value in (*op.operands, *op.results))
+        if not isinstance(op, Kernel):
+            return ApartCall(op, places, self.bodies[op])
+        loops = self.kernels.loops(op, _shared_names(op, plan), self.function.name)
+        return KernelCall(loops, places, has_errors(op.regions[0].block))
+
+
+def _in_place(op: Operation, bodies: Sequence[LoweredFunction]) -> PairSharing:
+    """The operands of an op over which it may write results: its bodies have them alias.
+
+    The arguments of a region are the last operands of the op.
+    """
+    pairs: set[tuple[int, int]] = set()
+    for body in bodies:
+        before = len(op.operands) - len(body.function.arguments)
+        pairs.update((before + argument, r) for r, argument in alias_pairs(body.function))
+    return PairSharing(frozenset(pairs))
 
 
 def _shared_names(op: Kernel, plan: BufferPlan) -> frozenset[str]:
@@ -142,8 +175,23 @@ def emit(functions: Mapping[str, LoweredFunction], machine: Machine) -> str:
     """The LLVM text of functions that are lowered already."""
     module = ModuleWriter.for_machine(machine)
     for lowered in functions.values():
-        for call in lowered.calls:
-            if not module.has_function(call.loops.name):
-                emit_loop_function(module, call.loops, machine)
-        write_entry(module, lowered.entry.name, lowered.entry.sizes, lowered.plan, lowered.calls)
+        for body in _bodies(lowered):
+            _emit_function(module, body, machine, "internal")
+        _emit_function(module, lowered, machine)
     return str(module)
+
+
+def _bodies(lowered: LoweredFunction) -> Iterator[LoweredFunction]:
+    """The functions of all regions, those inside others first."""
+    for body in lowered.bodies:
+        yield from _bodies(body)
+        yield body
+
+
+def _emit_function(
+    module: ModuleWriter, lowered: LoweredFunction, machine: Machine, linkage: str = ""
+) -> None:
+    for call in lowered.kernel_calls:
+        if not module.has_function(call.loops.name):
+            emit_loop_function(module, call.loops, machine)
+    write_entry(module, lowered, linkage)

@@ -1,18 +1,16 @@
-"""The entry function of a compiled program: it calls the kernels one after another.
+"""The entry function of a compiled program: it does one step after another.
 
     define i32 @NAME(ptr %buffers, ptr %dims, ptr %arena)
     define i64 @NAME.arena_bytes(ptr %dims)
 
 `buffers` are the pointers of the arguments, then of the results that alias no argument; `dims` the
 values (i64) of the named sizes, sorted by name; `arena` is 64-byte aligned scratch memory of
-`NAME.arena_bytes(dims)` bytes: first the tensors between kernels, then what kernels need inside.
-It returns 0, or the code of a check that failed.
+`NAME.arena_bytes(dims)` bytes: first the tensors between the steps, then what a step needs inside.
+It returns 0, or the code of a check that failed.  The regions of loops and branches are functions
+of the same kind.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,107 +18,82 @@ from mapsto.ir.core import Array, Value
 from mapsto.ir.dims import Dim
 from mapsto.ir.ops.shaping import Constant
 from mapsto.ir.types import DType
-from mapsto.lowering.buffers import Arena, Argument, BufferPlan, Literal, Place, Result
-from mapsto.lowering.llvm.loop_emitter import emit_dim
+from mapsto.lowering.apart import ApartWriter, Sizes
+from mapsto.lowering.apart_rules import apart_rule
+from mapsto.lowering.buffers import Arena, Argument, Literal, Place, Result
 from mapsto.lowering.llvm.loop_scratch import scratch_sizes
 from mapsto.lowering.llvm.types import I8, I32, I64, PTR, VOID, Operand, constant
 from mapsto.lowering.llvm.writer import FunctionWriter, ModuleWriter
-from mapsto.lowering.loops import LoopFunction
+from mapsto.lowering.lowered import ApartCall, KernelCall, LoweredFunction
 
-__all__ = ["KernelCall", "write_entry"]
-
-
-@dataclass(frozen=True, slots=True)
-class KernelCall:
-    """A kernel and where its operands and results are; `checked`: it may set an error code."""
-
-    loops: LoopFunction
-    places: tuple[Place, ...]
-    checked: bool
+__all__ = ["write_entry"]
 
 
-def write_entry(
-    module: ModuleWriter,
-    name: str,
-    sizes: Sequence[str],
-    plan: BufferPlan,
-    calls: Sequence[KernelCall],
-) -> None:
+def write_entry(module: ModuleWriter, lowered: LoweredFunction, linkage: str = "") -> None:
     """Writes the entry function and the function that tells the size of its arena."""
-    numbers = [place.number for place in plan.places.values() if isinstance(place, Argument)]
-    arguments = 1 + max(numbers, default=-1)
-    f = module.function(name, [(PTR, "buffers"), (PTR, "dims"), (PTR, "arena")], I32)
-    entry = _EntryWriter(module, f, sizes, plan, arguments)
-    entry.write(calls)
-    size = module.function(f"{name}.arena_bytes", [(PTR, "dims")], I64)
-    _write_arena_bytes(module, size, sizes, plan, calls)
+    name = lowered.entry.name
+    parameters = [(PTR, "buffers"), (PTR, "dims"), (PTR, "arena")]
+    f = module.function(name, parameters, I32, linkage)
+    _EntryWriter(module, f, lowered).write()
+    size = module.function(f"{name}.arena_bytes", [(PTR, "dims")], I64, linkage)
+    _write_arena_bytes(size, lowered)
 
 
-def _load_sizes(f: FunctionWriter, dims: Operand, sizes: Sequence[str]) -> dict[str, Operand]:
-    return {
-        name: f.load(I64, f.getelementptr(I64, dims, number)) for number, name in enumerate(sizes)
-    }
-
-
-def _write_arena_bytes(
-    module: ModuleWriter,
-    f: FunctionWriter,
-    sizes: Sequence[str],
-    plan: BufferPlan,
-    calls: Sequence[KernelCall],
-) -> None:
-    """The tensors between kernels and the most scratch memory that a kernel takes."""
-    values = _load_sizes(f, f.parameters[0], sizes)
+def _write_arena_bytes(f: FunctionWriter, lowered: LoweredFunction) -> None:
+    """The tensors between the steps and the most scratch memory that a step takes."""
+    sizes = Sizes(f, f.parameters[0], lowered.entry.sizes)
     most = constant(I64, 0)
     seen: set[tuple[Dim, Dim]] = set()
-    for call in calls:
+    for call in lowered.calls:
+        if isinstance(call, ApartCall):
+            scratch = apart_rule(call.op).scratch_bytes(sizes, call.op, call.bodies)
+            most = f.smax(most, scratch)
+            continue
         needs = scratch_sizes(call.loops)
         if (needs.shared, needs.worker) in seen or (needs.shared, needs.worker) == (0, 0):
             continue
         seen.add((needs.shared, needs.worker))
-        total = emit_dim(f, needs.shared, values)
+        total = sizes.dim(needs.shared)
         if needs.worker != 0:
-            module.declare("mapsto_worker_limit", I64, [])
+            f.declare("mapsto_worker_limit", I64, [])
             workers = f.call("mapsto_worker_limit", I64, [])
-            assert workers is not None
-            total = f.add(total, f.mul(workers, emit_dim(f, needs.worker, values)))
+            total = f.add(total, f.mul(workers, sizes.dim(needs.worker)))
         most = f.smax(most, total)
-    f.ret(f.add(emit_dim(f, plan.arena_bytes, values), most))
+    f.ret(f.add(sizes.dim(lowered.plan.arena_bytes), most))
 
 
 class _EntryWriter:
-    def __init__(
-        self,
-        module: ModuleWriter,
-        f: FunctionWriter,
-        sizes: Sequence[str],
-        plan: BufferPlan,
-        arguments: int,
-    ) -> None:
+    def __init__(self, module: ModuleWriter, f: FunctionWriter, lowered: LoweredFunction) -> None:
         self.module = module
         self.f = f
-        self.plan = plan
-        self.arguments = arguments
+        self.lowered = lowered
+        self.plan = lowered.plan
         self.buffers, dims, self.arena = f.parameters
-        self.sizes = _load_sizes(f, dims, sizes)
+        self.sizes = Sizes(f, dims, lowered.entry.sizes)
         self.pointers: dict[Place, Operand] = {}
         self.error: Operand | None = None
 
-    def write(self, calls: Sequence[KernelCall]) -> None:
-        """Calls the kernels, makes the copies at the end and returns."""
-        # All addresses are computed first, where they dominate every call.
-        used = [place for call in calls for place in call.places]
+    def write(self) -> None:
+        """Writes the steps, the copies at the end and the return."""
+        # All addresses are computed first, where they dominate every step.
+        used = [place for call in self.lowered.calls for place in call.places]
         for place in (*used, *(self.plan.place(value) for value, _ in self.plan.copies)):
             self._pointer(place)
-        scratch = self.f.getelementptr(I8, self.arena, self._dim(self.plan.arena_bytes))
-        for call in calls:
-            self._call(call, scratch)
+        for _, argument in self.plan.copies:
+            self._pointer(Argument(argument))
+        scratch = self.f.getelementptr(I8, self.arena, self.sizes.dim(self.plan.arena_bytes))
+        for call in self.lowered.calls:
+            if isinstance(call, KernelCall):
+                self._call(call, scratch)
+            else:
+                self._write_apart(call, scratch)
         for value, argument in self.plan.copies:
-            self._copy(value, argument)
+            target, source = (
+                self._pointer(Argument(argument)),
+                self._pointer(self.plan.place(value)),
+            )
+            self.f.memcpy(target, source, self.sizes.bytes(value))
         self.f.ret(constant(I32, 0))
-
-    def _dim(self, dim: Dim) -> Operand:
-        return emit_dim(self.f, dim, self.sizes)
 
     def _pointer(self, place: Place) -> Operand:
         found = self.pointers.get(place)
@@ -134,9 +107,10 @@ class _EntryWriter:
             case Argument(number):
                 return f.load(PTR, f.getelementptr(PTR, self.buffers, number))
             case Result(number):
-                return f.load(PTR, f.getelementptr(PTR, self.buffers, self.arguments + number))
+                number += len(self.lowered.entry.arguments)
+                return f.load(PTR, f.getelementptr(PTR, self.buffers, number))
             case Arena(offset):
-                return f.getelementptr(I8, self.arena, self._dim(offset))
+                return f.getelementptr(I8, self.arena, self.sizes.dim(offset))
             case Literal(value):
                 return _literal(self.module, f"{f.name}.constant{len(self.pointers)}", value)
 
@@ -144,10 +118,19 @@ class _EntryWriter:
         pointers = [self._pointer(place) for place in call.places]
         if call.checked:
             pointers.append(self._error_code())
-        sizes = [self.sizes[name] for name in call.loops.sizes]
+        sizes = [self.sizes.values[name] for name in call.loops.sizes]
         self.f.call(call.loops.name, VOID, [*pointers, *sizes, scratch])
         if call.checked:
             self._return_on_error()
+
+    def _write_apart(self, call: ApartCall, scratch: Operand) -> None:
+        pointers = tuple(self._pointer(place) for place in call.places)
+        count = len(call.op.operands)
+        operands, results = pointers[:count], pointers[count:]
+        writer = ApartWriter(
+            self.f, self.module, self.sizes, call.op, call.bodies, operands, results, scratch
+        )
+        apart_rule(call.op).write(writer)
 
     def _error_code(self) -> Operand:
         if self.error is None:
@@ -164,12 +147,6 @@ class _EntryWriter:
         f.begin(failed)
         f.ret(code)
         f.begin(fine)
-
-    def _copy(self, value: Value, argument: int) -> None:
-        size = self._dim(value.type.elements * value.dtype.bytes)
-        self.f.memcpy(
-            self._pointer(Argument(argument)), self._pointer(self.plan.place(value)), size
-        )
 
 
 def _literal(module: ModuleWriter, name: str, value: Value) -> Operand:

@@ -1,8 +1,9 @@
-"""Whether a kernel may write a result over an operand: an update in place."""
+"""Whether a step may write a result over an operand: an update in place."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from mapsto.ir.core import Block, Value
 from mapsto.ir.dataflow import is_identity
@@ -13,11 +14,29 @@ from mapsto.lowering.kernel_space import KernelSpace, kernel_space
 from mapsto.lowering.kernels import heavy_contraction
 from mapsto.lowering.stage_loops import PassPlan, plan_passes
 
-__all__ = ["SharingRules"]
+__all__ = ["KernelSharing", "PairSharing", "Sharing"]
 
 
-class SharingRules:
-    """Answers for one kernel, whose plan is made once."""
+class Sharing(Protocol):
+    """Answers for one step."""
+
+    def may_share(self, operand: int, result: int) -> bool:
+        """Whether the result may be written to the memory of the operand while it is computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairSharing:
+    """Of an op that is lowered on its own: the pairs (operand, result) that may share memory."""
+
+    pairs: frozenset[tuple[int, int]] = frozenset()
+
+    def may_share(self, operand: int, result: int) -> bool:
+        """Whether the two are such a pair."""
+        return (operand, result) in self.pairs
+
+
+class KernelSharing:
+    """Of a kernel, whose plan is made once."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.block: Block = kernel.regions[0].block

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from mapsto.ir.builder import Builder
-from mapsto.ir.core import Array, Block, Operation, Value
+from mapsto.ir.core import Array, Block, Operation, Trait, Value
 from mapsto.ir.dims import Dim, DimExpression, as_dim
 from mapsto.ir.errors import TypeRuleError
 from mapsto.ir.ops.shaping import static_shape
@@ -29,7 +29,7 @@ class Flow(Operation):
     """An op that decides which of its regions run, and how often."""
 
     not_differentiable = "no rule for control flow is loaded"
-    region_names: ClassVar[tuple[str, ...]] = ()
+    traits = Trait.APART
 
     def evaluate(self, *operands: Array) -> Sequence[Array]:
         from mapsto.ir.evaluator import evaluate_block
@@ -139,6 +139,9 @@ class Scan(Flow):
         """The results that have an element for each step."""
         return self.results[self.count("carried") :]
 
+    def region_aliases(self, number: int) -> tuple[tuple[int, int], ...]:
+        return tuple((i, len(self.constants) + i) for i in range(len(self.carried)))
+
     def infer(self) -> tuple[TensorType, ...]:
         self.check_regions()
         self.check_counts("constants", "carried")
@@ -204,6 +207,10 @@ class While(Flow):
     def carried(self) -> tuple[Value, ...]:
         """The operands that the first step sees."""
         return self.operands[self.count("constants") :]
+
+    def region_aliases(self, number: int) -> tuple[tuple[int, int], ...]:
+        is_body = self.region_names[number] == "body"
+        return tuple((i, len(self.constants) + i) for i in range(len(self.carried) * is_body))
 
     def infer(self) -> tuple[TensorType, ...]:
         self.check_regions()

@@ -22,8 +22,9 @@ class Fuse(Pass):
     %4 = max %3, %0                       }
     return %4                             return %2
 
-    A function's body has only kernels, views (reshapes of a buffer), constant arrays and the
-    `return` afterwards.  Calls and differentiation must be expanded before.
+    A function's body has only kernels, ops that are lowered on their own, views (reshapes of a
+    buffer), constant arrays and the `return` afterwards.  Calls and differentiation must be
+    expanded before.
     """
 
     name = "fuse"
@@ -35,4 +36,4 @@ class Fuse(Pass):
 
 def is_fused(function: Function) -> bool:
     """Whether the ops of a function are in kernels already."""
-    return any(isinstance(op, Kernel) for op in function.block.operations)
+    return any(isinstance(op, Kernel) for op in function.operations())

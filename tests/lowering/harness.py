@@ -9,10 +9,10 @@ import numpy as np
 from loop_harness import PARALLEL_FOR, WORKERS, GuardedArrays, machines, random_array
 
 from mapsto import ir
+from mapsto.ir.bodies import alias_pairs
 from mapsto.ir.core import Function, Module
 from mapsto.ir.dims import dim_value
 from mapsto.ir.evaluator import infer_sizes
-from mapsto.ir.fusion import alias_pairs
 from mapsto.ir.types import DType, TensorType
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.driver import Compiled, lower

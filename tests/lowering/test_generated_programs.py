@@ -6,7 +6,7 @@ from generator import programs
 from harness import Native, machines
 from hypothesis import HealthCheck, given, settings
 
-from mapsto.ir.fusion import alias_pairs
+from mapsto.ir.bodies import alias_pairs
 from mapsto.ir.pass_runner import PassRunner
 from mapsto.ir.pipeline import DEFAULT
 from mapsto.ir.value_check import same_values

@@ -1,0 +1,25 @@
+"""The lowering of each op that is lowered on its own."""
+
+from __future__ import annotations
+
+from mapsto.ir.core import Operation
+from mapsto.ir.errors import MissingLowering
+from mapsto.ir.ops.flow import If, Scan, While
+from mapsto.lowering.apart import ApartLowering
+from mapsto.lowering.control_flow import IfLowering, ScanLowering, WhileLowering
+
+__all__ = ["APART_RULES", "apart_rule"]
+
+APART_RULES: dict[type[Operation], ApartLowering] = {
+    If: IfLowering(),
+    Scan: ScanLowering(),
+    While: WhileLowering(),
+}
+
+
+def apart_rule(op: Operation) -> ApartLowering:
+    """The lowering of an op.  Raises MissingLowering where it has none."""
+    rule = APART_RULES.get(type(op))
+    if rule is None:
+        raise MissingLowering(op, "native code")
+    return rule

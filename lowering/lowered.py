@@ -1,0 +1,69 @@
+"""Functions as steps on tensors in memory: what the last stage writes as LLVM IR."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mapsto.ir.core import Function, Operation
+from mapsto.ir.types import TensorType
+from mapsto.lowering.buffers import BufferPlan, Place
+from mapsto.lowering.loops import LoopFunction
+
+__all__ = ["ApartCall", "Call", "EntryPoint", "KernelCall", "LoweredFunction"]
+
+
+@dataclass(frozen=True, slots=True)
+class EntryPoint:
+    """The interface of an entry function, in the order of its buffers.
+
+    `arguments` are names and types; `results` the types of the results that alias no argument;
+    `sizes` the named sizes in the order of its `dims` array.
+    """
+
+    name: str
+    arguments: tuple[tuple[str, TensorType], ...]
+    results: tuple[TensorType, ...]
+    sizes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCall:
+    """A kernel and where its operands and results are; `checked`: it may set an error code."""
+
+    loops: LoopFunction
+    places: tuple[Place, ...]
+    checked: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ApartCall:
+    """An op that is lowered on its own, where its operands and results are, and the functions of
+    its regions, whose named sizes are those of the function that the op is in."""
+
+    op: Operation
+    places: tuple[Place, ...]
+    bodies: tuple[LoweredFunction, ...]
+
+
+Call = KernelCall | ApartCall
+"""A step."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoweredFunction:
+    """A function as steps in memory: the fused function, where its tensors are, and the steps."""
+
+    function: Function
+    entry: EntryPoint
+    plan: BufferPlan
+    calls: tuple[Call, ...]
+
+    @property
+    def kernel_calls(self) -> list[KernelCall]:
+        """The calls of kernels, but for those in bodies."""
+        return [call for call in self.calls if isinstance(call, KernelCall)]
+
+    @property
+    def bodies(self) -> list[LoweredFunction]:
+        """The functions of the regions of all ops in it."""
+        return [b for call in self.calls if isinstance(call, ApartCall) for b in call.bodies]
