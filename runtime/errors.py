@@ -12,8 +12,11 @@ __all__ = [
     "ArgumentError",
     "ArtifactError",
     "CheckpointError",
+    "DataError",
     "ExecutionError",
     "LinkerNotFound",
+    "TrainingError",
+    "TrainingInterrupted",
     "error_message",
 ]
 
@@ -40,6 +43,18 @@ class LinkerNotFound(ArtifactError):
 
 class CheckpointError(ValueError):
     """A file of tensors is not what it should be, or could not be written."""
+
+
+class DataError(Exception):
+    """Data cannot be read or does not fit the program; the message says which array and why."""
+
+
+class TrainingError(Exception):
+    """The training cannot go on; the message says at which step and why."""
+
+
+class TrainingInterrupted(TrainingError):
+    """The user stopped the training; what was reached has been saved where a file was named."""
 
 
 PROGRAM_ERRORS = {

@@ -1,27 +1,29 @@
-"""The training loop: epochs over shuffled batches, evaluation, checkpoints that resume exactly.
+"""The training loop: epochs of batches, evaluation, early stopping, exact resumption.
 
 The loop knows nothing of models: a `Trainee` runs a step and exposes its arrays.  Everything that
-determines the result (arrays, position, seed, batch size) is in a checkpoint, so a training that
-was killed and resumed ends in the same bits as one that ran through.
+determines the result (arrays, position, seed, what the monitor has seen) is in a checkpoint, so a
+training that was killed and resumed ends in the same bits as one that ran through.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from mapsto.ir.core import Array
-from mapsto.runtime.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from mapsto.runtime.dataset import Dataset, shuffled
+from mapsto.runtime.batches import ArrayBatches, Source
+from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
+from mapsto.runtime.dataset import Batch, Dataset
+from mapsto.runtime.errors import TrainingError, TrainingInterrupted
+from mapsto.runtime.fit_options import FitOptions
+from mapsto.runtime.history import Epoch, Evaluation, Figure, Figures, History
+from mapsto.runtime.observers import Callback, Observer, Observers
+from mapsto.runtime.resuming import Position, read_position, restore, write_position
 
 __all__ = [
     "Epoch",
@@ -33,171 +35,254 @@ __all__ = [
     "TrainingInterrupted",
     "evaluate",
     "fit",
+    "restore",
 ]
-
-
-class TrainingError(Exception):
-    """The training cannot go on; the message says at which step and why."""
-
-
-class TrainingInterrupted(TrainingError):
-    """The user stopped the training; what was reached has been saved where a file was named."""
 
 
 class Trainee(Protocol):
     """What the loop trains."""
 
-    def step(self, batch: Mapping[str, Array]) -> float:
-        """One optimizer step on a batch; the loss before it."""
+    def step(self, batch: Batch, update: bool = True) -> Mapping[str, float]:
+        """A step on a batch: the losses before it and what else the losses give, by name.
 
-    def evaluate(self, batch: Mapping[str, Array]) -> Mapping[str, float]:
-        """Loss and metrics on a batch, each a mean over its examples."""
+        `loss` is among them, the sum of all.  Without `update` the gradients are kept for the next
+        step that updates, which uses the mean.
+        """
+
+    def begin_evaluation(self) -> frozenset[str]:
+        """Forgets what metrics have gathered; the names of those whose value after the last batch
+        is the value over all.  All others are means."""
+
+    def evaluate(self, batch: Batch) -> Figures:
+        """Loss and metrics on a batch."""
 
     def arrays(self) -> Mapping[str, Array]:
         """Parameters, states and optimizer states by unique name; the live arrays."""
 
 
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """What one epoch reached: means over its batches, and over the test data where given."""
-
-    number: int
-    loss: float
-    test: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class History:
-    """The epochs so far."""
-
-    epochs: list[Epoch] = field(default_factory=list)
-
-    @property
-    def losses(self) -> list[float]:
-        """The mean training loss of each epoch."""
-        return [epoch.loss for epoch in self.epochs]
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """Plain records, for files and `--json`."""
-        return [asdict(epoch) for epoch in self.epochs]
-
-    @staticmethod
-    def from_json(records: Sequence[Mapping[str, Any]]) -> History:
-        """The history that `to_json` gave."""
-        return History([Epoch(r["number"], r["loss"], dict(r["test"])) for r in records])
-
-
-@dataclass(frozen=True, slots=True)
-class FitOptions:
-    """How to train.
-
-    `checkpoint` is written after every epoch and, with `checkpoint_steps`, every so many steps
-    inside one; `resume` continues from that file where it exists.
-    """
-
-    epochs: int = 1
-    batch: int = 64
-    seed: int = 0
-    checkpoint: Path | None = None
-    checkpoint_steps: int = 0
-    resume: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 1")
-
-
-class Observer(Protocol):
-    """Is told of progress; a progress bar, lines of text, a callback of the user's."""
-
-    def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """After each step; steps count from 1."""
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        """After each epoch."""
-
-
-@dataclass(slots=True)
-class _Position:
-    """Where a run stands: finished epochs are in `history`, `step` counts inside the next one."""
-
-    history: History
-    step: int = 0
-    total: float = 0.0
-    """Sum of losses times examples in the unfinished epoch."""
-
-
 def fit(
     trainee: Trainee,
-    train: Dataset,
-    test: Dataset | None,
+    train: Dataset | Source,
+    test: Dataset | Source | None,
     options: FitOptions,
-    observers: Sequence[Observer] = (),
+    observers: Iterable[Callback] = (),
 ) -> History:
     """Trains for the epochs of the options; gives what each reached.
 
-    Raises TrainingError where the loss is not finite, TrainingInterrupted after ctrl-C, and
-    CheckpointError where a checkpoint cannot be read or written.
+    Raises TrainingError where the loss is not finite, TrainingInterrupted after ctrl-C, DataError
+    where a stream gives something wrong, and CheckpointError where a checkpoint cannot be read or
+    written.
     """
-    position = _resumed(trainee, train, options) if options.resume else _Position(History())
+    run = _Run(trainee, train, test, options, Observers(observers))
+    run.resume()
     with _deferred_interrupt() as interrupted:
-        while len(position.history.epochs) < options.epochs:
-            loss = _run_epoch(trainee, train, options, position, observers, interrupted)
-            metrics = evaluate(trainee, test, options.batch) if test is not None else {}
-            epoch = Epoch(len(position.history.epochs) + 1, loss, metrics)
-            position.history.epochs.append(epoch)
-            position.step, position.total = 0, 0.0
-            _save(trainee, train, options, position)
-            for observer in observers:
-                observer.on_epoch(epoch)
-    return position.history
+        return run.all_epochs(interrupted)
 
 
-def evaluate(trainee: Trainee, data: Dataset, batch: int) -> dict[str, float]:
-    """Loss and metrics over a data set: means weighted by the size of each batch."""
-    totals: dict[str, float] = {}
-    for part in data.batches(np.arange(len(data)), batch):
-        count = len(next(iter(part.values())))
+def evaluate(trainee: Trainee, data: Dataset | Source, batch: int = 256) -> dict[str, Figure]:
+    """Loss and metrics over a data set.
+
+    Figures are means weighted by the size of each batch, except those that gather what they need
+    from all batches.
+    """
+    source = ArrayBatches(data, batch, shuffle=False) if isinstance(data, Dataset) else data
+    gathered = trainee.begin_evaluation()
+    totals: dict[str, Figure] = {}
+    examples = 0
+    for part in source.epoch(1, 0):
+        count = _examples(part)
+        examples += count
         for name, value in trainee.evaluate(part).items():
-            totals[name] = totals.get(name, 0.0) + value * count
-    return {name: total / len(data) for name, total in totals.items()}
+            totals[name] = value if name in gathered else totals.get(name, 0.0) + value * count
+    return {name: _mean(v, 1 if name in gathered else examples) for name, v in totals.items()}
 
 
-def _run_epoch(
-    trainee: Trainee,
-    train: Dataset,
-    options: FitOptions,
-    position: _Position,
-    observers: Sequence[Observer],
-    interrupted: Callable[[], bool],
-) -> float:
-    number = len(position.history.epochs) + 1
-    order = shuffled(len(train), options.seed, number)[position.step * options.batch :]
-    steps = -(-len(train) // options.batch)
-    for part in train.batches(order, options.batch):
-        loss = trainee.step(part)
+def _mean(total: Figure, count: int) -> Figure:
+    return total / count
+
+
+def _examples(batch: Batch) -> int:
+    return len(next(iter(batch.values())))
+
+
+class _Run:
+    """One call of `fit`."""
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        train: Dataset | Source,
+        test: Dataset | Source | None,
+        options: FitOptions,
+        observers: Observers,
+    ) -> None:
+        self.trainee, self.options, self.observers = trainee, options, observers
+        self.train = _source(train, options)
+        self.test = test
+        self.position = Position()
+        self.stopped = ""
+
+    @property
+    def history(self) -> History:
+        """The epochs so far."""
+        return self.position.history
+
+    @property
+    def monitor_exhausted(self) -> bool:
+        """Whether the monitored figure has not become better for too long."""
+        return self.options.monitor is not None and self.options.monitor.exhausted
+
+    def resume(self) -> None:
+        """Goes to where the checkpoint stands, if that is wanted and there is one."""
+        options = self.options
+        if not options.resume:
+            return
+        if options.checkpoint is None:
+            raise TrainingError("to resume, name the checkpoint file")
+        if not options.checkpoint.exists():
+            return
+        arrays, metadata = load_checkpoint(options.checkpoint)
+        self.position = read_position(metadata, self.train.identity, options, self.observers)
+        restore(self.trainee.arrays(), arrays, str(options.checkpoint))
+
+    def all_epochs(self, interrupted: Callable[[], bool]) -> History:
+        """Trains to the end, whatever brings it about."""
+        while len(self.history.epochs) < self.options.epochs:
+            if self.monitor_exhausted:
+                self.stopped = self._patience_is_over()
+            if self.stopped:
+                break
+            self._epoch(interrupted)
+        self.history.stopped = self.stopped
+        if self.options.monitor is not None:
+            self.history.best_epoch = self.options.monitor.best_epoch
+        if self.options.restore_best:
+            assert self.options.keep_best is not None
+            arrays, _ = load_checkpoint(self.options.keep_best)
+            restore(self.trainee.arrays(), arrays, str(self.options.keep_best))
+        return self.history
+
+    def _epoch(self, interrupted: Callable[[], bool]) -> None:
+        """An epoch, or the rest of one; its figures join the history."""
+        position = self.position
+        number = len(self.history.epochs) + 1
+        begin = time.perf_counter()
+        if not self._steps_are_over():
+            for part in self.train.epoch(number, position.step):
+                self._step(number, part)
+                position.seconds += time.perf_counter() - begin
+                if self._after_step(number, interrupted):
+                    break
+                begin = time.perf_counter()
+        complete = not self.stopped or position.step == self.train.steps
+        if not complete:
+            self._save()
+        self._close(number, complete)
+
+    def _step(self, number: int, batch: Batch) -> None:
+        position = self.position
         position.step += 1
-        position.total += loss * len(next(iter(part.values())))
-        _check_finite(loss, number, position.step, options)
-        for observer in observers:
-            observer.on_step(number, position.step, steps, loss)
-        due = options.checkpoint_steps and position.step % options.checkpoint_steps == 0
-        if due and position.step < steps:
-            _save(trainee, train, options, position)
+        last = position.step == self.train.steps
+        update = last or position.step % self.options.accumulate == 0
+        figures = self.trainee.step(batch, update)
+        self._check_finite(figures["loss"], number)
+        position.add(figures, _examples(batch))
+
+    def _after_step(self, number: int, interrupted: Callable[[], bool]) -> bool:
+        """Evaluates, saves and tells where it is time to; whether to leave the epoch."""
+        position, options = self.position, self.options
+        at_end = position.step == self.train.steps
+        loss = position.last_loss
+        if self.observers.on_step(number, position.step, self.train.steps or 0, loss):
+            self.stopped = "a callback ended it"
+        if _due(options.evaluate_every, position.steps) and not at_end:
+            self._evaluate_inside(number)
+        if self._steps_are_over():
+            self.stopped = f"it has made {options.max_steps} steps"
+        if _due(options.checkpoint_steps, position.step) and not at_end:
+            self._save()
         if interrupted():
-            _save(trainee, train, options, position)
+            self._save()
             raise TrainingInterrupted(_interruption(number, position.step, options))
-    return position.total / len(train)
+        return bool(self.stopped)
+
+    def _steps_are_over(self) -> bool:
+        limit = self.options.max_steps
+        if limit is None or self.position.steps < limit:
+            return False
+        self.stopped = f"it has made {limit} steps"
+        return True
+
+    def _evaluate_inside(self, number: int) -> None:
+        if self.test is None:
+            return
+        test = evaluate(self.trainee, self.test, self.options.batch)
+        evaluation = Evaluation(self.position.steps, test)
+        self.history.evaluations.append(evaluation)
+        self._watch(number, test, self.position.means())
+        if self.observers.on_evaluation(evaluation):
+            self.stopped = "a callback ended it"
+        if self.monitor_exhausted:
+            self.stopped = self._patience_is_over()
+
+    def _close(self, number: int, complete: bool) -> None:
+        """Evaluates at the end of an epoch; a complete one is where a resumed training begins."""
+        position = self.position
+        if not position.examples:
+            return
+        test = {}
+        if self.test is not None:
+            test = evaluate(self.trainee, self.test, self.options.batch)
+        means = position.means()
+        loss = means.pop("loss")
+        facts = (position.steps, position.seconds, position.examples)
+        epoch = Epoch(number, loss, test, means, *facts)
+        self.history.epochs.append(epoch)
+        self._watch(number, test, {"loss": loss, **means})
+        stop = self.observers.on_epoch(epoch)
+        if complete:
+            position.begin_epoch()
+            self._save()
+        if stop:
+            self.stopped = self.stopped or "a callback ended it"
+
+    def _watch(self, number: int, test: Figures, train: Figures) -> None:
+        """Shows figures to the monitor; keeps the arrays where they are the best."""
+        monitor = self.options.monitor
+        if monitor is None or not monitor.take(test, train, number):
+            return
+        if self.options.keep_best is not None:
+            save_checkpoint(self.options.keep_best, dict(self.trainee.arrays()))
+
+    def _patience_is_over(self) -> str:
+        monitor = self.options.monitor
+        assert monitor is not None
+        return f"`{monitor.figure}` has not become better for {monitor.waited} evaluations"
+
+    def _save(self) -> None:
+        if self.options.checkpoint is None:
+            return
+        metadata = write_position(self.position, self.train.identity, self.options, self.observers)
+        save_checkpoint(self.options.checkpoint, dict(self.trainee.arrays()), metadata)
+
+    def _check_finite(self, loss: float, epoch: int) -> None:
+        if math.isfinite(loss):
+            return
+        kept, checkpoint = "", self.options.checkpoint
+        if checkpoint is not None and checkpoint.exists():
+            kept = f"; the last checkpoint is kept in {checkpoint}"
+        where = f"epoch {epoch}, step {self.position.step}"
+        raise TrainingError(f"the loss is {loss} at {where}{kept}")
 
 
-def _check_finite(loss: float, epoch: int, step: int, options: FitOptions) -> None:
-    if math.isfinite(loss):
-        return
-    kept = ""
-    if options.checkpoint is not None and options.checkpoint.exists():
-        kept = f"; the last checkpoint is kept in {options.checkpoint}"
-    raise TrainingError(f"the loss is {loss} at epoch {epoch}, step {step}{kept}")
+def _source(data: Dataset | Source, options: FitOptions) -> Source:
+    if not isinstance(data, Dataset):
+        return data
+    return ArrayBatches(data, options.batch, options.seed, options.shuffle, options.drop_last)
+
+
+def _due(every: int | None, steps: int) -> bool:
+    return bool(every) and steps % (every or 1) == 0
 
 
 def _interruption(epoch: int, step: int, options: FitOptions) -> str:
@@ -205,64 +290,6 @@ def _interruption(epoch: int, step: int, options: FitOptions) -> str:
     if options.checkpoint is None:
         return f"{where}; nothing was saved, as no checkpoint file was named"
     return f"{where}; saved in {options.checkpoint}, resume to continue"
-
-
-def _save(trainee: Trainee, train: Dataset, options: FitOptions, position: _Position) -> None:
-    if options.checkpoint is None:
-        return
-    metadata = {
-        "format": "mapsto training 1",
-        "seed": str(options.seed),
-        "batch": str(options.batch),
-        "examples": str(len(train)),
-        "step": str(position.step),
-        "total": position.total.hex(),
-        "history": json.dumps(position.history.to_json()),
-    }
-    save_checkpoint(options.checkpoint, dict(trainee.arrays()), metadata)
-
-
-def _resumed(trainee: Trainee, train: Dataset, options: FitOptions) -> _Position:
-    if options.checkpoint is None:
-        raise TrainingError("to resume, name the checkpoint file")
-    if not options.checkpoint.exists():
-        return _Position(History())
-    arrays, metadata = load_checkpoint(options.checkpoint)
-    position = _read_position(metadata, train, options)
-    restore(trainee.arrays(), arrays, str(options.checkpoint))
-    return position
-
-
-def _read_position(metadata: Mapping[str, str], train: Dataset, options: FitOptions) -> _Position:
-    if metadata.get("format") != "mapsto training 1":
-        raise CheckpointError(f"{options.checkpoint}: not a training checkpoint")
-    given = {"seed": options.seed, "batch": options.batch, "examples": len(train)}
-    for name, value in given.items():
-        if metadata.get(name) != str(value):
-            raise CheckpointError(
-                f"{options.checkpoint}: was made with {name} {metadata.get(name)}, not {value}"
-            )
-    try:
-        history = History.from_json(json.loads(metadata["history"]))
-        return _Position(history, int(metadata["step"]), float.fromhex(metadata["total"]))
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{options.checkpoint}: damaged metadata: {error}") from None
-
-
-def restore(targets: Mapping[str, Array], arrays: Mapping[str, Array], source: str) -> None:
-    """Copies arrays into the live ones of the same names; all of them or, on an error, none."""
-    for name in sorted(set(targets) ^ set(arrays)):
-        verb = "lacks" if name in targets else "has an unknown"
-        raise CheckpointError(f"{source}: {verb} array `{name}`")
-    for name, target in targets.items():
-        found = arrays[name]
-        if found.shape != target.shape or found.dtype != target.dtype:
-            raise CheckpointError(
-                f"{source}: array `{name}` is {found.dtype}{list(found.shape)},"
-                f" expected {target.dtype}{list(target.shape)}"
-            )
-    for name, target in targets.items():
-        target[...] = arrays[name]
 
 
 @contextmanager

@@ -30,14 +30,17 @@ class Line:
         self.weight, self.velocity = np.zeros(3), np.zeros(3)
         self.left, self.hook = stop_after, hook
 
-    def step(self, batch: Mapping[str, Any]) -> float:
+    def step(self, batch: Mapping[str, Any], update: bool = True) -> Mapping[str, float]:
         if self.left == 0:
             self.hook()
         self.left -= 1
         residual = batch["x"] @ self.weight - batch["y"]
         self.velocity[:] = 0.9 * self.velocity + batch["x"].T @ residual / len(residual)
         self.weight -= 0.05 * self.velocity
-        return float((residual**2).mean())
+        return {"loss": float((residual**2).mean())}
+
+    def begin_evaluation(self) -> frozenset[str]:
+        return frozenset()
 
     def evaluate(self, batch: Mapping[str, Any]) -> Mapping[str, float]:
         return {"loss": float(((batch["x"] @ self.weight - batch["y"]) ** 2).mean())}
@@ -160,8 +163,8 @@ def test_observers_see_every_step_and_epoch(data: Dataset) -> None:
 
 def test_the_loss_of_an_epoch_is_the_mean_over_its_examples(data: Dataset) -> None:
     class Constant(Line):
-        def step(self, batch: Mapping[str, Any]) -> float:
-            return float(len(batch["x"]))
+        def step(self, batch: Mapping[str, Any], update: bool = True) -> Mapping[str, float]:
+            return {"loss": float(len(batch["x"]))}
 
     # Batches of 20, 20 and 10 examples, each with its own size as loss.
     history = fit(Constant(), data, None, FitOptions(epochs=2, batch=20))
