@@ -427,12 +427,18 @@ class Builder:
         self,
         start: int,
         end: int,
+        name: Identifier | None,
+        trained: tuple[Expression, ...] | None,
         parameters: tuple[Parameter, ...],
         result: TypeExpression | None,
         body: Block,
     ) -> LossDefinition:
         self._require_types(parameters)
-        return LossDefinition(self._span(start, end), parameters, result, body)
+        span = self._span(start, end)
+        return LossDefinition(span, name, trained or (), parameters, result, body)
+
+    def trained(self, start: int, end: int, *nets: Expression) -> tuple[Expression, ...]:
+        return nets
 
     def metric(
         self,

@@ -395,12 +395,13 @@ def _train(train: TrainClass, budget: Budget) -> list[Diagnostic]:
         def elaborate() -> None:
             trainer = make_trainer_in(frame, train, {})
             inside = frame.inside(trainer.scope)
-            for name, closure in trainer.closures().items():
-                values = _arguments(inside, closure, trial)
-                if name == "loss":
-                    trainer.build_step(inside, values)
-                else:
-                    apply(closure, inside, closure.definition.span, tuple(values.values()))
+            values: dict[str, Argument] = {}
+            for loss in trainer.losses:
+                values = _arguments(inside, loss.closure, trial) | values
+            trainer.build_step(inside, values)
+            for closure in trainer.metrics().values():
+                given = _arguments(inside, closure, trial)
+                apply(closure, inside, closure.definition.span, tuple(given.values()))
 
         return _collect(frame, elaborate)
 

@@ -167,6 +167,10 @@ class Kind(Enum):
     MISSING_NET = auto()
     MODULE_BY_MODE = auto()
     NOT_AN_OPTIMIZER = auto()
+    NO_OPTIMIZER_FOR = auto()
+    UNUSED_PATTERN = auto()
+    NOT_TRAINABLE = auto()
+    NOTHING_TRAINED = auto()
     SYMBOLIC_PARAMETER = auto()
 
 
@@ -214,6 +218,8 @@ class Help(Enum):
     ADD_INITIALIZER = auto()
     ADD_VALUE = auto()
     ADD_LOSS = auto()
+    ADD_PATTERN = auto()
+    OPTIMIZER_PAIR = auto()
     ADD_TYPE = auto()
     DECIDE_IN_MAP = auto()
 

@@ -88,6 +88,8 @@ class Session:
     functions: dict[str, ir.Function] = field(default_factory=dict)
     parameters: dict[SlotKey, ir.Value] = field(default_factory=dict)
     states: dict[SlotKey, StateCell] = field(default_factory=dict)
+    renewed: dict[SlotKey, ir.Value] = field(default_factory=dict)
+    """The new values of parameters that training changed."""
     errors: list[DiagnosticError] | None = None
     """While a program is checked: the mistakes that did not end the elaboration."""
     resolving: set[SlotKey] = field(default_factory=set)
@@ -107,6 +109,10 @@ class Session:
             yield
         finally:
             self.training = outer
+
+    def current(self, key: SlotKey) -> ir.Value:
+        """The value that a parameter has now."""
+        return self.renewed.get(key) or self.parameters[key]
 
     @contextmanager
     def block(self) -> Iterator[ir.Builder]:

@@ -187,7 +187,7 @@ def slot_tensor(frame: Frame, slot: Slot, span: Span) -> Tensor:
     if cell is not None:
         return Tensor(cell.current)
     if key in session.parameters:
-        return Tensor(session.parameters[key])
+        return Tensor(session.current(key))
     if key in session.resolving:
         fail(Kind.CYCLIC_DEFINITION, slot.declaration.span, name=slot.name)
     session.resolving.add(key)

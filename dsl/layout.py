@@ -176,6 +176,8 @@ def _mark_soft_keywords(source: Source, tokens: list[Token]) -> None:
     word = source.text[first.start : first.end]
     if word in ("param", "state", "metric") and second.type == "NAME":
         tokens[0] = first._replace(type=f"_{word.upper()}")
+    elif word == "loss" and second.type == "NAME":
+        tokens[0] = first._replace(type="_LOSS")
     elif word in ("loss", "gradient") and second.type == "(":
         after = _after_group(tokens)
         follow = (":",) if word == "gradient" else (":", "=", "->")

@@ -361,8 +361,11 @@ class ModuleDefinition(Node):
 
 @dataclass(frozen=True, slots=True)
 class LossDefinition(Node):
-    """`loss(x: f32[n, 64], y: i32[n]) = e`, or with a block."""
+    """`loss(x: f32[n, 64], y: i32[n]) = e`, or with a block; `loss fool[generator](z: f32[n, 8])`
+    has a name and trains the nets in brackets."""
 
+    name: Identifier | None
+    trained: tuple[Expression, ...]
     parameters: tuple[Parameter, ...]
     result: TypeExpression | None
     body: Block

@@ -1,23 +1,26 @@
 """`train` blocks: the training step and the evaluation as pure functions.
 
-A step takes the parameters, the states (of the net, then of the optimizer for each parameter) and
-a batch; it gives the loss and new parameters and states, which alias their arguments.
+A step takes the parameters, the states (of the nets, then of the optimizer for each parameter) and
+a batch; it gives the losses and new parameters and states, which alias their arguments.  Several
+losses run one after another, each on the parameters that the one before it left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from mapsto import ir
 from mapsto.dsl import syntax
 from mapsto.dsl.arguments import match_arguments
-from mapsto.dsl.diagnostics import Help, Kind
+from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.elaborated import Elaborated, Structure
-from mapsto.dsl.evaluation import apply, evaluate
+from mapsto.dsl.evaluation import apply, lookup
 from mapsto.dsl.frame import Frame, SlotKey, fail
-from mapsto.dsl.instances import Instance, constant_value, copied
+from mapsto.dsl.instances import Instance, instantiate, member
+from mapsto.dsl.optimizing import Optimizers
 from mapsto.dsl.scope import Scope
 from mapsto.dsl.sessions import (
     elaborating,
@@ -28,12 +31,24 @@ from mapsto.dsl.sessions import (
     slot_paths,
 )
 from mapsto.dsl.source import Span
-from mapsto.dsl.tensors import coerce, describe
+from mapsto.dsl.tensors import as_tensor
+from mapsto.dsl.train_members import (
+    UNNAMED,
+    Loss,
+    accumulators,
+    arguments_of,
+    bind_member,
+    bind_parameter,
+    find_losses,
+    find_metrics,
+    modules_in,
+)
 from mapsto.dsl.transforms import differentiate
 from mapsto.dsl.values import (
     Argument,
     Closure,
     Group,
+    ModuleClass,
     ParameterTree,
     Tensor,
     TrainClass,
@@ -43,25 +58,43 @@ from mapsto.dsl.values import (
 if TYPE_CHECKING:
     from mapsto.dsl.program import Program
 
-__all__ = ["Trainer", "make_trainer"]
+__all__ = ["Gradients", "Trainer", "make_trainer"]
 
 Types = Mapping[str, ir.TensorType]
+
+
+class Gradients(Enum):
+    """What a step does with its gradients."""
+
+    USE = auto()
+    """They change the parameters."""
+    KEEP = auto()
+    """They are added to those that were kept; no parameter changes."""
+    USE_WITH_KEPT = auto()
+    """The mean of them and those that were kept changes the parameters."""
 
 
 class Trainer:
     """A `train` block with its modules.
 
     `net` are the parameters of the block named `net`; other modules have paths that start with
-    their names.  States of the optimizer have paths such as `optimizer.layers.0.w.m`.
+    their names.  States of the optimizer have paths such as `optimizer.layers.0.w.m`, gradients
+    that are kept for a later step such as `gradients.loss.layers.0.w.total`.
     """
 
     program: Program | None = None
     """The program that the block is in."""
 
-    def __init__(self, definition: syntax.TrainDefinition, scope: Scope) -> None:
+    def __init__(
+        self, definition: syntax.TrainDefinition, scope: Scope, losses: Sequence[Loss]
+    ) -> None:
         self.definition = definition
         self.scope = scope
-        self.optimizers: dict[SlotKey, Instance] = {}
+        self.losses = tuple(losses)
+        self.gatherers = accumulators(definition, scope)
+        """The modules in which metrics gather what they need from all batches."""
+        self._optimizers: Optimizers | None = None
+        self._sums: dict[tuple[str, SlotKey], Instance] = {}
 
     @property
     def name(self) -> str:
@@ -69,146 +102,169 @@ class Trainer:
         return self.definition.name.name
 
     @property
-    def net(self) -> Instance | None:
-        """The module instance that is trained as `net`."""
-        bound = self.scope.names.get("net")
-        return bound.value if bound and isinstance(bound.value, Instance) else None
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The names of the metrics."""
-        members = self.definition.members
-        return tuple([m.name.name for m in members if isinstance(m, syntax.MetricDefinition)])
-
-    @property
-    def loss_inputs(self) -> tuple[str, ...]:
-        """The names of the arrays that a training step takes."""
-        return tuple([p.name.name for p in self.loss.definition.parameters])
-
-    @property
-    def evaluation_inputs(self) -> tuple[str, ...]:
-        """The names of the arrays that an evaluation takes."""
-        closures = [self.loss, *self._metrics().values()]
-        names = [p.name.name for c in closures for p in c.definition.parameters]
-        return tuple(dict.fromkeys(names))
-
-    @property
     def evaluated(self) -> tuple[syntax.MapDefinition, ...]:
-        """The loss and the metrics as definitions of maps."""
-        return tuple([c.definition for c in (self.loss, *self._metrics().values())])
+        """The losses and the metrics as definitions of maps."""
+        return tuple([closure.definition for closure in self.closures().values()])
 
-    @property
-    def loss(self) -> Closure:
-        """The loss as a map; DiagnosticError where the block has none."""
-        for node in self.definition.members:
-            if isinstance(node, syntax.LossDefinition):
-                return _as_closure(node, self.scope, f"{self.name}.loss")
-        span = self.definition.name.span
-        return fail(Kind.MISSING_LOSS, span, help=Help.ADD_LOSS, name=self.name)
+    def loss(self, name: str) -> Loss:
+        """The loss of a name; KeyError where there is none."""
+        return {loss.name: loss for loss in self.losses}[name]
+
+    def metrics(self) -> dict[str, Closure]:
+        """The metrics as maps, by name."""
+        return find_metrics(self.definition, self.scope)
 
     def closures(self) -> dict[str, Closure]:
-        """The loss and the metrics as maps, by name."""
-        return {"loss": self.loss, **self._metrics()}
-
-    def _metrics(self) -> dict[str, Closure]:
-        return {
-            node.name.name: _as_closure(node, self.scope, f"{self.name}.{node.name.name}")
-            for node in self.definition.members
-            if isinstance(node, syntax.MetricDefinition)
-        }
+        """The losses and the metrics as maps, by name."""
+        return {**{loss.name: loss.closure for loss in self.losses}, **self.metrics()}
 
     def modules(self) -> list[tuple[str, Instance]]:
         """The instances that are trained, by the prefix of their paths."""
-        return [
-            ("" if name == "net" else name, bound.value)
-            for name, bound in self.scope.names.items()
-            if isinstance(bound.value, Instance) and name != "optimizer"
-        ]
+        return modules_in(self.scope)
 
     def roots(self) -> list[tuple[str, Value]]:
-        """Every module instance of the training, optimizers last, by the prefix of its paths."""
+        """Every module instance of the training by the prefix of its paths: nets, optimizers, sums
+        of gradients."""
         roots: list[tuple[str, Value]] = [*self.modules()]
         paths = slot_paths(roots)
-        known = [key for key in paths if key in self.optimizers]
-        return [*roots, *((f"optimizer.{paths[key]}", self.optimizers[key]) for key in known)]
+        copies = {} if self._optimizers is None else self._optimizers.copies()
+        roots += [(f"optimizer.{paths[key]}", copies[key]) for key in paths if key in copies]
+        sums = self._sums.items()
+        return [*roots, *((f"gradients.{name}.{paths[key]}", s) for (name, key), s in sums)]
 
-    def elaborate_step(self, types: Types) -> Elaborated:
-        """One step on a batch: results are the loss, then new parameters and states.
+    def elaborate_step(
+        self,
+        types: Types,
+        losses: Sequence[Loss] | None = None,
+        gradients: Gradients = Gradients.USE,
+    ) -> Elaborated:
+        """One step on a batch: results are the losses, then new parameters and states.
 
-        `types` are the types of the loss's inputs; the batch size may be symbolic.
+        `types` are the types of the losses' inputs; the batch size may be symbolic.  A single loss
+        without a name is the result itself, everything else goes by name.
         """
+        chosen = self.losses if losses is None else tuple(losses)
         with elaborating(), restoring([root for _, root in self.roots()]):
-            return self._step(new_frame(self.scope), types)
-
-    def _step(self, frame: Frame, types: Types) -> Elaborated:
-        inputs, arguments = _inputs([self.loss], types)
-        value, renewed = self.build_step(frame, arguments)
-        paths = slot_paths(self.roots())
-        span = self.definition.name.span
-        return finish(frame, f"{self.name}.step", span, value, inputs, paths, renewed)
+            frame = new_frame(self.scope)
+            inputs, arguments = _inputs([loss.closure for loss in chosen], types)
+            values = self.build_step(frame, arguments, chosen, gradients)
+            paths = slot_paths(self.roots())
+            span = self.definition.name.span
+            entry = f"{self.name}.step"
+            result = Group(tuple(values.values()))
+            renewed = frame.session.renewed
+            done = finish(frame, entry, span, result, inputs, paths, renewed)
+            return _named(done, values, alone=UNNAMED)
 
     def build_step(
-        self, frame: Frame, arguments: Mapping[str, Argument]
-    ) -> tuple[Value, dict[SlotKey, ir.Value]]:
-        """Emits a step: the loss, and the new parameters."""
-        loss = self.loss
+        self,
+        frame: Frame,
+        arguments: Mapping[str, Argument],
+        losses: Sequence[Loss] | None = None,
+        gradients: Gradients = Gradients.USE,
+    ) -> dict[str, Value]:
+        """Emits a step; its figures by name.  The session has the new parameters."""
+        figures: dict[str, Value] = {}
+        for loss in self.losses if losses is None else losses:
+            figures |= self._run_loss(frame, loss, arguments, gradients)
+        if losses is None and self._optimizers is not None:
+            session = frame.session
+            paths = slot_paths(self.roots())
+            self._optimizers.check_patterns([paths[key] for key in session.parameters])
+        return figures
+
+    def _run_loss(
+        self, frame: Frame, loss: Loss, arguments: Mapping[str, Argument], what: Gradients
+    ) -> dict[str, Value]:
+        """Emits a loss, its gradient, and the update of what it trains."""
         span = self.definition.name.span
-        modules = [instance for _, instance in self.modules()]
-        given = _arguments_of(loss, arguments)
+        given = arguments_of(loss.closure, arguments)
         with frame.session.mode(training=True):
-            found = differentiate(loss, (), frame, span, given, modules)
-        renewed: dict[SlotKey, ir.Value] = {}
+            found = differentiate(loss.closure, (), frame, span, given, loss.trained)
+        gradients: dict[SlotKey, Tensor] = {}
         for tree in found.gradients:
             assert isinstance(tree, ParameterTree)
-            for key, gradient in tree:
-                renewed.setdefault(key, self._update(frame, key, gradient).value)
-        value = found.value.items[0] if isinstance(found.value, Group) else found.value
-        return value, renewed
+            gradients = dict(tree) | gradients
+        if not gradients:
+            fail(Kind.NOTHING_TRAINED, loss.span, name=loss.name)
+        paths = slot_paths(self.roots())
+        for key, gradient in gradients.items():
+            if what is not Gradients.USE:
+                gradient = self._with_kept(frame, self._sum(frame, loss, key), gradient, what)
+            if what is not Gradients.KEEP:
+                self._update(frame, key, paths[key], gradient)
+        return figures_of(loss.name, found.value)
 
-    def _update(self, frame: Frame, key: SlotKey, gradient: Tensor) -> Tensor:
-        """The new value of a parameter by the optimizer's map, with states of its own."""
-        bound = self.scope.names.get("optimizer")
+    def _update(self, frame: Frame, key: SlotKey, path: str, gradient: Tensor) -> None:
+        """Changes a parameter by its gradient."""
+        old = Tensor(frame.session.current(key))
+        new = self._optimizer().renewed(frame, key, path, old, gradient).value
+        if new is not old.value:
+            frame.session.renewed[key] = new
+
+    def _with_kept(self, frame: Frame, total: Instance, by: Tensor, what: Gradients) -> Tensor:
+        """Adds a gradient to those that were kept, or gives the mean of all."""
         span = self.definition.name.span
-        if bound is None:
-            fail(Kind.MISSING_NET, span, name=self.name, parameter="optimizer")
-        template, place = bound.value, bound.span or span
-        if not isinstance(template, Instance) or template.call is None:
-            found = describe(template)
-            fail(Kind.NOT_AN_OPTIMIZER, place, name=found, reason="it is not a module with a call")
-        parameters = template.call.definition.parameters
-        if len(parameters) != 2:
-            reason = "its map does not take a parameter and a gradient"
-            fail(Kind.NOT_AN_OPTIMIZER, place, name=f"`{template.title}`", reason=reason)
-        if key not in self.optimizers:
-            self.optimizers[key] = copied(template, frame)
-        old = Tensor(frame.session.parameters[key])
-        given = (Argument(None, old, place), Argument(None, gradient, place))
-        value = apply(self.optimizers[key], frame, place, given)
-        return coerce(frame, place, value, old.type, what=f"the new value of `{key[1]}`")
+        method = member(total, "add" if what is Gradients.KEEP else "mean", span)
+        return as_tensor(frame, span, apply(method, frame, span, (Argument(None, by, span),)))
+
+    def _sum(self, frame: Frame, loss: Loss, key: SlotKey) -> Instance:
+        """The sum of the gradients by a parameter that were kept."""
+        if (loss.name, key) not in self._sums:
+            span = self.definition.name.span
+            module = lookup(frame, "GradientSum", span)
+            assert isinstance(module, ModuleClass)
+            self._sums[loss.name, key] = instantiate(module, frame, span, ())
+        return self._sums[loss.name, key]
+
+    def _optimizer(self) -> Optimizers:
+        if self._optimizers is None:
+            bound = self.scope.names.get("optimizer")
+            span = self.definition.name.span
+            if bound is None:
+                fail(Kind.MISSING_NET, span, name=self.name, parameter="optimizer")
+            self._optimizers = Optimizers(bound.value, bound.span or span)
+        return self._optimizers
 
     def elaborate_evaluate(self, types: Types) -> Elaborated:
-        """The loss and the metrics on a batch, as a result with a name for each.
+        """The losses and the metrics on a batch, as a result with a name for each.
 
         They are what the block says, usually means over the batch: to average over a data set,
-        weight each batch by its size.  States stay as they are.
+        weight each batch by its size.  A metric that updates states of a module of its own gathers:
+        its value after the last batch is the one over all.  All other states stay as they are.
         """
         with elaborating(), restoring([root for _, root in self.roots()]):
             frame = new_frame(self.scope)
-            span = self.definition.name.span
             closures = self.closures()
             inputs, arguments = _inputs(list(closures.values()), types)
-            values = []
-            for closure in closures.values():
-                given = _arguments_of(closure, arguments)
+            values: dict[str, Value] = {}
+            for name, closure in closures.items():
+                given = arguments_of(closure, arguments)
                 value = apply(closure, frame, closure.definition.span, given)
-                values.append(value.items[0] if isinstance(value, Group) else value)
-            for cell in frame.session.states.values():
-                cell.current = cell.initial
+                values |= figures_of(name, value)
+            for (instance, _), cell in frame.session.states.items():
+                if instance not in self.gatherers:
+                    cell.current = cell.initial
             entry, paths = f"{self.name}.evaluate", slot_paths(self.roots())
-            done = finish(frame, entry, span, Group(tuple(values)), inputs, paths)
-            assert isinstance(done.result, tuple)
-            named: Structure = dict(zip(closures, done.result, strict=True))
-            return replace(done, result=named)
+            span, result = self.definition.name.span, Group(tuple(values.values()))
+            return _named(finish(frame, entry, span, result, inputs, paths), values)
+
+    def gathering(self) -> frozenset[str]:
+        """The names of the metrics that gather over the batches."""
+        own = {name for name, bound in self.scope.names.items() if bound.value in self.gatherers}
+        return frozenset(
+            name
+            for name, closure in self.metrics().items()
+            if any(
+                isinstance(node, syntax.Name) and node.name in own
+                for node in syntax.walk(closure.definition)
+            )
+        )
+
+    def gathering_states(self) -> frozenset[str]:
+        """The paths of the states in which metrics gather."""
+        paths = slot_paths(list(self.modules()))
+        return frozenset(p for (owner, _), p in paths.items() if owner in self.gatherers)
 
     def elaborate_initializers(self) -> Elaborated:
         """The function `init(seed: i64[])` of the first values of all parameters and states.
@@ -234,52 +290,48 @@ def make_trainer(
 def make_trainer_in(
     outer: Frame, train: TrainClass, configuration: Mapping[str, object]
 ) -> Trainer:
-    """As `make_trainer`, in an elaboration that runs already."""
+    """As `make_trainer`, in an elaboration that runs already.
+
+    A name such as `net.hidden` is an argument of the module that the default of `net` makes.
+    """
     definition = train.definition
     frame = outer.inside(Scope(train.scope))
     span = definition.name.span
-    given = [Argument(k, from_python(v), span) for k, v in configuration.items()]
-    matched = match_arguments(definition.parameters, given, definition.name.name, span)
+    given, changes = [], dict[str, dict[str, Value]]()
+    for key, item in configuration.items():
+        owner, dot, name = key.partition(".")
+        if dot:
+            changes.setdefault(owner, {})[name] = from_python(item)
+        else:
+            given.append(Argument(key, from_python(item), span))
+    owners = [Argument(owner, Group(()), span) for owner in changes if owner not in configuration]
+    matched = match_arguments(definition.parameters, [*given, *owners], definition.name.name, span)
     for parameter in definition.parameters:
-        bind_parameter(frame, parameter, matched.get(parameter.name.name), definition)
+        name = parameter.name.name
+        argument = matched.get(name) if name in configuration else None
+        bind_parameter(frame, parameter, argument, definition, changes.get(name, {}))
     for node in definition.members:
-        _bind_member(frame, node, definition.name.name)
-    return Trainer(definition, frame.scope)
+        bind_member(frame, node, definition.name.name)
+    return Trainer(definition, frame.scope, find_losses(definition, frame))
 
 
-def bind_parameter(
-    frame: Frame,
-    parameter: syntax.Parameter,
-    given: Argument | None,
-    definition: syntax.TrainDefinition,
-) -> None:
-    """Binds a parameter of a `train` block to its argument or default."""
-    name = parameter.name.name
-    if given is None:
-        if parameter.default is None:
-            owner = definition.name.name
-            fail(Kind.MISSING_ARGUMENT, parameter.span, name=name, owner=owner)
-        value = evaluate(parameter.default, frame)
-        given = Argument(name, value, parameter.default.span)
-    frame.scope.bind(name, given.value, given.span)
+def figures_of(name: str, value: Value) -> dict[str, Value]:
+    """The figures that a loss or a metric gives, by name: a tuple has one without a name for each
+    further item."""
+    if not isinstance(value, Group):
+        return {name: value}
+    first, *rest = value.items
+    return {name: first, **{f"{name}.{i}": item for i, item in enumerate(rest, 1)}}
 
 
-def _bind_member(frame: Frame, node: syntax.TrainMember, title: str) -> None:
-    if isinstance(node, syntax.Binding):
-        frame.scope.bind(node.name.name, constant_value(node, frame), node.name.span)
-    elif isinstance(node, syntax.MapDefinition) and node.name is not None:
-        closure = Closure(node, frame.scope, f"{title}.{node.name.name}")
-        frame.scope.bind(node.name.name, closure, node.name.span)
-
-
-def _as_closure(
-    node: syntax.LossDefinition | syntax.MetricDefinition, scope: Scope, title: str
-) -> Closure:
-    """A loss or a metric as a map."""
-    definition = syntax.MapDefinition(
-        node.span, None, (), node.parameters, node.result, None, node.body, None
-    )
-    return Closure(definition, scope, title)
+def _named(done: Elaborated, names: Mapping[str, object], alone: str = "") -> Elaborated:
+    """The result with a name for each figure; that of the name `alone` is the result itself where
+    there is no other."""
+    assert isinstance(done.result, tuple)
+    if [*names] == [alone]:
+        return replace(done, result=done.result[0])
+    named: Structure = dict(zip(names, done.result, strict=True))
+    return replace(done, result=named)
 
 
 def _inputs(
@@ -293,8 +345,3 @@ def _inputs(
     values = {name: ir.Value(types[name], None, 0, name) for name in spans if name in types}
     arguments = {name: Argument(name, Tensor(v), spans[name]) for name, v in values.items()}
     return list(values.values()), arguments
-
-
-def _arguments_of(closure: Closure, arguments: Mapping[str, Argument]) -> tuple[Argument, ...]:
-    names = [p.name.name for p in closure.definition.parameters]
-    return tuple([arguments[name] for name in names if name in arguments])

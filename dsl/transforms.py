@@ -223,7 +223,8 @@ def differentiate(
 ) -> Differentiated:
     """The value of a call and the gradient of its (first) result.
 
-    The gradients are by the arguments that `argnums` tell, then by the parameters of `modules`.
+    The gradients are by the arguments that `argnums` tell, then by those parameters of `modules`
+    that the call uses.
     """
     traced = _trace(function, frame, span, arguments, argnums)
     loss = traced.tensors[0]
@@ -233,10 +234,14 @@ def differentiate(
     targets: list[Tensor | Instance] = [
         fresh[n] if n in fresh else _instance_of(arguments[n]) for n in argnums
     ]
+    used = set(traced.arguments)
     targets += modules
     if loss.axes and any(isinstance(target, Instance) for target in targets):
         fail(Kind.GRADIENT_IN_INDEX, span)
     slots = [{} if isinstance(t, Tensor) else _parameters(frame, t) for t in targets]
+    for own in slots[len(argnums) :]:
+        for key in [key for key, value in own.items() if value not in used]:
+            del own[key]
     wrt = [v for t, own in zip(targets, slots, strict=True) for v in _values(t, own)]
     value, gradients = _pull_back(frame, span, traced, wrt)
     pairs = zip(targets, slots, strict=True)
@@ -289,9 +294,10 @@ def _pull_back(
 
 def _parameters(frame: Frame, value: Value) -> dict[SlotKey, ir.Value]:
     """The real parameters of an instance that were used so far, in the order of declaration."""
-    known = frame.session.parameters
+    session = frame.session
     keys = [(inner, slot.name) for _, inner in instances_in(value) for slot in inner.slots]
-    return {key: known[key] for key in keys if key in known and known[key].dtype.is_float}
+    known = {key: session.current(key) for key in keys if key in session.parameters}
+    return {key: value for key, value in known.items() if value.dtype.is_float}
 
 
 def _adopt(frame: Frame, traced: _Traced, values: list[ir.Value]) -> Value:

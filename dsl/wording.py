@@ -133,6 +133,10 @@ MESSAGES: dict[Kind, str] = {
     Kind.MISSING_NET: "the `train` block `{name}` has no parameter `{parameter}`",
     Kind.MODULE_BY_MODE: "the modules in `{name}` cannot depend on `training`",
     Kind.NOT_AN_OPTIMIZER: "{name} cannot optimize: {reason}",
+    Kind.NO_OPTIMIZER_FOR: "no optimizer of the list is for the parameter `{name}`",
+    Kind.UNUSED_PATTERN: "`{pattern}` is the name of no parameter",
+    Kind.NOT_TRAINABLE: "a loss trains modules of its `train` block, found {found}",
+    Kind.NOTHING_TRAINED: "the loss `{name}` depends on no parameter that it could train",
     Kind.SYMBOLIC_PARAMETER: "parameter `{name}` has type {type}, but its size has to be a number",
 }
 
@@ -185,6 +189,8 @@ HELPS: dict[Help, str] = {
     Help.ADD_INITIALIZER: "write `~ zeros` or another initializer after its type",
     Help.ADD_VALUE: "write `= 0` or another value after its type",
     Help.DECIDE_IN_MAP: "look at `training` in a map, where the module is used",
+    Help.ADD_PATTERN: 'end the list with `("*", Frozen())`, or another optimizer',
+    Help.OPTIMIZER_PAIR: 'write pairs such as `("*.bias", SGD())` or `(net.head, SGD())`',
     Help.ADD_LOSS: "write `loss(x: f32[n, d], y: i32[n]) = ...`",
 }
 

@@ -221,9 +221,8 @@ def test_a_step_updates_parameters_and_optimizer_states() -> None:
     ]
     assert step.updated == (*step.parameters, *step.states)
     assert str(step.result) == "f32[]"
-    assert trainer.loss_inputs == ("x", "y")
-    assert trainer.evaluation_inputs == ("x", "y")
-    assert trainer.metrics == ("accuracy", "size")
+    assert [loss.name for loss in trainer.losses] == ["loss"]
+    assert list(trainer.closures()) == ["loss", "accuracy", "size"]
 
 
 def test_training_learns() -> None:
@@ -249,7 +248,7 @@ def test_the_net_and_the_optimizer_can_be_given() -> None:
     net = program.instantiate("MLP", {"hidden": 2})
     optimizer = program.instantiate("SGD", {"lr": 0.1})
     trainer = program.trainer("Small", {"net": net, "optimizer": optimizer})
-    assert trainer.net is net.value
+    assert dict(trainer.modules())[""] is net.value
     step = trainer.elaborate_step(batch_types())
     assert {str(spec.type) for spec in step.parameters} >= {"f32[4, 2]"}
     assert not step.states
