@@ -29,16 +29,19 @@ if TYPE_CHECKING:
     from mapsto.library import Library, load, loads
     from mapsto.lowering.cpu.machine import Machine
     from mapsto.lowering.element_rules import scalar_rule
-    from mapsto.runtime.dataset import DataError
+    from mapsto.runtime.dataset import windows
     from mapsto.runtime.errors import (
         ArgumentError,
         ArtifactError,
         CheckpointError,
+        DataError,
         ExecutionError,
         LinkerNotFound,
+        TrainingError,
+        TrainingInterrupted,
     )
+    from mapsto.runtime.history import Epoch, Evaluation, History
     from mapsto.runtime.threads import set_threads, threads
-    from mapsto.runtime.training import Epoch, History, TrainingError, TrainingInterrupted
     from mapsto.specs import bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u32
     from mapsto.trainer import Trainer
     from mapsto.transforms import eval_mode, grad, jvp, train_mode, value_and_grad, vmap
@@ -57,16 +60,19 @@ _HOMES = {
     "mapsto.library": ("Library", "load", "loads"),
     "mapsto.lowering.cpu.machine": ("Machine",),
     "mapsto.lowering.element_rules": ("scalar_rule",),
-    "mapsto.runtime.dataset": ("DataError",),
+    "mapsto.runtime.dataset": ("windows",),
     "mapsto.runtime.errors": (
         "ArgumentError",
         "ArtifactError",
         "CheckpointError",
+        "DataError",
         "ExecutionError",
         "LinkerNotFound",
+        "TrainingError",
+        "TrainingInterrupted",
     ),
+    "mapsto.runtime.history": ("Epoch", "Evaluation", "History"),
     "mapsto.runtime.threads": ("set_threads", "threads"),
-    "mapsto.runtime.training": ("Epoch", "History", "TrainingError", "TrainingInterrupted"),
     "mapsto.specs": ("bf16", "bool_", "f16", "f32", "f64", "i8", "i16", "i32", "i64", "u8", "u32"),
     "mapsto.trainer": ("Trainer",),
     "mapsto.transforms": (
@@ -88,6 +94,7 @@ __all__ = [
     "DataError",
     "DiagnosticsError",
     "Epoch",
+    "Evaluation",
     "ExecutionError",
     "History",
     "IRError",
@@ -131,6 +138,7 @@ __all__ = [
     "u32",
     "value_and_grad",
     "vmap",
+    "windows",
 ]
 
 if not TYPE_CHECKING:  # a type checker takes the names from above, and no others

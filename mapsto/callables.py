@@ -43,6 +43,7 @@ class Compilable:
         self.options = options
         self._fast: Callable[..., Any] = _never
         self._names: tuple[str, ...] = ()
+        self._last: tuple[Callable[..., Any], tuple[str, ...], Structure] | None = None
         self._specializations: dict[object, tuple[NativeFunction, Structure]] = {}
         self._kept: list[Mapping[str, object]] = []
 
@@ -83,6 +84,13 @@ class Compilable:
         parameters; NotImplemented where it does not fit."""
         return self._fast(*named.values()) if tuple(named) == self._names else NotImplemented
 
+    def try_flat(self, named: Mapping[str, object]) -> Any:
+        """As `try_fast`, for a result of any structure: its tensors as they come, one or a tuple of
+        them in the order of `unflatten`."""
+        if self._last is None or tuple(named) != self._last[1]:
+            return NotImplemented
+        return self._last[0](*named.values())
+
     def prepare(self, types: Mapping[str, TensorType]) -> None:
         """Compiles for tensors of these types, without a call."""
         self._specialized(types, {})
@@ -112,8 +120,11 @@ class Compilable:
     def _call_slowly(self, bound: Bound) -> Any:
         native, structure = self._specialization(bound)
         result = native(*bound.tensors.values())
+        complete = not bound.static and len(bound.tensors) == len(self.parameters)
+        if complete:
+            self._last = (native.fast, tuple(bound.tensors), structure)
         if isinstance(structure, TensorType):
-            if not bound.static and len(bound.tensors) == len(self.parameters):
+            if complete:
                 self._fast, self._names = native.fast, tuple(bound.tensors)
             return result
         values = result if isinstance(result, tuple) else (result,)

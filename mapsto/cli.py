@@ -128,26 +128,62 @@ def _fmt(subparsers: Subparsers) -> None:
 def _train(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("train", help="train a model")
     parser.add_argument("target", metavar="FILE[:NAME]", help="a file and its `train` block")
-    parser.add_argument("--data", required=True, type=Path, metavar="D.npz", help="training data")
-    parser.add_argument(
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--max-steps", type=int, metavar="N", help="end after so many steps")
+    parser.add_argument("--seed", type=_seed, default=0)
+    parser.add_argument("--save", type=Path, metavar="W.safetensors", help="write the weights")
+    parser.add_argument("--plot", type=Path, metavar="LOSS.png", help="draw the losses")
+    parser.add_argument("--json", action="store_true", help="report in JSON lines")
+    _add_static(parser, "net.hidden=64", "fix a size, or an argument of a module of the block")
+    _add_data(parser.add_argument_group("data"))
+    _add_evaluation(parser.add_argument_group("evaluation and early stopping"))
+    _add_checkpoints(parser.add_argument_group("checkpoints"))
+    _add_compilation(parser)
+    parser.set_defaults(run=_command("training", "train"))
+
+
+def _add_data(group: argparse._ActionsContainer) -> None:
+    forms = "a .npz file, a folder of .npy files, or name=x.npy once for each array"
+    metavar = "D.npz"
+    group.add_argument("--data", required=True, action="append", metavar=metavar, help=forms)
+    group.add_argument(
         "--test",
-        type=Path,
+        action="append",
         metavar="T.npz",
         help="data to evaluate on; default: arrays of --data whose names end in _test",
     )
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=64, help="examples a step (64)")
-    parser.add_argument("--seed", type=_seed, default=0)
-    parser.add_argument("--save", type=Path, metavar="W.safetensors", help="write the weights")
-    parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="save after each epoch")
-    parser.add_argument(
+    group.add_argument("--batch", type=int, default=64, help="examples a step (64)")
+    group.add_argument("--no-shuffle", action="store_true", help="keep the order of the data")
+    group.add_argument("--drop-last", action="store_true", help="leave out a last, shorter batch")
+    group.add_argument(
+        "--accumulate", type=int, default=1, metavar="N", help="update after every N batches"
+    )
+
+
+def _add_evaluation(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--evaluate-every", type=int, metavar="N", help="also inside epochs, after every N steps"
+    )
+    group.add_argument(
+        "--patience", type=int, metavar="N", help="stop after N evaluations without a better figure"
+    )
+    group.add_argument(
+        "--monitor", default="loss", metavar="FIGURE", help="which figure (test loss)"
+    )
+    group.add_argument("--mode", choices=("min", "max"), default="min", help="what is better")
+    group.add_argument("--min-delta", type=float, default=0.0, help="how much better it has to be")
+    group.add_argument("--keep-best", type=Path, metavar="BEST", help="save at the best figure")
+    group.add_argument("--restore-best", action="store_true", help="end with what was kept")
+
+
+def _add_checkpoints(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--checkpoint", type=Path, metavar="CKPT", help="save after each epoch")
+    group.add_argument(
+        "--checkpoint-steps", type=int, default=0, metavar="N", help="also after every N steps"
+    )
+    group.add_argument(
         "--resume", type=Path, metavar="CKPT", help="continue from a checkpoint, and go on saving"
     )
-    parser.add_argument("--plot", type=Path, metavar="LOSS.png", help="draw the losses")
-    parser.add_argument("--json", action="store_true", help="report in JSON lines")
-    _add_static(parser, "h=64", "fix a size or a setting")
-    _add_compilation(parser)
-    parser.set_defaults(run=_command("training", "train"))
 
 
 def _run(subparsers: Subparsers) -> None:

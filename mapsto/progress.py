@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import IO, Protocol
 
@@ -17,9 +17,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from mapsto.runtime.training import Epoch, Observer
+from mapsto.runtime.history import Epoch, Evaluation, Figures, plain
+from mapsto.runtime.observers import Observer
 
-__all__ = ["Report", "epoch_text", "report_to"]
+__all__ = ["Report", "epoch_text", "evaluation_text", "figure_text", "report_to"]
 
 
 class Report(Observer, Protocol):
@@ -45,13 +46,27 @@ def report_to(stream: IO[str], epochs: int, as_json: bool = False) -> Report:
 
 
 def epoch_text(epoch: Epoch, epochs: int) -> str:
-    """One line of text about an epoch."""
-    test = "".join(f"  test {name} {_figure(value)}" for name, value in epoch.test.items())
-    return f"epoch {epoch.number:>{len(str(epochs))}}/{epochs}  loss {_figure(epoch.loss)}{test}"
+    """One line of text about an epoch; figures that are arrays are left out."""
+    train = "".join(f"  {name} {figure_text(value)}" for name, value in _numbers(epoch.train))
+    test = "".join(f"  test {name} {figure_text(value)}" for name, value in _numbers(epoch.test))
+    number = f"{epoch.number:>{len(str(epochs))}}/{epochs}"
+    return f"epoch {number}  loss {figure_text(epoch.loss)}{train}{test}"
 
 
-def _figure(value: float) -> str:
+def evaluation_text(evaluation: Evaluation) -> str:
+    """One line of text about an evaluation inside an epoch."""
+    numbers = _numbers(evaluation.test)
+    test = "".join(f"  test {name} {figure_text(value)}" for name, value in numbers)
+    return f"step {evaluation.step}{test}"
+
+
+def figure_text(value: float) -> str:
+    """A number with the digits that a reader can use."""
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
+
+
+def _numbers(figures: Figures) -> Iterator[tuple[str, float]]:
+    return ((name, value) for name, value in figures.items() if isinstance(value, float))
 
 
 class _Lines:
@@ -77,6 +92,12 @@ class _Lines:
     def on_epoch(self, epoch: Epoch) -> None:
         """Prints the epoch."""
         line = json.dumps(_record(epoch)) if self.as_json else epoch_text(epoch, self.epochs)
+        print(line, file=self.stream, flush=True)
+
+    def on_evaluation(self, evaluation: Evaluation) -> None:
+        """Prints an evaluation inside an epoch."""
+        record = {"step": evaluation.step, "test": plain(evaluation.test)}
+        line = json.dumps(record) if self.as_json else evaluation_text(evaluation)
         print(line, file=self.stream, flush=True)
 
 
@@ -110,8 +131,8 @@ class _Bar:
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """Advances the bar."""
         if self.task is None:
-            self.task = self.bar.add_task("", total=steps * self.epochs)
-        description = f"epoch {epoch}/{self.epochs}  loss {_figure(loss)}"
+            self.task = self.bar.add_task("", total=steps * self.epochs or None)
+        description = f"epoch {epoch}/{self.epochs}  loss {figure_text(loss)}"
         done = (epoch - 1) * steps + step
         self.bar.update(self.task, completed=done, description=description)
 
@@ -119,6 +140,15 @@ class _Bar:
         """Prints the epoch above the bar."""
         self.bar.console.print(epoch_text(epoch, self.epochs), highlight=False)
 
+    def on_evaluation(self, evaluation: Evaluation) -> None:
+        """Prints an evaluation inside an epoch above the bar."""
+        self.bar.console.print(evaluation_text(evaluation), highlight=False)
+
 
 def _record(epoch: Epoch) -> Mapping[str, object]:
-    return {"epoch": epoch.number, "loss": epoch.loss, "test": dict(epoch.test)}
+    record = {"epoch": epoch.number, "loss": epoch.loss, "test": plain(epoch.test)}
+    if epoch.train:
+        record["train"] = plain(epoch.train)
+    speed = round(epoch.examples_per_second, 1)
+    timing = {"step": epoch.step, "seconds": epoch.seconds, "examples_per_second": speed}
+    return {**record, **timing}

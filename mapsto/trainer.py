@@ -1,4 +1,4 @@
-"""`train` blocks in Python: one fused native step, evaluation, and the training loop."""
+"""`train` blocks in Python: fused native steps, evaluation, and the training loop."""
 
 from __future__ import annotations
 
@@ -6,37 +6,43 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from mapsto.arguments import Parameter, declared_types, parameters_of
-from mapsto.callables import Compilable
 from mapsto.compiler import Options
-from mapsto.dsl.elaborated import Elaborated, ParameterSpec
+from mapsto.dsl.elaborated import ParameterSpec
 from mapsto.dsl.program import ModuleInstance as DslInstance
 from mapsto.dsl.program import Program
-from mapsto.dsl.training import Trainer as DslTrainer
+from mapsto.dsl.training import Gradients
 from mapsto.instances import Instance, Parameters, initialize
 from mapsto.ir.core import Array
 from mapsto.ir.types import TensorType
 from mapsto.progress import report_to
+from mapsto.runtime.batches import Source, Stream, StreamLike
 from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
-from mapsto.runtime.dataset import Dataset, bind, converted, load_npz
-from mapsto.runtime.training import Epoch, FitOptions, History, Observer, evaluate, fit, restore
+from mapsto.runtime.dataset import Dataset, bind, load_arrays
+from mapsto.runtime.errors import DataError
+from mapsto.runtime.fit_options import FitOptions
+from mapsto.runtime.history import Figure, History
+from mapsto.runtime.monitor import Monitor
+from mapsto.runtime.observers import Callback
+from mapsto.runtime.training import evaluate, fit, restore
+from mapsto.training_steps import Evaluation, Step, Trainee
 
 __all__ = ["Data", "Trainer"]
 
-Data = Dataset | Mapping[str, Array] | str | Path
-"""A data set, arrays by name, or the path of a .npz file."""
+Data = Dataset | Mapping[str, Array] | str | Path | StreamLike
+"""A data set, arrays by name, the path of a .npz file or of a folder of .npy files, or a stream of
+batches."""
 
 _TRAIN_SUFFIXES = ("", "_train")
 _TEST_SUFFIXES = ("", "_test")
+_STEP_OF = "step_"
 
 
 class Trainer:
-    """A `train` block: a loss, metrics, nets and an optimizer.
+    """A `train` block: losses, metrics, nets and optimizers.
 
     `configuration` are the block's parameters, such as `net` and `optimizer`.  Nets that are passed
-    in share their parameters with the trainer.
+    in share their parameters with the trainer.  `step_NAME` is the step of the loss of this name
+    alone.
     """
 
     def __init__(
@@ -56,11 +62,24 @@ class Trainer:
             for prefix, value in self.inner.modules()
         }
         self._storage: dict[str, Array] = {}
-        self.compiled_step = _Step(self)
-        self.compiled_evaluation = _Evaluation(self)
+        self._first_values: dict[str, Array] = {}
+        """Of the states in which metrics gather, to begin anew."""
+        self.compiled_step = Step(self)
+        self.compiled_evaluation = Evaluation(self)
+        self.step_with_kept = Step(self, gradients=Gradients.USE_WITH_KEPT)
+        self.keeping_step = Step(self, gradients=Gradients.KEEP)
+        self._is_keeping = False
 
     def __repr__(self) -> str:
         return f"<train {self.inner.name}>"
+
+    def __getattr__(self, name: str) -> Callable[..., float | dict[str, float]]:
+        """`step_NAME`, or a net by its name in the block."""
+        if name.startswith(_STEP_OF) and name.removeprefix(_STEP_OF) in self.loss_names:
+            step = self.step_of(name.removeprefix(_STEP_OF))
+            self.__dict__[name] = lambda **batch: _simple(step.run(batch))
+            return self.__dict__[name]  # type: ignore[no-any-return]
+        raise AttributeError(f"{self!r} has no attribute {name!r}")
 
     @property
     def net(self) -> Instance:
@@ -68,30 +87,61 @@ class Trainer:
         return self._modules[""]
 
     @property
+    def nets(self) -> Mapping[str, Instance]:
+        """The modules that are trained, by their names in the block."""
+        return {name or "net": module for name, module in self._modules.items()}
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """The names of the losses, in order; one without a name is `loss`."""
+        return tuple([loss.name for loss in self.inner.losses])
+
+    @property
     def arrays(self) -> Parameters:
         """Everything that training changes, by path: parameters, states, the optimizer's states."""
-        return Parameters(self._storage, self.inner.name)
+        kept = {p: a for p, a in self._storage.items() if p not in self._first_values}
+        return Parameters(kept, self.inner.name)
 
     @property
     def types(self) -> dict[str, TensorType]:
         """The declared types of the arrays that a step takes."""
-        return declared_types(self.inner.loss.definition)
+        return self.compiled_step.types
 
-    def step(self, **batch: object) -> float:
+    def step(self, **batch: object) -> float | dict[str, float]:
         """One optimizer step on a batch, in place; gives the loss before it.
 
-        Integer arrays are converted to the declared element types.
+        Several losses run one after another, each on the parameters that the one before it left;
+        the result then is a dict with each of them, other results of theirs, and their sum as
+        `loss`.  Integer arrays are converted to the declared element types.
         """
+        if self._is_keeping:
+            self._is_keeping = False
+            return _simple(self.step_with_kept.run(batch))
         result = self.compiled_step.try_fast(batch)
-        if result is NotImplemented:
-            result = self.compiled_step(**_converted(batch, self.types))
-        return float(result)
+        if result is not NotImplemented:
+            return float(result)
+        return _simple(self.compiled_step.run(batch))
 
-    def evaluate(self, **batch: object) -> dict[str, float]:
+    def keep_gradients(self, **batch: object) -> float | dict[str, float]:
+        """The loss on a batch; its gradients are kept for the next step, which uses the mean of all
+        since the last one and its own.  No parameter changes; states such as running means do."""
+        self._is_keeping = True
+        return _simple(self.keeping_step.run(batch))
+
+    def step_of(self, name: str) -> Step:
+        """The compiled step of one loss alone; KeyError where there is no such loss."""
+        return Step(self, [self.inner.loss(name)])
+
+    def evaluate(self, **batch: object) -> dict[str, Figure]:
         """The loss and the metrics on a batch, by name; nothing changes."""
-        types = {**self.types, **self.compiled_evaluation.types}
-        found = self.compiled_evaluation(**_converted(batch, types))
-        return {name: float(value) for name, value in found.items()}
+        self.begin_evaluation()
+        return self.compiled_evaluation.run(batch)
+
+    def begin_evaluation(self) -> frozenset[str]:
+        """Empties what metrics have gathered; gives the names of the metrics that gather."""
+        for path, first in self._first_values.items():
+            self._storage[path][...] = first
+        return self.inner.gathering()
 
     def fit(
         self,
@@ -101,68 +151,114 @@ class Trainer:
         epochs: int = 1,
         batch: int = 64,
         seed: int | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        steps_per_epoch: int | None = None,
+        max_steps: int | None = None,
+        accumulate: int = 1,
+        evaluate_every: int | None = None,
+        monitor: str = "loss",
+        mode: str = "min",
+        patience: int | None = None,
+        min_delta: float = 0.0,
+        keep_best: str | Path | None = None,
+        restore_best: bool = False,
         checkpoint: str | Path | None = None,
         checkpoint_steps: int = 0,
         resume: bool = False,
         progress: bool = True,
-        callbacks: Sequence[Callable[[Epoch], object] | Observer] = (),
+        callbacks: Sequence[Callback] = (),
     ) -> History:
-        """Trains over shuffled batches for some epochs and gives what each reached.
+        """Trains over batches for some epochs and gives what each reached; see docs/training.md.
 
-        A callback is called with each finished `Epoch` (or is an `Observer`, told of steps too).
         With `resume` training goes on where the checkpoint stands, to the same bits that an
         uninterrupted training would have reached.  Raises DataError, TrainingError (the loss is not
-        finite), TrainingInterrupted (ctrl-C) and CheckpointError.
+        finite, an option is wrong), TrainingInterrupted (ctrl-C) and CheckpointError.
         """
+        watches = patience is not None or keep_best is not None
         options = FitOptions(
             epochs=epochs,
             batch=batch,
             seed=self.seed if seed is None else seed,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
+            checkpoint=_path(checkpoint),
             checkpoint_steps=checkpoint_steps,
             resume=resume,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            accumulate=accumulate,
+            max_steps=max_steps,
+            evaluate_every=evaluate_every,
+            monitor=Monitor(monitor, mode, patience, min_delta) if watches else None,
+            keep_best=_path(keep_best),
+            restore_best=restore_best,
         )
-        data = self.bind(train, _TRAIN_SUFFIXES)
-        held_out = None if test is None else self.bind(test, _TEST_SUFFIXES, metrics=True)
-        self.prepare(data, min(batch, len(data)))
-        observers = [_Callback(c) if callable(c) else c for c in callbacks]
+        data = self._source(train, _TRAIN_SUFFIXES, steps_per_epoch)
+        held_out = None if test is None else self._source(test, _TEST_SUFFIXES, None, metrics=True)
+        self._prepare(data, batch, accumulate)
+        trainee = Trainee(self, accumulates=accumulate > 1)
         if not progress:
-            return fit(_Trainee(self), data, held_out, options, observers)
+            return fit(trainee, data, held_out, options, callbacks)
         with report_to(sys.stderr, epochs) as report:
-            return fit(_Trainee(self), data, held_out, options, [report, *observers])
+            return fit(trainee, data, held_out, options, [*callbacks, report])
 
-    def evaluate_data(self, data: Data, batch: int = 256) -> dict[str, float]:
-        """The loss and the metrics over a data set: means weighted by batch size."""
-        bound = self.bind(data, _TEST_SUFFIXES, metrics=True)
-        self.prepare(bound, min(batch, len(bound)))
-        return evaluate(_Trainee(self), bound, batch)
+    def evaluate_data(self, data: Data, batch: int = 256) -> dict[str, Figure]:
+        """The loss and the metrics over a data set: means weighted by batch size, and the values of
+        metrics that gather over the batches."""
+        source = self._source(data, _TEST_SUFFIXES, None, metrics=True)
+        self._prepare(source, batch, accumulate=1)
+        return evaluate(Trainee(self), source, batch)
 
     def bind(self, data: Data, suffixes: Sequence[str], metrics: bool = False) -> Dataset:
-        """The data under the names that the loss (and the metrics) take.  Raises DataError."""
+        """Arrays under the names that the losses (and the metrics) take.  Raises DataError."""
         if isinstance(data, Dataset):
             return data
         source = "the data"
         if isinstance(data, str | Path):
-            source, data = str(data), load_npz(data)
-        types = {**self.types, **(self.compiled_evaluation.types if metrics else {})}
-        return bind(data, types, suffixes, source)
+            source, data = str(data), load_arrays(data)
+        if not isinstance(data, Mapping):
+            raise DataError(
+                f"expected arrays by name, found an object of type {type(data).__name__}"
+            )
+        return bind(data, self._types(metrics), suffixes, source)
 
-    def prepare(self, data: Dataset, batch: int) -> None:
+    def _types(self, metrics: bool) -> dict[str, TensorType]:
+        return {**self.types, **(self.compiled_evaluation.types if metrics else {})}
+
+    def _source(
+        self, data: Data, suffixes: Sequence[str], steps: int | None, metrics: bool = False
+    ) -> Dataset | Stream:
+        if isinstance(data, Dataset | Mapping | str | Path):
+            if steps is not None:
+                raise DataError("steps_per_epoch is for streams: arrays have epochs of their own")
+            return self.bind(data, suffixes, metrics)
+        if not isinstance(data, Iterable) and not callable(data):
+            kind = type(data).__name__
+            raise DataError(f"expected arrays or batches, found an object of type {kind}")
+        return Stream(data, self._types(metrics), steps)
+
+    def _prepare(self, data: Dataset | Source, batch: int, accumulate: int) -> None:
         """Fixes the sizes of all parameters and gives them their first values."""
-        types = {
-            name: TensorType(self.types[name].dtype, (batch, *data.arrays[name].shape[1:]))
-            for name in self.types
-        }
-        self.compiled_step.prepare(types)
+        if isinstance(data, Dataset):
+            size = min(batch, len(data))
+            shapes = {name: (size, *array.shape[1:]) for name, array in data.arrays.items()}
+        else:
+            assert isinstance(data, Stream)
+            shapes = {name: array.shape for name, array in data.first().items()}
+        types = {name: TensorType(self.types[name].dtype, shapes[name]) for name in self.types}
+        steps = (
+            [self.compiled_step] if accumulate == 1 else [self.keeping_step, self.step_with_kept]
+        )
+        for step in steps:
+            step.prepare(types)
 
     def save(self, path: str | Path) -> None:
         """Writes everything that training changes to a safetensors file, atomically."""
-        save_checkpoint(path, self._storage, {"train": self.inner.name})
+        save_checkpoint(path, self.arrays, {"train": self.inner.name})
 
     def load(self, path: str | Path) -> Trainer:
         """Reads what `save` wrote; the trainer must have been prepared or have made a step."""
         arrays, _ = load_checkpoint(path)
-        restore(self._storage, arrays, str(path))
+        restore(self.arrays, arrays, str(path))
         return self
 
     def storage_for(self, specs: Iterable[ParameterSpec]) -> Mapping[str, Array]:
@@ -172,11 +268,15 @@ class Trainer:
             self._adopt(spec)
         if any(spec.path not in self._storage for spec in wanted):
             initialize(self.inner.elaborate_initializers(), self._storage, self.seed)
+        gathered = self.inner.gathering_states()
+        for spec in wanted:
+            if spec.path in gathered:
+                self._first_values[spec.path] = self._storage[spec.path].copy()
         return self._storage
 
     def _adopt(self, spec: ParameterSpec) -> None:
         """Takes the array of a net's parameter from the net."""
-        if spec.path.startswith("optimizer."):
+        if spec.path.startswith(("optimizer.", "gradients.")):
             return
         prefix = next((p for p in self._modules if p and spec.path.startswith(f"{p}.")), "")
         if prefix not in self._modules:
@@ -186,78 +286,13 @@ class Trainer:
         self._storage[spec.path] = self._modules[prefix].storage_for([own])[path]
 
 
-class _Step(Compilable):
-    """The training step as a function of the batch."""
-
-    def __init__(self, owner: Trainer) -> None:
-        super().__init__(owner.options)
-        self.owner = owner
-
-    @property
-    def inner(self) -> DslTrainer:
-        return self.owner.inner
-
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        return parameters_of(self.inner.loss.definition)
-
-    def elaborate(
-        self, types: Mapping[str, TensorType], static: Mapping[str, object]
-    ) -> Elaborated:
-        return self.inner.elaborate_step(types)
-
-    def own_arrays(self, slots: Sequence[ParameterSpec]) -> Mapping[str, Array]:
-        return self.owner.storage_for(slots)
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
-class _Evaluation(_Step):
-    """Loss and metrics as a function of the batch."""
-
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        declared = [p for d in self.inner.evaluated for p in parameters_of(d)]
-        return tuple({p.name: p for p in declared}.values())
-
-    @property
-    def types(self) -> dict[str, TensorType]:
-        found: dict[str, TensorType] = {}
-        for definition in self.inner.evaluated:
-            found |= declared_types(definition)
-        return found
-
-    def elaborate(
-        self, types: Mapping[str, TensorType], static: Mapping[str, object]
-    ) -> Elaborated:
-        return self.inner.elaborate_evaluate(types)
-
-
-class _Trainee:
-    """The trainer as the training loop sees it."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-
-    def step(self, batch: Mapping[str, Array]) -> float:
-        return self.trainer.step(**batch)
-
-    def evaluate(self, batch: Mapping[str, Array]) -> Mapping[str, float]:
-        return self.trainer.evaluate(**batch)
-
-    def arrays(self) -> Mapping[str, Array]:
-        return self.trainer.arrays
-
-
-class _Callback:
-    """A function of finished epochs as an observer."""
-
-    def __init__(self, function: Callable[[Epoch], object]) -> None:
-        self.function = function
-
-    def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """Nothing: the function wants epochs."""
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        self.function(epoch)
+def _simple(figures: dict[str, float]) -> float | dict[str, float]:
+    """A single loss as a number."""
+    return figures["loss"] if len(figures) == 1 else figures
 
 
 def _instance_of(
@@ -268,10 +303,3 @@ def _instance_of(
         if instance.value is value:
             return instance
     return Instance(DslInstance(program, value), options, seed)  # type: ignore[arg-type]
-
-
-def _converted(batch: Mapping[str, object], types: Mapping[str, TensorType]) -> dict[str, object]:
-    return {
-        name: converted(name, np.asarray(value), types[name].dtype) if name in types else value
-        for name, value in batch.items()
-    }

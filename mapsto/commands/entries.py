@@ -16,6 +16,7 @@ from mapsto.dsl.elaborated import Elaborated
 from mapsto.dsl.library import DiagnosticsError
 from mapsto.dsl.program import Program
 from mapsto.dsl.scope import Scope
+from mapsto.dsl.train_members import UNNAMED
 from mapsto.dsl.values import Closure
 from mapsto.errors import MapstoError
 from mapsto.instances import Instance, Method
@@ -24,11 +25,12 @@ from mapsto.ir.dims import DimExpression, symbols
 from mapsto.ir.types import TensorType
 from mapsto.library import Library
 from mapsto.trainer import Trainer
+from mapsto.training_steps import Step
 
 __all__ = ["Entry", "Opened", "open_target", "split_target"]
 
 Definition = syntax.MapDefinition
-STEPS = ("step", "evaluate")
+EVALUATION = "evaluate"
 
 
 def split_target(text: str) -> tuple[Path, str]:
@@ -115,8 +117,10 @@ class Opened:
         """The instance or trainer of a definition, with the settings that are its parameters."""
         if name not in self._made:
             names = [p.name.name for p in definition.parameters]
-            given = {key: self.settings[key] for key in names if key in self.settings}
-            self.configurable.update(names)
+            is_block = isinstance(definition, syntax.TrainDefinition)
+            dotted = [s for s in self.settings if is_block and s.partition(".")[0] in names]
+            given = {key: self.settings[key] for key in [*names, *dotted] if key in self.settings}
+            self.configurable.update([*names, *dotted])
             made = getattr(self.library, name)(seed=self.seed, **given)
             assert isinstance(made, Instance | Trainer)
             self._made[name] = made
@@ -125,12 +129,14 @@ class Opened:
     def _train_entry(self, text: str, trainer: Instance | Trainer, rest: str) -> Entry:
         assert isinstance(trainer, Trainer)
         member, _, method = rest.partition(".")
-        if member in STEPS and not method:
-            return _step_entry(text, trainer, member)
-        modules = dict(trainer.inner.modules())
-        if member == "net" and "" in modules:
-            return _method_entry(text, trainer.net, method)
-        known = [*STEPS, *(["net"] if "" in modules else [])]
+        steps = _steps(trainer)
+        if member in steps and not method:
+            return _step_entry(text, steps[member], member)
+        if member == EVALUATION and not method:
+            return _evaluation_entry(text, trainer)
+        if member in trainer.nets:
+            return _method_entry(text, trainer.nets[member], method)
+        known = [*steps, EVALUATION, *trainer.nets]
         raise MapstoError(f"`{text}` is none of {', '.join(known)}{_suggestion(member, known)}")
 
 
@@ -239,17 +245,24 @@ def _method_entry(text: str, instance: Instance | Trainer, method: str) -> Entry
     return Entry(text, method or "forward", target, definitions, instance, documentation)
 
 
-def _step_entry(text: str, trainer: Trainer, member: str) -> Entry:
-    """The training step or the evaluation of a `train` block."""
-    closures = trainer.inner.closures()
-    if member == "step":
-        loss = closures["loss"]
-        about = "One step of the optimizer on a batch; the loss before it."
-        definitions = ((loss.definition, loss.scope),)
-        return Entry(text, member, trainer.compiled_step, definitions, trainer, about, "loss")
+def _steps(trainer: Trainer) -> dict[str, Step]:
+    """The steps of a `train` block by name: of all losses, and of each that has a name."""
+    named = [name for name in trainer.loss_names if name != UNNAMED]
+    return {"step": trainer.compiled_step, **{f"step_{n}": trainer.step_of(n) for n in named}}
+
+
+def _step_entry(text: str, step: Step, member: str) -> Entry:
+    """A training step of a `train` block."""
+    definitions = tuple((loss.closure.definition, loss.closure.scope) for loss in step.losses)
+    about = "One step of the optimizer on a batch; the loss before it."
+    return Entry(text, member, step, definitions, step.owner, about, "loss")
+
+
+def _evaluation_entry(text: str, trainer: Trainer) -> Entry:
+    """The evaluation of a `train` block."""
     about = "The loss and the metrics on a batch; nothing changes."
-    every = tuple((c.definition, c.scope) for c in closures.values())
-    return Entry(text, member, trainer.compiled_evaluation, every, trainer, about)
+    every = tuple((c.definition, c.scope) for c in trainer.inner.closures().values())
+    return Entry(text, EVALUATION, trainer.compiled_evaluation, every, trainer, about)
 
 
 def _is_train(definition: object) -> bool:

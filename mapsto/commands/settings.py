@@ -22,12 +22,13 @@ __all__ = ["Setting", "Settings", "check_names", "input_types", "parse_settings"
 Setting = bool | int | float | DType | tuple[int, ...] | str
 Settings = Mapping[str, Setting]
 
-_FORM = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(.+?)\s*")
+_FORM = re.compile(r"\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)?)\s*=\s*(.+?)\s*")
 _LARGEST = 2**31 - 1
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, Setting]:
-    """The settings of `n=64`, `s=3,4` (a group of sizes), `T=f64`, `rate=0.1` and the like."""
+    """The settings of `n=64`, `s=3,4` (a group of sizes), `T=f64`, `rate=0.1` and the like;
+    `net.hidden=64` is an argument of the module that `net` is."""
     settings: dict[str, Setting] = {}
     for text in texts:
         match = _FORM.fullmatch(text)

@@ -1,4 +1,4 @@
-"""`mapsto train`: a `train` block on arrays of .npz files."""
+"""`mapsto train`: a `train` block on arrays from files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mapsto.commands.settings import check_names, parse_settings
 from mapsto.errors import MapstoError
 from mapsto.ir.core import Array
 from mapsto.progress import report_to
-from mapsto.runtime.dataset import DataError, Dataset, load_npz
+from mapsto.runtime.dataset import DataError, Dataset, load_arrays, load_npy
 from mapsto.runtime.files import write_atomically
-from mapsto.runtime.training import History
+from mapsto.runtime.history import History, plain
 from mapsto.trainer import Trainer
 
 __all__ = ["train"]
@@ -38,7 +38,19 @@ def train(options: argparse.Namespace) -> int:
             epochs=options.epochs,
             batch=options.batch,
             seed=options.seed,
+            shuffle=not options.no_shuffle,
+            drop_last=options.drop_last,
+            max_steps=options.max_steps,
+            accumulate=options.accumulate,
+            evaluate_every=options.evaluate_every,
+            monitor=options.monitor,
+            mode=options.mode,
+            patience=options.patience,
+            min_delta=options.min_delta,
+            keep_best=options.keep_best,
+            restore_best=options.restore_best,
             checkpoint=checkpoint,
+            checkpoint_steps=options.checkpoint_steps,
             resume=options.resume is not None,
             progress=False,
             callbacks=[report],
@@ -79,7 +91,8 @@ def _checkpoint(options: argparse.Namespace) -> Path | None:
 
 def _check_outputs(options: argparse.Namespace) -> None:
     """Finds out before the training what would make its results unsavable."""
-    for path in (options.save, options.checkpoint, options.resume, options.plot):
+    outputs = (options.save, options.checkpoint, options.resume, options.keep_best, options.plot)
+    for path in outputs:
         if path is None:
             continue
         if not path.parent.is_dir():
@@ -88,33 +101,63 @@ def _check_outputs(options: argparse.Namespace) -> None:
             raise MapstoError(f"{path}: is a folder")
         if not os.access(path.parent, os.W_OK):
             raise MapstoError(f"{path}: the folder {path.parent} is not writable")
-    if options.plot is not None and importlib.util.find_spec("matplotlib") is None:
+    if options.plot is not None:
+        _check_plot(options.plot)
+
+
+def _check_plot(path: Path) -> None:
+    if importlib.util.find_spec("matplotlib") is None:
         raise MapstoError("--plot needs matplotlib: pip install 'mapsto[plot]'")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    if _format(path) not in known:
+        raise MapstoError(f"{path}: no pictures of this type; there are {', '.join(known)}")
+
+
+def _format(path: Path) -> str:
+    """The type of a picture, by the suffix of its file."""
+    return path.suffix.removeprefix(".").lower() or "png"
 
 
 def _data(trainer: Trainer, options: argparse.Namespace) -> tuple[Dataset, Dataset | None]:
     """The arrays to train on, and to evaluate on where there are such."""
-    arrays = load_npz(options.data)
-    data = _bound(trainer, arrays, ("", "_train"), options.data, metrics=False)
+    arrays, source = _read(options.data)
+    data = _bound(trainer, arrays, ("", "_train"), source, metrics=False)
     if options.test is not None:
-        held_out = load_npz(options.test)
-        return data, _bound(trainer, held_out, ("", "_test"), options.test, metrics=True)
+        held_out, source = _read(options.test)
+        return data, _bound(trainer, held_out, ("", "_test"), source, metrics=True)
     if any(name.endswith("_test") for name in arrays):
-        return data, _bound(trainer, arrays, ("_test",), options.data, metrics=True)
+        return data, _bound(trainer, arrays, ("_test",), source, metrics=True)
     return data, None
+
+
+def _read(texts: Sequence[str]) -> tuple[Mapping[str, Array], str]:
+    """The arrays of one file or folder, or of several `name=x.npy`; and what to call them."""
+    named = [text.partition("=") for text in texts]
+    if len(texts) == 1 and not (named[0][1] and named[0][0].isidentifier()):
+        return load_arrays(texts[0]), texts[0]
+    arrays: dict[str, Array] = {}
+    for text, (name, equals, path) in zip(texts, named, strict=True):
+        if not equals or not name.isidentifier():
+            raise MapstoError(f"{text}: of several files each is given as name=x.npy")
+        if name in arrays:
+            raise MapstoError(f"{text}: `{name}` is given twice")
+        arrays[name] = load_npy(path)
+    return arrays, ", ".join(texts)
 
 
 def _bound(
     trainer: Trainer,
     arrays: Mapping[str, Array],
     suffixes: Sequence[str],
-    path: Path,
+    source: str,
     metrics: bool,
 ) -> Dataset:
     try:
         return trainer.bind(arrays, suffixes, metrics)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{source}: {error}") from None
 
 
 def _save(trainer: Trainer, path: Path) -> None:
@@ -131,12 +174,22 @@ def _print_figures(history: History, options: argparse.Namespace) -> None:
     last = history.epochs[-1]
     written = [str(path) for path in (options.save, options.plot) if path is not None]
     if options.json:
-        figures = {"loss": last.loss, "test": dict(last.test)}
-        print(json.dumps({"result": figures, "epochs": len(history.epochs), "written": written}))
+        figures = {"loss": last.loss, "test": plain(last.test)}
+        ending = {"stopped": history.stopped} if history.stopped else {}
+        best = {"best_epoch": history.best_epoch} if history.best_epoch else {}
+        result = {"result": figures, "epochs": len(history.epochs), "written": written}
+        print(json.dumps({**result, **ending, **best}))
         return
+    if history.stopped:
+        print(f"stopped: {history.stopped}")
+    if history.best_epoch:
+        print(f"best epoch {history.best_epoch}")
     print(f"train loss {last.loss:.4f}")
     for name, value in last.test.items():
-        print(f"test {name} {value:.4f}")
+        if isinstance(value, float):
+            print(f"test {name} {value:.4f}")
+        else:
+            print(f"test {name}\n{value}")
     if written:
         print(f"wrote {' and '.join(written)}")
 
@@ -149,16 +202,12 @@ def _plot(history: History, path: Path) -> None:
     axes = figure.add_subplot()
     numbers = [epoch.number for epoch in history.epochs]
     axes.plot(numbers, history.losses, marker="o", label="training")
-    tested = [epoch for epoch in history.epochs if "loss" in epoch.test]
+    tested = [(e.number, float(e.test["loss"])) for e in history.epochs if "loss" in e.test]
     if tested:
-        losses = [epoch.test["loss"] for epoch in tested]
-        axes.plot([epoch.number for epoch in tested], losses, marker="o", label="test")
+        axes.plot(*zip(*tested, strict=True), marker="o", label="test")
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
     axes.legend()
     buffer = io.BytesIO()
-    try:
-        figure.savefig(buffer, format=path.suffix.removeprefix(".") or "png")
-    except ValueError as error:
-        raise MapstoError(f"{path}: {error}") from error
+    figure.savefig(buffer, format=_format(path))
     write_atomically(path, [buffer.getbuffer()])

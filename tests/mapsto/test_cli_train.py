@@ -105,7 +105,7 @@ def test_files_that_are_no_data(workspace: Workspace) -> None:
     workspace.fails(*TRAIN, says="data.npz: no such file")
     workspace.array("x.npy", [1.0]).rename("data.npz")
     workspace.fails(*TRAIN, says="data.npz: not a readable .npz file")
-    workspace.fails("train", "program.mto", "--data", ".", says="a directory, not a file")
+    workspace.fails("train", "program.mto", "--data", ".", says=".: the folder has no .npy files")
 
 
 def test_wrong_blocks_and_options(workspace: Workspace) -> None:
@@ -141,6 +141,8 @@ def test_plots(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     if importlib.util.find_spec("matplotlib") is not None:
         assert workspace.run(*TRAIN, "--plot", "loss.png").code == 0
         assert workspace.folder.joinpath("loss.png").read_bytes().startswith(b"\x89PNG")
-        workspace.fails(*TRAIN, "--plot", "loss.mp3", says="loss.mp3: Format 'mp3'")
+        workspace.fails(
+            *TRAIN, "--plot", "loss.mp3", says="loss.mp3: no pictures of this type; there are"
+        )
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     workspace.fails(*TRAIN, "--plot", "loss.png", says="pip install 'mapsto[plot]'")

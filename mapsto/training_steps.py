@@ -1,0 +1,163 @@
+"""The compiled functions of a `train` block: steps, and the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mapsto.arguments import Parameter, declared_types, parameters_of
+from mapsto.callables import Compilable
+from mapsto.dsl.elaborated import Elaborated, ParameterSpec
+from mapsto.dsl.syntax import MapDefinition
+from mapsto.dsl.train_members import Loss
+from mapsto.dsl.training import Gradients
+from mapsto.ir.core import Array
+from mapsto.ir.types import TensorType
+from mapsto.runtime.dataset import Batch, converted
+from mapsto.runtime.history import Figure, Figures
+
+if TYPE_CHECKING:
+    from mapsto.trainer import Trainer
+
+__all__ = ["Evaluation", "Step", "Trainee"]
+
+
+class _Compiled(Compilable):
+    """A function of a batch that works on the arrays of a trainer."""
+
+    def __init__(self, owner: Trainer) -> None:
+        super().__init__(owner.options)
+        self.owner = owner
+
+    @property
+    def definitions(self) -> Iterable[MapDefinition]:
+        """The maps that declare its inputs."""
+        raise NotImplementedError
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        found: dict[str, Parameter] = {}
+        for definition in self.definitions:
+            found = {p.name: p for p in parameters_of(definition)} | found
+        return tuple(found[name] for name in self._names_in_order())
+
+    @property
+    def types(self) -> dict[str, TensorType]:
+        """The declared types of its inputs."""
+        found: dict[str, TensorType] = {}
+        for definition in self.definitions:
+            found = declared_types(definition) | found
+        return {name: found[name] for name in self._names_in_order() if name in found}
+
+    def _names_in_order(self) -> Iterable[str]:
+        """Each input where it comes first, as in what is elaborated."""
+        named = (p.name.name for definition in self.definitions for p in definition.parameters)
+        return dict.fromkeys(named)
+
+    def own_arrays(self, slots: Sequence[ParameterSpec]) -> Mapping[str, Array]:
+        return self.owner.storage_for(slots)
+
+    def results(self, batch: Mapping[str, object]) -> dict[str, Any]:
+        """The results of a call by name; arrays of other element types are converted first."""
+        flat = self.try_flat(batch)
+        if flat is NotImplemented:
+            types = self.types
+            return _by_name(self(**{name: _converted(name, v, types) for name, v in batch.items()}))
+        assert self._last is not None
+        structure = self._last[2]
+        if isinstance(structure, TensorType):
+            return {"loss": flat}
+        values = flat if isinstance(flat, tuple) else (flat,)
+        assert isinstance(structure, dict)
+        return dict(zip(structure, values, strict=True))
+
+
+class Step(_Compiled):
+    """A training step as a function of the batch: of all losses, or of some."""
+
+    def __init__(
+        self,
+        owner: Trainer,
+        losses: Sequence[Loss] | None = None,
+        gradients: Gradients = Gradients.USE,
+    ) -> None:
+        super().__init__(owner)
+        self.losses = tuple(owner.inner.losses if losses is None else losses)
+        self.gradients = gradients
+
+    @property
+    def definitions(self) -> Iterable[MapDefinition]:
+        return [loss.closure.definition for loss in self.losses]
+
+    def elaborate(
+        self, types: Mapping[str, TensorType], static: Mapping[str, object]
+    ) -> Elaborated:
+        return self.owner.inner.elaborate_step(types, self.losses, self.gradients)
+
+    def run(self, batch: Mapping[str, object]) -> dict[str, float]:
+        """Makes the step; the losses before it, their sum as `loss`, and what else the losses give
+        that is one number."""
+        found = {k: float(v) for k, v in self.results(batch).items() if np.size(v) == 1}
+        if "loss" in found and len(self.losses) == 1:
+            return found
+        return {"loss": sum(found[loss.name] for loss in self.losses), **found}
+
+
+class Evaluation(_Compiled):
+    """Losses and metrics as a function of the batch."""
+
+    @property
+    def definitions(self) -> Iterable[MapDefinition]:
+        return self.owner.inner.evaluated
+
+    def elaborate(
+        self, types: Mapping[str, TensorType], static: Mapping[str, object]
+    ) -> Elaborated:
+        return self.owner.inner.elaborate_evaluate(types)
+
+    def run(self, batch: Mapping[str, object]) -> dict[str, Figure]:
+        """The figures of a batch by name; of several losses there is also the sum, as `loss`."""
+        found = {name: _figure(value) for name, value in self.results(batch).items()}
+        names = self.owner.loss_names
+        if "loss" in found:
+            return found
+        return {"loss": float(sum(found[name] for name in names)), **found}
+
+
+class Trainee:
+    """The trainer as the training loop sees it; `accumulates` where some steps only keep their
+    gradients."""
+
+    def __init__(self, trainer: Trainer, accumulates: bool = False) -> None:
+        self.trainer = trainer
+        self._update = trainer.step_with_kept if accumulates else trainer.compiled_step
+
+    def step(self, batch: Batch, update: bool = True) -> Mapping[str, float]:
+        """A step; without `update` its gradients are kept."""
+        return (self._update if update else self.trainer.keeping_step).run(batch)
+
+    def begin_evaluation(self) -> frozenset[str]:
+        """Empties what metrics have gathered; the names of those that gather."""
+        return self.trainer.begin_evaluation()
+
+    def evaluate(self, batch: Batch) -> Figures:
+        """Losses and metrics."""
+        return self.trainer.compiled_evaluation.run(batch)
+
+    def arrays(self) -> Mapping[str, Array]:
+        """Everything that training changes."""
+        return self.trainer.arrays
+
+
+def _figure(value: Array) -> Figure:
+    return float(value) if value.size == 1 else value
+
+
+def _by_name(result: Any) -> dict[str, Any]:
+    return result if isinstance(result, dict) else {"loss": result}
+
+
+def _converted(name: str, value: object, types: Mapping[str, TensorType]) -> object:
+    return converted(name, np.asarray(value), types[name].dtype) if name in types else value
