@@ -119,6 +119,8 @@ class Trait(Flag):
     """Takes tens of operations an element: better kept than computed again."""
     APART = auto()
     """Is lowered on its own, with operands and results in memory: never part of a kernel."""
+    FALLIBLE = auto()
+    """May fail, or not end, for some operands: stays where the program runs it."""
 
 
 class Value:
@@ -223,6 +225,12 @@ class Operation:
         inside = (op for region in self.regions for op in region.block.operations)
         return self.has(Trait.EFFECT) or any(op.has_effect for op in inside)
 
+    @property
+    def can_fail(self) -> bool:
+        """Whether the op, or one inside its regions, may fail or not end."""
+        inside = (op for region in self.regions for op in region.block.operations)
+        return self.has(Trait.FALLIBLE) or any(op.can_fail for op in inside)
+
     def infer_results(self) -> tuple[TensorType, ...]:
         """The result types by the shape rule; TypeRuleError carries the op's location."""
         if self.arity is not None and len(self.operands) != self.arity:
@@ -268,6 +276,41 @@ class Operation:
         """Pairs (result, argument) of a region: where it runs again, the result takes the place of
         the argument."""
         return ()
+
+    def pushed(
+        self, build: Builder, tangents: Sequence[Value | None]
+    ) -> tuple[Sequence[Value], Sequence[Value | None]]:
+        """Emits the op, which stands in no block yet; gives its results and their tangents.
+
+        Overridden where primal values and tangents are better computed in one go.
+        """
+        return self.linearized(build, tangents)
+
+    def linearized(
+        self, build: Builder, tangents: Sequence[Value | None]
+    ) -> tuple[Sequence[Value], Sequence[Value | None]]:
+        """As `pushed`, where the tangents are going to be transposed.
+
+        No op that is emitted may both depend on a tangent and give a primal value.  Overridden
+        where what the tangents need of the primal op has to be given by it (residuals).
+        """
+        build.append(self)
+        return self.results, self.jvp(build, self.results, tangents)
+
+    def pulled_back(
+        self, build: Builder, cotangents: Sequence[Value | None], linear: Sequence[bool]
+    ) -> Sequence[Value | None]:
+        """Cotangents of the operands that are `linear` from those of the results; None is zero.
+
+        Overridden by linear ops that have several results; `transpose` is for those with one.
+        """
+        if len(cotangents) != 1 or cotangents[0] is None:
+            raise MissingDerivative(self)
+        parts = self.transpose(build, cotangents[0], linear)
+        if any(is_linear and part is None for is_linear, part in zip(linear, parts, strict=True)):
+            # A `jvp` rule used the op where it is not linear: an error rather than a wrong 0.
+            raise MissingDerivative(self)
+        return parts
 
     def rebuilt(
         self, operands: Sequence[Value], regions: Sequence[Region] | None = None

@@ -39,11 +39,12 @@ class TypeRuleError(IRError):
 class MissingDerivative(IRError):
     """An op without a derivative stands between the result and what is differentiated."""
 
-    def __init__(self, op: Operation) -> None:
+    def __init__(self, op: Operation, reason: str = "") -> None:
         self.op = op
+        self.reason = reason or op.not_differentiable
         where = f"{op.location}: " if op.location else ""
-        reason = f": {op.not_differentiable}" if op.not_differentiable else ""
-        super().__init__(f"{where}the op `{op.name}` has no derivative{reason}")
+        why = f": {self.reason}" if self.reason else ""
+        super().__init__(f"{where}the op `{op.name}` has no derivative{why}")
 
 
 class MissingLowering(IRError):

@@ -33,11 +33,13 @@ def push_forward(
     arguments: Sequence[Value],
     tangents: Mapping[int, Value],
     sizes: Mapping[str, Dim],
+    transposable: bool = True,
 ) -> Pushed:
     """Copies a block, with the tangents of what depends on the arguments numbered in `tangents`.
 
-    An operation that does not depend on those is copied and nothing more.  Raises
-    MissingDerivative, which names the op and its source line, where one that does has no rule.
+    An operation that does not depend on those is copied and nothing more.  Where the tangents are
+    `transposable`, they are computed by operations of their own.  Raises MissingDerivative, which
+    names the op and its source line, where one that does has no rule.
     """
     values: Values = dict(zip(block.arguments, arguments, strict=True))
     found: Tangents = {}
@@ -48,22 +50,27 @@ def push_forward(
             found[block.arguments[number]] = tangent
     for op in block.operations[:-1]:
         copy = copy_operation(op, values, sizes)
-        build.append(copy)
-        _push_through(build, op, copy, found)
+        incoming = [found.get(value) for value in op.operands]
+        if not _is_differentiated(copy, incoming):
+            build.append(copy)
+            continue
+        build.location = op.location
+        rule = copy.linearized if transposable else copy.pushed
+        results, outgoing = rule(build, incoming)
+        values.update(zip(op.results, results, strict=True))
+        _record(found, op.results, outgoing)
     returned = block.returned
     results = tuple(values.get(value, value) for value in returned)
     return Pushed(results, tuple(found.get(value) for value in returned))
 
 
-def _push_through(build: Builder, op: Operation, copy: Operation, tangents: Tangents) -> None:
-    incoming = [tangents.get(value) for value in op.operands]
-    if all(tangent is None for tangent in incoming):
-        return
-    if not any(result.dtype.is_float for result in op.results):
-        return
-    build.location = op.location
-    outgoing = copy.jvp(build, copy.results, incoming)
-    for result, tangent in zip(op.results, outgoing, strict=True):
+def _is_differentiated(op: Operation, tangents: Sequence[Value | None]) -> bool:
+    has_tangent = any(tangent is not None for tangent in tangents)
+    return has_tangent and any(result.dtype.is_float for result in op.results)
+
+
+def _record(tangents: Tangents, results: Sequence[Value], given: Sequence[Value | None]) -> None:
+    for result, tangent in zip(results, given, strict=True):
         if tangent is not None and result.dtype.is_float:
             tangents[result] = tangent
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Block, Location, Operation, Region, Value
 from mapsto.ir.substitution import Values, copy_operation
 from mapsto.ir.types import TensorType
 
-__all__ = ["build_block", "captured_values", "closed_over"]
+__all__ = ["build_block", "captured_values", "closed_over", "enclosed", "is_number"]
 
 
 def build_block(
@@ -24,6 +24,23 @@ def build_block(
     """
     build = Builder(Block(types, hints), location)
     return build.returning(*body(build, build.block.arguments))
+
+
+def enclosed(
+    arguments: Sequence[Value],
+    operations: Iterable[Operation],
+    returned: Sequence[Value],
+    replaced: Mapping[Value, Value] | None = None,
+) -> Block:
+    """A block of copies of the operations, with arguments in place of the values `arguments`, and
+    other values `replaced` as the mapping says."""
+    from mapsto.ir.ops.control import Return
+
+    block = Block([value.type for value in arguments], [value.hint for value in arguments])
+    values: Values = {**(replaced or {}), **dict(zip(arguments, block.arguments, strict=True))}
+    block.operations += [copy_operation(op, values, {}) for op in operations]
+    block.operations.append(Return([values.get(value, value) for value in returned]))
+    return block
 
 
 def captured_values(blocks: Iterable[Block]) -> list[Value]:
@@ -45,19 +62,16 @@ def closed_over(blocks: Sequence[Block]) -> tuple[list[Value], list[Region]]:
     is written again inside instead.
     """
     captured = captured_values(blocks)
-    numbers = [value.defining_op for value in captured if is_number(value)]
+    numbers = [op for value in captured if is_number(value) and (op := value.defining_op)]
     given = [value for value in captured if not is_number(value)]
-    return given, [Region(_closed(block, given, [op for op in numbers if op])) for block in blocks]
+    return given, [Region(_closed(block, given, numbers)) for block in blocks]
 
 
 def _closed(block: Block, given: Sequence[Value], numbers: Sequence[Operation]) -> Block:
-    arguments = (*given, *block.arguments)
-    copy = Block([v.type for v in arguments], [v.hint for v in arguments])
-    values: Values = dict(zip(arguments, copy.arguments, strict=True))
     used = {value for op in block.operations for value in op.operands}
     needed = [op for op in numbers if op.result in used]
-    copy.operations += [copy_operation(op, values, {}) for op in (*needed, *block.operations)]
-    return copy
+    arguments = (*given, *block.arguments)
+    return enclosed(arguments, [*needed, *block.operations[:-1]], block.returned)
 
 
 def is_number(value: Value) -> bool:

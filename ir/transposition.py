@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Operation, Value
-from mapsto.ir.errors import MissingDerivative
 from mapsto.ir.ops.elementwise import Add
 
 __all__ = ["transpose_operations"]
@@ -49,19 +48,13 @@ def transpose_operations(
 
 
 def _pull_back(op: Operation, cotangents: _Cotangents) -> None:
-    if not any(result in cotangents.sums for result in op.results):
+    given = [cotangents.sums.pop(result, None) for result in op.results]
+    if all(cotangent is None for cotangent in given):
         return
-    if len(op.results) != 1:
-        raise MissingDerivative(op)
     build = cotangents.build
     build.location = op.location
-    cotangent = cotangents.sums.pop(op.result)
     linear = [value in cotangents.linear for value in op.operands]
-    parts = op.transpose(build, cotangent, linear)
+    parts = op.pulled_back(build, given, linear)
     for value, part, is_linear in zip(op.operands, parts, linear, strict=True):
-        if not is_linear:
-            continue
-        if part is None:
-            # A `jvp` rule used the op where it is not linear: an error rather than a wrong 0.
-            raise MissingDerivative(op)
-        cotangents.add(value, part)
+        if is_linear and part is not None:
+            cotangents.add(value, part)

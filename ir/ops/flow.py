@@ -14,21 +14,24 @@ import numpy as np
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Array, Block, Operation, Trait, Value
 from mapsto.ir.dims import Dim, DimExpression, as_dim
-from mapsto.ir.errors import TypeRuleError
+from mapsto.ir.errors import MissingDerivative, TypeRuleError
 from mapsto.ir.ops.shaping import static_shape
 from mapsto.ir.regions import build_block, closed_over
 from mapsto.ir.types import DType, TensorType, scalar
 
 __all__ = ["Flow", "If", "Scan", "While", "branch", "scan", "while_loop"]
 
+Derived = tuple[Sequence[Value], Sequence[Value | None]]
+"""Results and their tangents."""
 Run = Callable[[Block, Sequence[Array]], Sequence[Array]]
 """Evaluates a block on arguments."""
+
+UNBOUNDED = "reverse mode goes back over the steps, whose number has to have a bound"
 
 
 class Flow(Operation):
     """An op that decides which of its regions run, and how often."""
 
-    not_differentiable = "no rule for control flow is loaded"
     traits = Trait.APART
 
     def evaluate(self, *operands: Array) -> Sequence[Array]:
@@ -174,6 +177,23 @@ class Scan(Flow):
                 output[step] = element
         return (*carried, *stacked)
 
+    def pushed(self, build: Builder, tangents: Sequence[Value | None]) -> Derived:
+        from mapsto.ir.scan_derivative import push_scan
+
+        return push_scan(self, build, tangents)
+
+    def linearized(self, build: Builder, tangents: Sequence[Value | None]) -> Derived:
+        from mapsto.ir.scan_derivative import linearize_scan
+
+        return linearize_scan(self, build, tangents)
+
+    def pulled_back(
+        self, build: Builder, cotangents: Sequence[Value | None], linear: Sequence[bool]
+    ) -> Sequence[Value | None]:
+        from mapsto.ir.scan_derivative import pull_back_scan
+
+        return pull_back_scan(self, build, cotangents, linear)
+
 
 class While(Flow):
     """Repeats its body as long as its condition holds.
@@ -185,6 +205,7 @@ class While(Flow):
     """
 
     name = "while"
+    traits = Trait.APART | Trait.FALLIBLE
     attribute_types: ClassVar = {"constants": int}
     region_names = ("condition", "body")
 
@@ -228,6 +249,14 @@ class While(Flow):
             carried = tuple(run(self.body, (*fixed, *carried)))
         return carried
 
+    def pushed(self, build: Builder, tangents: Sequence[Value | None]) -> Derived:
+        from mapsto.ir.while_derivative import push_while
+
+        return push_while(self, build, tangents)
+
+    def linearized(self, build: Builder, tangents: Sequence[Value | None]) -> Derived:
+        raise MissingDerivative(self, UNBOUNDED)
+
 
 class If(Flow):
     """Runs one of two regions.
@@ -268,6 +297,23 @@ class If(Flow):
     def evaluate_with(self, run: Run, operands: Sequence[Array]) -> Sequence[Array]:
         first, second = self.branches
         return run(first if operands[0] else second, operands[1:])
+
+    def pushed(self, build: Builder, tangents: Sequence[Value | None]) -> Derived:
+        from mapsto.ir.if_derivative import push_if
+
+        return push_if(self, build, tangents)
+
+    def linearized(self, build: Builder, tangents: Sequence[Value | None]) -> Derived:
+        from mapsto.ir.if_derivative import linearize_if
+
+        return linearize_if(self, build, tangents)
+
+    def pulled_back(
+        self, build: Builder, cotangents: Sequence[Value | None], linear: Sequence[bool]
+    ) -> Sequence[Value | None]:
+        from mapsto.ir.if_derivative import pull_back_if
+
+        return pull_back_if(self, build, cotangents, linear)
 
 
 # ---- building them

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.ir.builder import Builder
-from mapsto.ir.core import Array, Operation, Value
+from mapsto.ir.core import Array, Operation, Trait, Value
 from mapsto.ir.dims import Dim
 from mapsto.ir.errors import TypeRuleError
 from mapsto.ir.ops.shaping import dims_of, ints_of
@@ -19,6 +19,8 @@ __all__ = ["ArgMax", "ArgMin", "Gather", "ScatterAdd"]
 
 class _Indexed(Operation):
     """Operands: a tensor, then one index tensor for each axis in `axes`, all of one shape."""
+
+    traits = Trait.FALLIBLE
 
     @property
     def axes(self) -> tuple[int, ...]:

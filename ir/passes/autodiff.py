@@ -130,7 +130,7 @@ class _Expander:
         count = len(function.arguments)
         given = dict(zip(wrt, operands[count:], strict=True))
         scratch = _scratch(op.location)
-        pushed = _push(scratch, function, operands[:count], given)
+        pushed = _push(scratch, function, operands[:count], given, transposable=False)
         tangents = [pushed.tangents[i] or scratch.like(0, pushed.results[i]) for i in outputs]
         results = [*pushed.results, *tangents]
         build.block.operations += keep_live(scratch.block.operations, results)
@@ -142,11 +142,12 @@ class _Expander:
         count = len(function.arguments)
         seeds = [Value(operands[i].type, None, i, "tangent") for i in wrt]
         scratch = _scratch(op.location)
-        pushed = _push(scratch, function, operands[:count], dict(zip(wrt, seeds, strict=True)))
+        given = dict(zip(wrt, seeds, strict=True))
+        pushed = _push(scratch, function, operands[:count], given, transposable=True)
         primal, linear = split_linear(scratch.block.operations, seeds)
         scratch.block.operations = primal
-        given = zip((pushed.tangents[i] for i in outputs), operands[count:], strict=True)
-        pairs = [(tangent, cotangent) for tangent, cotangent in given if tangent is not None]
+        tangents = zip((pushed.tangents[i] for i in outputs), operands[count:], strict=True)
+        pairs = [(tangent, cotangent) for tangent, cotangent in tangents if tangent is not None]
         found = transpose_operations(scratch, linear, seeds, pairs)
         scratch.location = op.location
         cotangents = [found.get(seed) or scratch.like(0, seed) for seed in seeds]
@@ -158,10 +159,14 @@ class _Expander:
 
 
 def _push(
-    build: Builder, function: Function, operands: Sequence[Value], tangents: dict[int, Value]
+    build: Builder,
+    function: Function,
+    operands: Sequence[Value],
+    tangents: dict[int, Value],
+    transposable: bool,
 ) -> Pushed:
     sizes = callee_sizes(function, operands)
-    return push_forward(build, function.block, operands, tangents, sizes)
+    return push_forward(build, function.block, operands, tangents, sizes, transposable)
 
 
 def _name_gradient(cotangent: Value, argument: Value) -> None:
