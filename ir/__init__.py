@@ -12,6 +12,7 @@ from mapsto.ir.evaluator import *
 from mapsto.ir.ops.contraction import *
 from mapsto.ir.ops.control import *
 from mapsto.ir.ops.custom import *
+from mapsto.ir.ops.effects import *
 from mapsto.ir.ops.elementwise import *
 from mapsto.ir.ops.flow import *
 from mapsto.ir.ops.functions import *

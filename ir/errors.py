@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mapsto.ir.core import Operation
+    from mapsto.ir.core import Location, Operation
 
 __all__ = [
+    "AssertionFailed",
     "IRError",
     "MissingDerivative",
     "MissingLowering",
@@ -54,6 +55,16 @@ class MissingLowering(IRError):
         self.op = op
         where = f"{op.location}: " if op.location else ""
         super().__init__(f"{where}the op `{op.name}` has no lowering to {target}")
+
+
+class AssertionFailed(RuntimeError):
+    """An assertion of a program does not hold; `location` is where it stands in the source."""
+
+    def __init__(self, message: str, location: Location | None = None) -> None:
+        where = f"{location}: " if location is not None else ""
+        super().__init__(f"{where}assertion failed: {message}")
+        self.message = message
+        self.location = location
 
 
 class VerifyError(IRError):

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from mapsto.ir.core import Operation, Value
 from mapsto.ir.dims import Dim
+from mapsto.lowering.assertions import AssertionTable
 from mapsto.lowering.llvm.loop_emitter import emit_dim
 from mapsto.lowering.llvm.types import I8, I32, I64, Operand, constant
 from mapsto.lowering.llvm.writer import FunctionWriter, ModuleWriter
@@ -49,6 +50,7 @@ class ApartWriter:
 
     f: FunctionWriter
     module: ModuleWriter
+    assertions: AssertionTable
     sizes: Sizes
     op: Operation
     bodies: tuple[LoweredFunction, ...]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from mapsto.ir.core import Operation
 from mapsto.ir.errors import MissingLowering
+from mapsto.ir.ops.effects import Assert, Print
 from mapsto.ir.ops.flow import If, Scan, While
 from mapsto.lowering.apart import ApartLowering
 from mapsto.lowering.control_flow import IfLowering, ScanLowering, WhileLowering
+from mapsto.lowering.effects import AssertLowering, PrintLowering
 
 __all__ = ["APART_RULES", "apart_rule"]
 
 APART_RULES: dict[type[Operation], ApartLowering] = {
+    Assert: AssertLowering(),
     If: IfLowering(),
+    Print: PrintLowering(),
     Scan: ScanLowering(),
     While: WhileLowering(),
 }

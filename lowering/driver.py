@@ -8,7 +8,7 @@ entry function that does the steps (`entry`).  Kernels that are the same are wri
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mapsto.ir.bodies import alias_pairs, body_functions
 from mapsto.ir.core import Function, Module, Operation
@@ -17,6 +17,7 @@ from mapsto.ir.kernel_key import kernel_key
 from mapsto.ir.levels import FUSED, check_level
 from mapsto.ir.ops.control import Kernel
 from mapsto.ir.passes.fuse import is_fused
+from mapsto.lowering.assertions import Assertion, AssertionTable
 from mapsto.lowering.buffers import BufferPlan, assign_buffers, is_step
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.entry import write_entry
@@ -40,11 +41,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compiled:
-    """LLVM text with entry functions, and what it was made from."""
+    """LLVM text with entry functions, and what it was made from; `assertions` are those that may
+    fail, by the error code that an entry returns then."""
 
     text: str
     functions: Mapping[str, LoweredFunction]
     kernels: tuple[LoopFunction, ...]
+    assertions: Mapping[int, Assertion] = field(default_factory=dict)
 
     def entry(self, name: str) -> EntryPoint:
         """The interface of an entry function."""
@@ -60,7 +63,9 @@ def lower(module: Module, names: str | Sequence[str], machine: Machine) -> Compi
     chosen = [names] if isinstance(names, str) else list(names)
     kernels = KernelTable(machine)
     lowered = {name: lower_function(module[name], kernels) for name in chosen}
-    return Compiled(emit(lowered, machine), lowered, tuple(kernels.written.values()))
+    assertions = AssertionTable()
+    text = emit(lowered, machine, assertions)
+    return Compiled(text, lowered, tuple(kernels.written.values()), assertions.by_code)
 
 
 class KernelTable:
@@ -171,13 +176,17 @@ def _shared_names(op: Kernel, plan: BufferPlan) -> frozenset[str]:
     return frozenset(name for pair in pairs for name in pair)
 
 
-def emit(functions: Mapping[str, LoweredFunction], machine: Machine) -> str:
-    """The LLVM text of functions that are lowered already."""
+def emit(
+    functions: Mapping[str, LoweredFunction], machine: Machine, assertions: AssertionTable
+) -> str:
+    """The LLVM text of functions that are lowered already; `assertions` receives those in them."""
     module = ModuleWriter.for_machine(machine)
     for lowered in functions.values():
         for body in _bodies(lowered):
-            _emit_function(module, body, machine, "internal")
-        _emit_function(module, lowered, machine)
+            _emit_kernels(module, body, machine)
+            write_entry(module, body, assertions, "internal")
+        _emit_kernels(module, lowered, machine)
+        write_entry(module, lowered, assertions)
     return str(module)
 
 
@@ -188,10 +197,7 @@ def _bodies(lowered: LoweredFunction) -> Iterator[LoweredFunction]:
         yield body
 
 
-def _emit_function(
-    module: ModuleWriter, lowered: LoweredFunction, machine: Machine, linkage: str = ""
-) -> None:
+def _emit_kernels(module: ModuleWriter, lowered: LoweredFunction, machine: Machine) -> None:
     for call in lowered.kernel_calls:
         if not module.has_function(call.loops.name):
             emit_loop_function(module, call.loops, machine)
-    write_entry(module, lowered, linkage)

@@ -20,6 +20,7 @@ from mapsto.ir.ops.shaping import Constant
 from mapsto.ir.types import DType
 from mapsto.lowering.apart import ApartWriter, Sizes
 from mapsto.lowering.apart_rules import apart_rule
+from mapsto.lowering.assertions import AssertionTable
 from mapsto.lowering.buffers import Arena, Argument, Literal, Place, Result
 from mapsto.lowering.llvm.loop_scratch import scratch_sizes
 from mapsto.lowering.llvm.types import I8, I32, I64, PTR, VOID, Operand, constant
@@ -29,12 +30,15 @@ from mapsto.lowering.lowered import ApartCall, KernelCall, LoweredFunction
 __all__ = ["write_entry"]
 
 
-def write_entry(module: ModuleWriter, lowered: LoweredFunction, linkage: str = "") -> None:
-    """Writes the entry function and the function that tells the size of its arena."""
+def write_entry(
+    module: ModuleWriter, lowered: LoweredFunction, assertions: AssertionTable, linkage: str = ""
+) -> None:
+    """Writes the entry function and the function that tells the size of its arena; `assertions`
+    receives those in it."""
     name = lowered.entry.name
     parameters = [(PTR, "buffers"), (PTR, "dims"), (PTR, "arena")]
     f = module.function(name, parameters, I32, linkage)
-    _EntryWriter(module, f, lowered).write()
+    _EntryWriter(module, f, lowered, assertions).write()
     size = module.function(f"{name}.arena_bytes", [(PTR, "dims")], I64, linkage)
     _write_arena_bytes(size, lowered)
 
@@ -63,8 +67,15 @@ def _write_arena_bytes(f: FunctionWriter, lowered: LoweredFunction) -> None:
 
 
 class _EntryWriter:
-    def __init__(self, module: ModuleWriter, f: FunctionWriter, lowered: LoweredFunction) -> None:
+    def __init__(
+        self,
+        module: ModuleWriter,
+        f: FunctionWriter,
+        lowered: LoweredFunction,
+        assertions: AssertionTable,
+    ) -> None:
         self.module = module
+        self.assertions = assertions
         self.f = f
         self.lowered = lowered
         self.plan = lowered.plan
@@ -127,9 +138,8 @@ class _EntryWriter:
         pointers = tuple(self._pointer(place) for place in call.places)
         count = len(call.op.operands)
         operands, results = pointers[:count], pointers[count:]
-        writer = ApartWriter(
-            self.f, self.module, self.sizes, call.op, call.bodies, operands, results, scratch
-        )
+        where = self.f, self.module, self.assertions, self.sizes
+        writer = ApartWriter(*where, call.op, call.bodies, operands, results, scratch)
         apart_rule(call.op).write(writer)
 
     def _error_code(self) -> Operand:

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from mapsto.compiler import Options
     from mapsto.dsl.library import DiagnosticsError
     from mapsto.instances import Instance
-    from mapsto.ir.errors import IRError, MissingDerivative, MissingLowering, PassError
+    from mapsto.ir.errors import (
+        AssertionFailed,
+        IRError,
+        MissingDerivative,
+        MissingLowering,
+        PassError,
+    )
     from mapsto.ir.passes.base import Pass
     from mapsto.ir.rewriting import Rewriter, rewrite
     from mapsto.library import Library, load, loads
@@ -54,7 +60,13 @@ _HOMES = {
     "mapsto.compiler": ("Options",),
     "mapsto.dsl.library": ("DiagnosticsError",),
     "mapsto.instances": ("Instance",),
-    "mapsto.ir.errors": ("IRError", "MissingDerivative", "MissingLowering", "PassError"),
+    "mapsto.ir.errors": (
+        "AssertionFailed",
+        "IRError",
+        "MissingDerivative",
+        "MissingLowering",
+        "PassError",
+    ),
     "mapsto.ir.passes.base": ("Pass",),
     "mapsto.ir.rewriting": ("Rewriter", "rewrite"),
     "mapsto.library": ("Library", "load", "loads"),
@@ -90,6 +102,7 @@ wait for the compiler."""
 __all__ = [
     "ArgumentError",
     "ArtifactError",
+    "AssertionFailed",
     "CheckpointError",
     "DataError",
     "DiagnosticsError",

@@ -84,14 +84,16 @@ def make_library(
     """
     functions = list(_functions(parts, options))
     names = [function.name for function in functions]
-    text = lower(Module.of(*functions), names, options.machine).text
+    program = lower(Module.of(*functions), names, options.machine)
     arrays = {path: array for part in parts for path, array in part.arrays.items()}
     try:
         entries = [
             LibraryEntry(_unique(part, parts), name, _signature(part), _brief(part.documentation))
             for part, name in zip(parts, names, strict=True)
         ]
-        return Library(name, text, tuple(entries), arrays, external_weights)
+        return Library(
+            name, program.text, tuple(entries), arrays, external_weights, program.assertions
+        )
     except ValueError as error:
         raise ArtifactError(str(error)) from error
 

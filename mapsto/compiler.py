@@ -69,10 +69,11 @@ def compile_native(
     elaborated: Elaborated, options: Options, arrays: Mapping[str, Array]
 ) -> NativeFunction:
     """The compiled function, bound to the arrays of its parameters and states by path."""
-    text = lowered(elaborated, options).text
-    compiled = compile_module(text, options.machine)
+    program = lowered(elaborated, options)
+    compiled = compile_module(program.text, options.machine)
     bound = [arrays[slot.path] for slot in bound_slots(elaborated)]
-    return NativeFunction(compiled, elaborated.entry, signature_of(elaborated), bound)
+    signature = signature_of(elaborated)
+    return NativeFunction(compiled, elaborated.entry, signature, bound, program.assertions)
 
 
 def bound_slots(elaborated: Elaborated) -> tuple[ParameterSpec, ...]:

@@ -65,7 +65,7 @@ def _user_error_classes() -> tuple[type[Exception], ...]:
     from mapsto.dsl.diagnostics import DiagnosticError
     from mapsto.dsl.formatter import SyntaxErrors
     from mapsto.dsl.library import DiagnosticsError
-    from mapsto.ir.errors import IRError
+    from mapsto.ir.errors import AssertionFailed, IRError
     from mapsto.runtime.dataset import DataError
     from mapsto.runtime.errors import ArgumentError, CheckpointError, ExecutionError
     from mapsto.runtime.training import TrainingError
@@ -75,6 +75,7 @@ def _user_error_classes() -> tuple[type[Exception], ...]:
         DiagnosticsError,
         SyntaxErrors,
         IRError,
+        AssertionFailed,
         DataError,
         ArgumentError,
         CheckpointError,

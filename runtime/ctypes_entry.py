@@ -15,7 +15,6 @@ import numpy as np
 
 from mapsto.ir.dims import dim_value
 from mapsto.runtime.arrays import Array, check_arrays, convert_arguments
-from mapsto.runtime.errors import ExecutionError
 from mapsto.runtime.jit import CompiledModule
 from mapsto.runtime.signature import Signature
 
@@ -25,9 +24,14 @@ _ALIGNMENT = 64
 
 
 def ctypes_entry(
-    compiled: CompiledModule, entry_name: str, signature: Signature, bound: list[Array]
+    compiled: CompiledModule,
+    entry_name: str,
+    signature: Signature,
+    bound: list[Array],
+    on_error: Callable[[int], None],
 ) -> Callable[..., Any]:
-    """A function of the unbound arguments; `bound` may be changed between calls.
+    """A function of the unbound arguments; `bound` may be changed between calls.  `on_error` raises
+    the exception for an error code.
 
     It converts its arguments itself, and returns NotImplemented where a result would have a
     negative dimension.
@@ -50,7 +54,7 @@ def ctypes_entry(
         with guard:
             code = entry(buffers, dims, arena.ctypes.data + -arena.ctypes.data % _ALIGNMENT)
         if code:
-            raise ExecutionError(code)
+            on_error(code)
         return results[0] if len(results) == 1 else tuple(results) or None
 
     return call

@@ -1,7 +1,8 @@
 """What can go wrong while a compiled program is made, called, stored or loaded.
 
 Native code reports an error as a positive number.  Numbers below 100 come from the program itself,
-the others from the wrapper of a C library (`library.py`).
+those from 100 on from the wrapper of a C library (`library.py`), and those from 1000 on from the
+assertions in a program.
 """
 
 from __future__ import annotations

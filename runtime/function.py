@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
+from mapsto.ir.errors import AssertionFailed
 from mapsto.ir.types import DType
+from mapsto.lowering.assertions import Assertion
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.runtime.arrays import Array, check_arrays, convert_arguments
 from mapsto.runtime.ctypes_entry import ctypes_entry
@@ -28,7 +30,7 @@ class NativeFunction:
 
     `bound` are the arrays of the signature's bound arguments, in order: dense, of the right types.
     They are kept alive, read, and (by a training step) written in place.  Raises ArgumentError if
-    one does not fit.
+    one does not fit.  `assertions` are those of the program, by error code.
 
     `fast` is the C function: positional NumPy arrays only; `NotImplemented` if they do not fit.
     """
@@ -39,12 +41,14 @@ class NativeFunction:
         entry_name: str,
         signature: Signature,
         bound: Sequence[Array] = (),
+        assertions: Mapping[int, Assertion] | None = None,
     ) -> None:
         self.signature = signature
         self.compiled = compiled
         self.entry_name = entry_name
         self._bound = list(bound)
-        self._context = _new_context(compiled, entry_name, len(self._bound))
+        self._raise = partial(raise_error, assertions or {})
+        self._context = _new_context(compiled, entry_name, len(self._bound), self._raise)
         check_bound(signature.bound, self._bound, signature.exclusive)
         for position, array in enumerate(self._bound):
             self._context[BOUND_OFFSET + position] = array.ctypes.data
@@ -53,7 +57,8 @@ class NativeFunction:
     def __call__(self, *arguments: object) -> Any:
         """Runs the program: None, the result, or the tuple of results, as new NumPy arrays.
 
-        Raises ArgumentError if the arguments do not fit, and ExecutionError if the program fails.
+        Raises ArgumentError if the arguments do not fit, AssertionFailed if an assertion of the
+        program does not hold, and ExecutionError if it fails otherwise.
         """
         result = self.fast(*arguments)
         if result is not NotImplemented:
@@ -66,7 +71,9 @@ class NativeFunction:
     def _make(self) -> Callable[..., Any]:
         if layout_is_known():
             return _c_function(self)
-        return ctypes_entry(self.compiled, self.entry_name, self.signature, self._bound)
+        return ctypes_entry(
+            self.compiled, self.entry_name, self.signature, self._bound, self._raise
+        )
 
     def rebind(self, position: int, array: Array) -> None:
         """Replaces the array of a bound argument.  Raises ArgumentError if it does not fit."""
@@ -77,7 +84,7 @@ class NativeFunction:
     @property
     def keepalive(self) -> tuple[object, ...]:
         """What must live as long as the C function; `rebind` changes the list inside."""
-        return (self.compiled, self._context, self._bound)
+        return (self.compiled, self._context, self._bound, self._raise)
 
     @property
     def context_address(self) -> int:
@@ -99,17 +106,22 @@ def check_bound(specs: Sequence[TensorSpec], arrays: Sequence[Array], written: b
     check_arrays(specs, arrays)
 
 
-def _new_context(compiled: CompiledModule, entry_name: str, bound: int) -> Array:
+def _new_context(
+    compiled: CompiledModule, entry_name: str, bound: int, on_error: Callable[[int], None]
+) -> Array:
     """The words that python_support.ll describes."""
     context = np.zeros(BOUND_OFFSET + bound, np.int64)
     context[0] = compiled.address(entry_name)
     context[1] = compiled.address(f"{entry_name}.arena_bytes")
-    context[5] = id(raise_error)
+    context[5] = id(on_error)
     return context
 
 
-def raise_error(code: int) -> None:
+def raise_error(assertions: Mapping[int, Assertion], code: int) -> None:
     """Called by native code: raises the exception for an error code."""
+    failed = assertions.get(code)
+    if failed is not None:
+        raise AssertionFailed(failed.message, failed.location)
     raise ExecutionError(code)
 
 

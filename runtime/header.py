@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 
-from mapsto.runtime.errors import LIBRARY_ERRORS, PROGRAM_ERRORS
 from mapsto.runtime.library import (
     CParameter,
     Library,
@@ -31,8 +30,8 @@ def header_text(library: Library) -> str:
 
 
 def _introduction(library: Library) -> str:
-    codes = {0: "success", **PROGRAM_ERRORS, **LIBRARY_ERRORS}
-    table = "\n".join(f"     {code:3d}  {message}" for code, message in codes.items())
+    codes = library.error_messages.items()
+    table = "\n".join(f"     {code:4d}  {_safe(message)}" for code, message in codes)
     name = library.name
     return (
         "/* Tensors are dense, in row-major order; a number of elements follows each pointer.\n"

@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeVar
 from llvmlite import binding
 
 from mapsto.lowering.cpu.machine import Machine
+from mapsto.runtime.printing import PRINT_SYMBOLS, print_text, writer_symbols
 from mapsto.runtime.thread_pool import POOL_SYMBOLS, pool_text
 
 __all__ = [
@@ -82,8 +83,9 @@ def compile_module(
 ) -> CompiledModule:
     """Machine code for LLVM text, from memory if the same text was compiled before.
 
-    `symbols` are addresses for declared functions and globals; the thread pool, libc and libm need
-    none.  Raises RuntimeError if the text is not valid LLVM IR or names an unknown symbol.
+    `symbols` are addresses for declared functions and globals; the thread pool, printing, libc and
+    libm need none.  Raises RuntimeError if the text is not valid LLVM IR or names an unknown
+    symbol.
     """
     key = _key(text, machine, optimization, symbols or {})
     with _lock:
@@ -138,9 +140,10 @@ def _load(
 ) -> CompiledModule:
     module = _prepare(text, machine, Options(optimization))
     declared = {f.name for f in module.functions if f.is_declaration}
-    pool = {name: pool_address(name) for name in declared.intersection(POOL_SYMBOLS)}
+    known = {name: pool_address(name) for name in declared.intersection(POOL_SYMBOLS)}
+    known |= {name: _printer().address(name) for name in declared.intersection(PRINT_SYMBOLS)}
     object_bytes = bytes(_target_machine(machine, optimization).emit_object(module))
-    return _link(module, object_bytes, {**pool, **symbols})
+    return _link(module, object_bytes, {**known, **symbols})
 
 
 def _link(module: Any, object_bytes: bytes, symbols: Mapping[str, int]) -> CompiledModule:
@@ -170,6 +173,11 @@ def _linker() -> Any:
 def _pool() -> CompiledModule:
     machine = Machine.host()
     return _immortal(_load(pool_text(machine.triple), machine, "none", {}))
+
+
+@lru_cache(maxsize=1)
+def _printer() -> CompiledModule:
+    return _immortal(_load(print_text(), Machine.host(), "none", writer_symbols()))
 
 
 def _immortal(value: _Value) -> _Value:

@@ -11,11 +11,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from mapsto.ir.dims import Dim, dim_value
 from mapsto.ir.types import DType
+from mapsto.lowering.assertions import Assertion
 from mapsto.lowering.llvm.types import I64, PTR, LLVMType
 from mapsto.runtime.arrays import Array
+from mapsto.runtime.errors import LIBRARY_ERRORS, PROGRAM_ERRORS
 from mapsto.runtime.signature import Signature, TensorSpec
 
 __all__ = ["CParameter", "Library", "LibraryEntry", "entry_parameters"]
@@ -61,6 +64,7 @@ class Library:
 
     `arrays` has a value for each bound argument of the entries; arguments of one name share it.
     With `external_weights` the values are not in the library but read from a file at run time.
+    `assertions` are those of the programs, by error code.
     Raises ValueError if the name is no C identifier or an array is missing or of another type.
     """
 
@@ -69,6 +73,7 @@ class Library:
     entries: tuple[LibraryEntry, ...]
     arrays: Mapping[str, Array] = field(default_factory=dict)
     external_weights: bool = False
+    assertions: Mapping[int, Assertion] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z]\w*", self.name, re.ASCII):
@@ -105,6 +110,12 @@ class Library:
         """The size of a handle's memory."""
         sizes = [element_count(spec) * spec.dtype.bytes for spec in self.bound.values()]
         return _HEADER_BYTES + sum(map(_round_up, sizes))
+
+    @property
+    def error_messages(self) -> dict[int, str]:
+        """A sentence for each code that a function of the library may return."""
+        failed = {code: _assertion_message(found) for code, found in self.assertions.items()}
+        return {0: "success", **PROGRAM_ERRORS, **LIBRARY_ERRORS, **failed}
 
     @property
     def function_names(self) -> tuple[str, ...]:
@@ -188,6 +199,13 @@ def element_count(spec: TensorSpec) -> int:
     """The number of elements of a tensor of fixed shape."""
     elements: Dim = spec.type.elements
     return dim_value(elements, {})
+
+
+def _assertion_message(assertion: Assertion) -> str:
+    """The message with the name of the file, not its path, which is that of another machine."""
+    where = assertion.location
+    place = f"{Path(where.file).name}:{where.line}: " if where is not None else ""
+    return f"{place}assertion failed: {assertion.message}"
 
 
 def _check_array(spec: TensorSpec, array: Array | None) -> None:

@@ -26,7 +26,6 @@ from mapsto.runtime.c_code import (
     store_all,
 )
 from mapsto.runtime.dim_code import DimWriter
-from mapsto.runtime.errors import LIBRARY_ERRORS, PROGRAM_ERRORS
 from mapsto.runtime.library import (
     CParameter,
     Library,
@@ -191,8 +190,7 @@ def _write_workspace_bytes(library: Library, entry: LibraryEntry, module: Module
 
 def _write_error_message(library: Library, module: ModuleWriter) -> None:
     f = module.function(f"{library.name}_error_message", [(I32, "code")], PTR)
-    messages = {0: "success", **PROGRAM_ERRORS, **LIBRARY_ERRORS}
-    for code, message in messages.items():
+    for code, message in library.error_messages.items():
         this, other = f.block("this"), f.block("other")
         f.branch_if(f.icmp("eq", f.parameters[0], constant(I32, code)), this, other)
         f.begin(this)

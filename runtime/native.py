@@ -21,6 +21,7 @@ from mapsto.runtime.header import header_text
 from mapsto.runtime.jit import Options, emit_assembly, emit_llvm, emit_object
 from mapsto.runtime.library import Library
 from mapsto.runtime.library_code import library_text
+from mapsto.runtime.printing import PRINT_SYMBOLS, print_library_text, print_text
 from mapsto.runtime.thread_pool import pool_text
 
 __all__ = ["ARTIFACT_SUFFIXES", "build_library", "write_header"]
@@ -51,6 +52,8 @@ def build_library(library: Library, path: Path | str, machine: Machine) -> None:
     texts = [library.text, library_text(library), pool_text(machine.triple)]
     if library.has_handle:
         texts.append(loader_text())
+    if any(name in library.text for name in PRINT_SYMBOLS):
+        texts += [print_text(), print_library_text()]
     options = Options(exports=frozenset(library.function_names))
     _write(path, emit(texts, machine, options, path.name))
 
