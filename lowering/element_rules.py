@@ -293,8 +293,9 @@ def _random(
     emitter: IndexedEmitter, op: Operation, indices: Indices, guard: Expression | None
 ) -> Expression:
     assert isinstance(op, Random)
-    key = emitter.element(op.operands[0], (), None)
-    return random_element(key, flat_offset(indices, op.type.shape), op, emitter.let)
+    rank = op.operands[0].type.rank
+    key = emitter.element(op.operands[0], indices[:rank], guard)
+    return random_element(key, flat_offset(indices[rank:], op.type.shape[rank:]), op, emitter.let)
 
 
 def _scalar_rules() -> dict[type[Operation], Rule]:

@@ -8,6 +8,7 @@ from mapsto.ir.ops.random import (
     PHILOX_INCREMENTS,
     PHILOX_MULTIPLIERS,
     PHILOX_ROUNDS,
+    RANDOM_BITS,
     Random,
 )
 from mapsto.ir.types import DType
@@ -23,18 +24,25 @@ _WORD = 1 << 32
 
 
 def random_element(key: Expression, position: Index, op: Random, let: Let) -> Expression:
-    """The element at a row-major position of the op's result."""
-    if op.type.dtype is DType.F64:
+    """The element of a key at a row-major position behind the key's own axes."""
+    dtype = op.type.dtype
+    if dtype is DType.I64:
+        high = cast(_word(key, 2 * position, op.stream, let), DType.I64)
+        low = cast(_word(key, 2 * position + 1, op.stream, let), DType.I64)
+        return apply("or", apply("shift_left", high, constant(32, DType.I64)), low)
+    if dtype is DType.F64:
         high = _shifted(_word(key, 2 * position, op.stream, let), 5)
         low = _shifted(_word(key, 2 * position + 1, op.stream, let), 6)
         wide = cast(high, DType.F64) * constant(2.0**26, DType.F64) + cast(low, DType.F64)
         return wide * constant(2.0**-53, DType.F64)
     word = _word(key, position, op.stream, let)
-    if op.type.dtype is DType.U32:
+    if dtype is DType.U32:
         return word
-    # The upper 24 bits are an exact f32; as i32 they convert without unsigned arithmetic.
-    fraction = cast(cast(_shifted(word, 8), DType.I32), DType.F32)
-    return fraction * constant(2.0**-24, DType.F32)
+    # The upper bits are exact in f32 and in the type; as i32 they convert without unsigned
+    # arithmetic.
+    bits = RANDOM_BITS[dtype]
+    fraction = cast(cast(_shifted(word, 32 - bits), DType.I32), DType.F32)
+    return cast(fraction * constant(2.0**-bits, DType.F32), dtype)
 
 
 def _u32(value: int) -> Expression:

@@ -6,7 +6,7 @@ Proc. SC 2011.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -21,15 +21,23 @@ PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 PHILOX_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 PHILOX_ROUNDS = 10
 _MASK = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+
+
+RANDOM_BITS: Mapping[DType, int] = {DType.F16: 11, DType.BF16: 8, DType.F32: 24}
+"""How many bits of a word a floating-point number takes."""
+_WIDE = frozenset({DType.I64, DType.F64})
 
 
 class Random(Operation):
-    """Random numbers from a key (i64[]) and a stream number.
+    """Random numbers from keys (i64) and a stream number.
 
-    Element e in row-major order of a u32 result is word e mod 4 of Philox with the key's low and
-    high half as key and the counter (e / 4 low, e / 4 high, stream low, stream high).  An f32
-    result is the upper 24 bits of that word as a number in [0, 1); an f64 result takes 27 and 26
-    bits of words 2e and 2e + 1.
+    The result's shape begins with that of the key: each key gives the elements along the axes that
+    follow.  Element e of a key in row-major order, of a u32 result, is word e mod 4 of Philox with
+    the key's low and high half as key and the counter (e / 4 low, e / 4 high, stream low, stream
+    high).  An f32 result is the upper 24 bits of that word as a number in [0, 1), f16 takes 11 bits
+    and bf16 takes 8.  An i64 result has word 2e as its upper and 2e + 1 as its lower half; an f64
+    result takes 27 and 26 bits of these.
     """
 
     name = "random"
@@ -54,25 +62,20 @@ class Random(Operation):
         return stream
 
     def infer(self) -> tuple[TensorType, ...]:
-        key = self.operands[0].type
-        if key != TensorType(DType.I64):
-            raise TypeRuleError(f"random by a key of type {key}, where i64[] is expected")
-        if self.type.dtype not in (DType.U32, DType.F32, DType.F64):
-            raise TypeRuleError(f"random numbers of type {self.type.dtype}")
+        key, dtype = self.operands[0].type, self.type.dtype
+        if key.dtype is not DType.I64 or self.type.shape[: key.rank] != key.shape:
+            raise TypeRuleError(f"random numbers of type {self.type} by keys of type {key}")
+        if dtype not in (DType.U32, *_WIDE, *RANDOM_BITS):
+            raise TypeRuleError(f"random numbers of type {dtype}")
         return (self.type,)
 
     def evaluate(self, *operands: Array) -> Sequence[Array]:
         shape = [d for d in self.result.shape if isinstance(d, int)]
-        count = int(np.prod(shape, dtype=np.int64))
-        key = int(operands[0]) & (2**64 - 1)
-        if self.type.dtype is DType.F64:
-            words = philox(key, self.stream, 2 * count).astype(np.float64).reshape(-1, 2)
-            high, low = np.floor(words[:, 0] / 32), np.floor(words[:, 1] / 64)
-            return (((high * 2.0**26 + low) * 2.0**-53).reshape(shape),)
-        bits = philox(key, self.stream, count).reshape(shape)
-        if self.type.dtype is DType.U32:
-            return (bits,)
-        return ((bits >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24),)
+        dtype, rank = self.type.dtype, self.operands[0].type.rank
+        keys = np.asarray(operands[0]).astype(np.uint64)
+        count = int(np.prod(shape[rank:], dtype=np.int64))
+        words = philox(keys, self.stream, 2 * count if dtype in _WIDE else count)
+        return (_numbers(words, dtype).reshape(shape),)
 
     def jvp(
         self, build: Builder, results: Sequence[Value], tangents: Sequence[Value | None]
@@ -80,26 +83,42 @@ class Random(Operation):
         return [None]
 
 
-def philox(key: int, stream: int, count: int) -> Array:
-    """The first `count` 32-bit words of a stream."""
+def _numbers(words: Array, dtype: DType) -> Array:
+    """Words, along the last axis, as numbers of a type."""
+    if dtype is DType.U32:
+        return words
+    if dtype in RANDOM_BITS:
+        bits = RANDOM_BITS[dtype]
+        kept = (words >> np.uint32(32 - bits)).astype(np.float32)
+        return (kept * np.float32(2.0**-bits)).astype(dtype.numpy)
+    high, low = words[..., ::2].astype(np.uint64), words[..., 1::2].astype(np.uint64)
+    if dtype is DType.I64:
+        return (high << np.uint64(32) | low).astype(np.int64)
+    upper, lower = (high >> np.uint64(5)).astype(float), (low >> np.uint64(6)).astype(float)
+    return np.asarray((upper * 2.0**26 + lower) * 2.0**-53)
+
+
+def philox(keys: Array, stream: int, count: int) -> Array:
+    """The first `count` 32-bit words of a stream by each of the keys (u64), along a new last axis."""
     blocks = np.arange((count + 3) // 4, dtype=np.uint64)
-    low, high = stream & 0xFFFFFFFF, stream >> 32
-    shape = blocks.shape
-    counter = [blocks & _MASK, blocks >> np.uint64(32)]
-    counter += [np.full(shape, word, np.uint64) for word in (low, high)]
-    keys = [key & 0xFFFFFFFF, key >> 32]
+    shape = (*keys.shape, len(blocks))
+    counter = [np.broadcast_to(part, shape) for part in (blocks & _MASK, blocks >> _HALF)]
+    words = (stream & 0xFFFFFFFF, stream >> 32)
+    counter += [np.full(shape, word, np.uint64) for word in words]
+    halves = [(keys & _MASK)[..., None], (keys >> _HALF)[..., None]]
     for _ in range(PHILOX_ROUNDS):
-        counter = _round(counter, keys)
-        keys = [(k + i) & 0xFFFFFFFF for k, i in zip(keys, PHILOX_INCREMENTS, strict=True)]
-    return np.stack(counter, axis=1).reshape(-1)[:count].astype(np.uint32)
+        counter = _round(counter, halves)
+        pairs = zip(halves, PHILOX_INCREMENTS, strict=True)
+        halves = [(half + np.uint64(increment)) & _MASK for half, increment in pairs]
+    return np.stack(counter, axis=-1).reshape(*keys.shape, -1)[..., :count].astype(np.uint32)
 
 
-def _round(counter: list[Array], keys: list[int]) -> list[Array]:
+def _round(counter: list[Array], keys: list[Array]) -> list[Array]:
     first = counter[0] * np.uint64(PHILOX_MULTIPLIERS[0])
     second = counter[2] * np.uint64(PHILOX_MULTIPLIERS[1])
     return [
-        (second >> np.uint64(32)) ^ counter[1] ^ np.uint64(keys[0]),
+        (second >> _HALF) ^ counter[1] ^ keys[0],
         second & _MASK,
-        (first >> np.uint64(32)) ^ counter[3] ^ np.uint64(keys[1]),
+        (first >> _HALF) ^ counter[3] ^ keys[1],
         first & _MASK,
     ]

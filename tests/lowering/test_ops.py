@@ -139,14 +139,33 @@ def test_positions_of_extrema(record, dtype: DType) -> None:
     check(function, [np.ones((3, 37), dtype.numpy)], on=NATIVE)
 
 
-@pytest.mark.parametrize("dtype", [DType.U32, DType.F32, DType.F64], ids=str)
+RANDOM_TYPES = [DType.U32, DType.I64, DType.F16, DType.BF16, DType.F32, DType.F64]
+
+
+@pytest.mark.parametrize("dtype", RANDOM_TYPES, ids=str)
 def test_random(dtype: DType) -> None:
     def body(b, key):
         types = [TensorType(dtype, shape) for shape in [(5, 13), (), (7,)]]
-        return [b.emit(ir.Random, key, stream=i << 31, type=t) for i, t in enumerate(types)]
+        numbers = [b.emit(ir.Random, key, stream=i << 31, type=t) for i, t in enumerate(types)]
+        # bf16 is computed only: NumPy has no such arrays.
+        return (
+            numbers
+            if dtype is not DType.BF16
+            else [b.emit(ir.Cast, x, dtype=DType.F32) for x in numbers]
+        )
 
     for key in (0, 12345678901234567, -1):
         check(build("f", [(DType.I64, ())], body), [np.array(key)])
+
+
+@pytest.mark.parametrize("dtype", [DType.I64, DType.F32], ids=str)
+def test_random_numbers_by_many_keys(dtype: DType) -> None:
+    def body(b, keys):
+        types = [TensorType(dtype, (3, 2, *shape)) for shape in [(5, 4), ()]]
+        return [b.emit(ir.Random, keys, stream=7, type=t) for t in types]
+
+    keys = np.arange(6).reshape(3, 2) * 2**40 - 2**41
+    check(build("f", [(DType.I64, (3, 2))], body), [keys])
 
 
 @pytest.mark.parametrize("dtype", [DType.F32, DType.I64, DType.U8], ids=str)
