@@ -14,9 +14,12 @@ from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import describe
 from mapsto.dsl.values import (
     Argument,
+    ConstantMap,
     ElementType,
+    Formula,
     Group,
     ModuleClass,
+    Nothing,
     Number,
     ParameterTree,
     Tensor,
@@ -26,7 +29,15 @@ from mapsto.dsl.values import (
     Value,
 )
 
-__all__ = ["bind_kind", "check_kind", "check_names", "match_arguments", "match_names"]
+__all__ = [
+    "absent",
+    "bind_kind",
+    "check_kind",
+    "check_names",
+    "is_optional",
+    "match_arguments",
+    "match_names",
+]
 
 
 def check_names(nodes: Iterable[syntax.Node]) -> None:
@@ -86,6 +97,16 @@ def match_names(
     return matched
 
 
+def absent(parameter: syntax.Parameter, value: Value) -> bool:
+    """Whether the value is the `none` of an optional parameter."""
+    return is_optional(parameter) and isinstance(value, Nothing)
+
+
+def is_optional(parameter: syntax.Parameter) -> bool:
+    """Whether a parameter may be `none`: that is its default."""
+    return isinstance(parameter.default, syntax.Name) and parameter.default.name == "none"
+
+
 def bind_kind(frame: Frame, parameter: syntax.Parameter, given: Argument) -> Value:
     """The value of a configuration parameter, checked against its kind.
 
@@ -93,6 +114,8 @@ def bind_kind(frame: Frame, parameter: syntax.Parameter, given: Argument) -> Val
     """
     type, value = parameter.type, given.value
     if not isinstance(type, syntax.ValueType) or isinstance(value, Unknown):
+        return value
+    if absent(parameter, value):
         return value
     name = type.name.name
     if name in ("int", "float", "str", "map", "module", "list", "dtype", "bool"):
@@ -119,8 +142,11 @@ _CLASSES: Mapping[str, tuple[type, ...]] = {
 
 
 def check_kind(kind: str, name: str, given: Argument) -> Value:
-    """The argument's value if it is of the kind that parameter `name` takes."""
+    """The argument's value if it is of the kind that parameter `name` takes; a number where a map
+    is expected is the map that gives it everywhere."""
     value = given.value
+    if kind == "map" and isinstance(value, Number | Formula):
+        return ConstantMap(value)
     match kind:
         case "map":
             fits = is_applicable(value) and not isinstance(value, ModuleClass)

@@ -15,7 +15,9 @@ from mapsto.dsl.syntax import BinaryOperator as Op
 from mapsto.dsl.tensors import as_access, as_tensor, common_dtype, describe, elementwise, is_static
 from mapsto.dsl.values import (
     Access,
+    ElementType,
     Formula,
+    Nothing,
     Number,
     Position,
     Product,
@@ -50,8 +52,10 @@ _LOGICAL = frozenset({Op.AND, Op.OR})
 
 def binary(frame: Frame, span: Span, operator: Op, left: Value, right: Value) -> Value:
     """The value of `left operator right`."""
-    if isinstance(left, Text) and isinstance(right, Text) and operator in _TEXT:
-        return Truth((left.value == right.value) is (operator is Op.EQUAL))
+    if operator in _EQUALITY:
+        same = _is_same(left, right)
+        if same is not None:
+            return Truth(same is (operator is Op.EQUAL))
     for operand in (left, right):
         if not isinstance(operand, Tensor | Product | Position | Number | Formula | Truth):
             fail(Kind.BAD_OPERAND, span, operator=operator.value, found=describe(operand))
@@ -76,7 +80,15 @@ def binary(frame: Frame, span: Span, operator: Op, left: Value, right: Value) ->
     return elementwise(frame, span, _ELEMENTWISE[operator], [left, right])
 
 
-_TEXT = frozenset({Op.EQUAL, Op.NOT_EQUAL})
+_EQUALITY = frozenset({Op.EQUAL, Op.NOT_EQUAL})
+
+
+def _is_same(left: Value, right: Value) -> bool | None:
+    """Whether two values that only elaboration knows are the same; None for others."""
+    if isinstance(left, Nothing) or isinstance(right, Nothing):
+        return left == right
+    comparable = isinstance(left, Text | ElementType) and type(left) is type(right)
+    return left == right if comparable else None
 
 
 def _check_truth(frame: Frame, span: Span, operator: Op, left: Value, right: Value) -> None:

@@ -387,8 +387,11 @@ class Builder:
         name: Identifier,
         type: TypeExpression,
         value: Expression | None,
+        initializer: Expression | None,
     ) -> StateDeclaration:
-        return StateDeclaration(self._span(start, end), name, type, value)
+        if value is not None and initializer is not None:
+            self._report(Kind.TWO_FIRST_VALUES, initializer.span, name=name.name)
+        return StateDeclaration(self._span(start, end), name, type, value, initializer)
 
     def module(
         self,

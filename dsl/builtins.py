@@ -1,4 +1,4 @@
-"""The functions that the elaborator knows: elementwise ops, shapes, conversions, random numbers.
+"""The functions that the elaborator knows: elementwise ops, shapes, conversions, groups.
 
 Every elementwise op of the IR without attributes is a function of the language under the name of
 the op, so an op that a plugin registers can be called at once.  Layers, losses and optimizers are
@@ -21,6 +21,7 @@ from mapsto.dsl.evaluation import is_applicable, scalar_or_tensor
 from mapsto.dsl.expressions import choose
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.modes import MODES
+from mapsto.dsl.random_numbers import RANDOM
 from mapsto.dsl.reductions import REDUCTIONS
 from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import as_tensor, describe, elementwise
@@ -34,10 +35,9 @@ from mapsto.dsl.values import (
     Expected,
     Formula,
     Group,
-    Key,
+    Nothing,
     Number,
     Position,
-    Tensor,
     Truth,
     Value,
 )
@@ -207,41 +207,7 @@ def _range(
     return Group(tuple(map(Number, numbers)), is_list=True)
 
 
-@builtin("random", "uniform random numbers in [0, 1) from a key", "key", "stream", required=1)
-def _random(
-    frame: Frame,
-    span: Span,
-    expected: Expected | None,
-    key: Argument,
-    stream: Argument | None = None,
-) -> Value:
-    """The shape and dtype are what the context asks for; streams are independent."""
-    if expected is None or expected.shape is None:
-        fail(Kind.UNKNOWN_RESULT_SHAPE, span, name="random")
-    dtype = expected.dtype or ir.DType.F32
-    if dtype not in (ir.DType.F32, ir.DType.F64):
-        fail(Kind.DTYPE_NOT_ACCEPTED, span, operation="random", dtype=dtype)
-    number = 0 if stream is None else _stream(stream)
-    base = key.value
-    if isinstance(base, Key):
-        seed, number = base.seed, (base.stream + number) % 2**64
-    else:
-        tensor = as_tensor(frame, key.span, base, ir.DType.I64)
-        if tensor.type != ir.TensorType(ir.DType.I64) or tensor.axes:
-            fail(Kind.WRONG_KIND, key.span, name="key", expected="i64[]", found=describe(base))
-        seed = tensor.value
-    type = ir.TensorType(dtype, expected.shape)
-    return Tensor(frame.emit(span, ir.Random, seed, stream=number, type=type))
-
-
-def _stream(argument: Argument) -> int:
-    value = argument.value
-    if not isinstance(value, Number) or not isinstance(value.value, int) or value.value < 0:
-        fail(Kind.NOT_A_WHOLE_NUMBER, argument.span, found=describe(value))
-    return value.value
-
-
-_OWN = (_where, _cast, _chain, _identity, _len, _size, _range, _random)
+_OWN = (_where, _cast, _chain, _identity, _len, _size, _range)
 
 
 def builtins() -> Mapping[str, Value]:
@@ -251,8 +217,9 @@ def builtins() -> Mapping[str, Value]:
         for op in ir.registered_ops().values()
         if _is_function(op)
     }
-    found |= {**REDUCTIONS, **ARRAY_FUNCTIONS, **TRANSFORMS, **MODES}
+    found |= {**REDUCTIONS, **ARRAY_FUNCTIONS, **TRANSFORMS, **MODES, **RANDOM}
     found |= {function.name: function for function in _OWN}
+    found["none"] = Nothing()
     found |= {name: ElementType(dtype) for name, dtype in DTYPES.items()}
     return found
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from mapsto import ir
 from mapsto.dsl import syntax
-from mapsto.dsl.arguments import check_kind, match_arguments
+from mapsto.dsl.arguments import absent, check_kind, match_arguments
 from mapsto.dsl.conformance import conform, type_of_result
 from mapsto.dsl.diagnostics import Diagnostic, DiagnosticError, Kind, Note, NoteKind
 from mapsto.dsl.dimensions import KINDS, Unifier, dtype_of, evaluate_type, free_names, is_kind
@@ -26,6 +26,7 @@ from mapsto.dsl.values import (
     Builtin,
     Closure,
     Composition,
+    ConstantMap,
     Dimensions,
     ElementType,
     Expected,
@@ -89,6 +90,17 @@ def _composition(
     for step in function.functions:
         value = apply(step, frame, span, (Argument(None, value, argument.span),))
     return value
+
+
+@applies(ConstantMap)
+def _constant(
+    function: ConstantMap,
+    frame: Frame,
+    span: Span,
+    arguments: tuple[Argument, ...],
+    expected: Expected | None,
+) -> Value:
+    return function.value
 
 
 @applies(ElementType)
@@ -211,7 +223,9 @@ def bind_arguments(
             if parameter.default is None:
                 fail(Kind.MISSING_ARGUMENT, span, name=name, owner=title)
             given = Argument(name, evaluate(parameter.default, inner), parameter.default.span)
-        if parameter.type is not None and not is_kind(parameter.type):
+        if absent(parameter, given.value):
+            inner.scope.bind(name, given.value, given.span)
+        elif parameter.type is not None and not is_kind(parameter.type):
             tensors.append((parameter, given))
         else:
             value = given.value
@@ -294,11 +308,17 @@ def _adopt_expected(
         inner.scope.target_of(name).bind(name, ElementType(expected.dtype), span)
         dtype = expected.dtype
     open_dims = any(free_names(item, inner) for item in result.shape or ())
-    if open_dims and expected.shape is not None:
+    if open_dims and expected.shape is not None and _may_adopt(result, expected):
         actual = ir.TensorType(dtype or ir.DType.F32, expected.shape)
         unifier = Unifier(inner, title)
         unifier.unify(result, actual, span, f"the result of `{title}`")
         unifier.finish()
+
+
+def _may_adopt(result: syntax.ValueType, expected: Expected) -> bool:
+    """Whether the shape of the context binds a result: a hint does if the result has any shape."""
+    shape = result.shape or ()
+    return not expected.is_hint or (len(shape) == 1 and isinstance(shape[0], syntax.Spread))
 
 
 def _wanted(

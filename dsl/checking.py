@@ -18,6 +18,7 @@ from mapsto.dsl import (
     registry,  # noqa: F401 (registers the evaluators)
     syntax,
 )
+from mapsto.dsl.arguments import is_optional
 from mapsto.dsl.diagnostics import Diagnostic, DiagnosticError, Kind, report
 from mapsto.dsl.dimensions import evaluate_type, is_kind, names_in_type
 from mapsto.dsl.evaluation import apply, evaluate, find
@@ -38,6 +39,7 @@ from mapsto.dsl.values import (
     Expected,
     Group,
     ModuleClass,
+    Nothing,
     Number,
     Tensor,
     TrainClass,
@@ -135,6 +137,8 @@ class _Trial:
     sizes: dict[str, int] = field(default_factory=dict)
     """The numbers of the dimensions by name, where they are not symbolic."""
     training: bool = False
+    absent: bool = False
+    """Whether optional tensors are left out."""
 
 
 Run = Callable[[_Trial], list[Diagnostic]]
@@ -144,7 +148,11 @@ def _attempts(definition: syntax.Node, run: Run, generic: bool) -> list[Diagnost
     """The mistakes that remain whatever the unknowns are; `generic` tells of a dtype among them."""
     found = _unknown_groups(definition, run, generic)
     names = {node.name for node in syntax.walk(definition) if isinstance(node, syntax.Name)}
-    return found or (_attempt(run, _Trial(training=True)) if "training" in names else [])
+    if not found and "none" in names:
+        found = _attempt(run, _Trial(absent=True))
+    if not found and "training" in names:
+        found = _attempt(run, _Trial(training=True))
+    return found
 
 
 def _unknown_groups(definition: syntax.Node, run: Run, generic: bool) -> list[Diagnostic]:
@@ -240,7 +248,7 @@ def _unknowns(
     """A scope in which the dimensions and dtypes of a map's parameters have values."""
     generics = frozenset(generic.name for generic in definition.generics)
     scope = Scope(parent, generics=generics)
-    own = {parameter.name.name for parameter in definition.parameters}
+    own = {p.name.name for p in definition.parameters if not is_optional(p)}
     types = [p.type for p in definition.parameters if p.type is not None]
     types += [] if definition.result is None else [definition.result]
     _fill(scope, types, [g.name for g in definition.generics], own, trial)
@@ -294,6 +302,8 @@ def _names(types: Iterable[syntax.TypeExpression]) -> Iterator[tuple[str, bool]]
 def _stand_in(frame: Frame, parameter: syntax.Parameter, trial: _Trial) -> Value:
     """A value for a parameter: a tensor of its type, a number, or its default."""
     type = parameter.type
+    if trial.absent and is_optional(parameter):
+        return Nothing()
     if isinstance(type, syntax.TupleType):
         parts = [syntax.Parameter(p.span, parameter.name, p, None) for p in type.items]
         return Group(tuple([_stand_in(frame, part, trial) for part in parts]))

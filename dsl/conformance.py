@@ -17,7 +17,9 @@ __all__ = ["conform", "type_of_result"]
 
 def type_of_result(type: syntax.TypeExpression | None, inner: Frame) -> Expected | None:
     """What a declared type asks of a value, as far as its names have values."""
-    if not isinstance(type, syntax.ValueType) or is_kind(type):
+    if isinstance(type, syntax.TupleType):
+        return Expected(items=tuple([type_of_result(item, inner) for item in type.items]))
+    if type is None or is_kind(type):
         return None
     dtype = dtype_of(type, inner)
     if any(free_names(item, inner) for item in type.shape or ()):

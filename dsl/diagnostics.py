@@ -72,6 +72,7 @@ class Kind(Enum):
     UNTYPED_PARAMETER = auto()
     MISPLACED_DOCSTRING = auto()
     UNNAMED_IMPORT = auto()
+    TWO_FIRST_VALUES = auto()
 
     # Names and arguments
     UNKNOWN_NAME = auto()
@@ -222,6 +223,7 @@ class Help(Enum):
     OPTIMIZER_PAIR = auto()
     ADD_TYPE = auto()
     DECIDE_IN_MAP = auto()
+    GIVE_SHAPE = auto()
 
 
 @dataclass(frozen=True, slots=True)

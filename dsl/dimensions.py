@@ -18,7 +18,7 @@ from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.scope import Bound, Scope
 from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import describe, dimension_note
-from mapsto.dsl.values import Dimensions, ElementType, Number, Value
+from mapsto.dsl.values import Dimensions, ElementType, Group, Number, Value
 
 __all__ = [
     "DTYPES",
@@ -115,8 +115,16 @@ def _known_dims(item: syntax.Expression | syntax.Spread, frame: Frame) -> tuple[
     bound = frame.scope.binding_of_dimension(item.name.name)
     if isinstance(bound, Bound) and isinstance(bound.value, Dimensions):
         return bound.value.dims
+    if isinstance(bound, Bound) and isinstance(bound.value, Group):
+        return tuple([_checked(_whole(dim, item.span), item.span) for dim in bound.value.items])
     found = describe(bound.value) if isinstance(bound, Bound) else "a constant"
     return fail(Kind.NOT_A_GROUP, item.span, name=item.name.name, found=found)
+
+
+def _whole(value: Value, span: Span) -> ir.Dim:
+    if not isinstance(value, Number) or isinstance(value.value, float):
+        fail(Kind.NOT_A_WHOLE_NUMBER, span, found=describe(value))
+    return value.value
 
 
 def _checked(dim: ir.Dim, span: Span) -> ir.Dim:

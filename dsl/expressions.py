@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import zip_longest
 
 from mapsto import ir
 from mapsto.dsl import syntax
@@ -80,8 +81,9 @@ def _group(
     node: syntax.ListExpression | syntax.TupleExpression, frame: Frame, expected: Expected | None
 ) -> Value:
     items = []
-    for item in node.items:
-        value = evaluate(item, frame)
+    wanted = () if expected is None else expected.items
+    for item, own in zip_longest(node.items, wanted[: len(node.items)]):
+        value = evaluate(item, frame, own)
         items.append(as_tensor(frame, item.span, value) if scalar_or_tensor(value) else value)
     return Group(tuple(items), isinstance(node, syntax.ListExpression))
 
@@ -98,10 +100,13 @@ _CONNECTIVES = {syntax.BinaryOperator.AND: False, syntax.BinaryOperator.OR: True
 
 @evaluates(syntax.Binary)
 def _binary(node: syntax.Binary, frame: Frame, expected: Expected | None) -> Value:
-    left = evaluate(node.left, frame)
+    hint = _hint(node.operator, expected)
+    left = evaluate(node.left, frame, hint)
     if isinstance(left, Truth) and _CONNECTIVES.get(node.operator) is left.value:
         return left
-    right = evaluate(node.right, frame)
+    if isinstance(left, Tensor) and node.operator not in _UNLIKE_OPERANDS:
+        hint = Expected(left.dtype, left.shape, is_hint=True)
+    right = evaluate(node.right, frame, hint)
     try:
         result = binary(frame, node.span, node.operator, left, right)
     except DiagnosticError as error:
@@ -111,6 +116,18 @@ def _binary(node: syntax.Binary, frame: Frame, expected: Expected | None) -> Val
         raise DiagnosticError(replace(error.diagnostic, notes=notes)) from None
     _check_division(node, left, result)
     return result
+
+
+_ARITHMETIC = frozenset("+-*/")
+"""Operators whose operands have the dtype of the result and its shape, or one that stretches."""
+_UNLIKE_OPERANDS = frozenset({syntax.BinaryOperator.MATRIX_MULTIPLY, syntax.BinaryOperator.POWER})
+
+
+def _hint(operator: syntax.BinaryOperator, expected: Expected | None) -> Expected | None:
+    """What the context of an operation asks of its operands."""
+    if expected is None or operator.value not in _ARITHMETIC:
+        return None
+    return replace(expected, is_hint=True)
 
 
 def _operand_notes(node: syntax.Binary, frame: Frame, *values: Value) -> Iterator[Note]:

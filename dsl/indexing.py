@@ -43,7 +43,7 @@ __all__ = ["affine", "reduce_over_indices"]
 @evaluates(syntax.IndexLambda)
 def _index_lambda(node: syntax.IndexLambda, frame: Frame, expected: Expected | None) -> Value:
     """The body over the new variables, whose axes then become the leading ones of a shape."""
-    declared = None if expected is None else expected.shape
+    declared = None if expected is None or expected.is_hint else expected.shape
     inner, variables = bind_indices(frame, node.binders, node.body, declared)
     wanted = None if expected is None else Expected(expected.dtype)
     value = evaluate(node.body, inner, wanted)

@@ -27,12 +27,9 @@ def initial_value(
     """The first value of a parameter or a state, which has this type."""
     declaration = slot.declaration
     inside = frame.inside(slot.instance.scope)
-    if isinstance(declaration, syntax.ParamDeclaration):
-        expression = declaration.initializer
-        kind, help = Kind.MISSING_INITIALIZER, Help.ADD_INITIALIZER
-    else:
-        expression = declaration.value
-        kind, help = Kind.MISSING_VALUE, Help.ADD_VALUE
+    expression, kind, help = declaration.initializer, Kind.MISSING_INITIALIZER, Help.ADD_INITIALIZER
+    if isinstance(declaration, syntax.StateDeclaration):
+        expression, kind, help = expression or declaration.value, Kind.MISSING_VALUE, Help.ADD_VALUE
     if expression is None:
         fail(kind, declaration.name.span, help=help, name=slot.name)
     key = Key(seed, stream_of(path))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mapsto.dsl import syntax
 from mapsto.dsl.source import Span
-from mapsto.dsl.values import Value
+from mapsto.dsl.values import Nothing, Value
 
 __all__ = ["Bound", "FileScope", "InstanceScope", "LibraryScope", "Scope"]
 
@@ -64,13 +64,15 @@ class Scope:
 
     def binding_of_dimension(self, name: str) -> Bound | syntax.Binding | None:
         """What a name in a type refers to: a local or configuration value, or a constant of the
-        file.  Maps and library names don't count, so that `e` may name a dimension."""
+        file.  Maps and library names don't count, so that `e` may name a dimension; `none` leaves a
+        name open."""
         for scope in self.enclosing():
             if isinstance(scope, FileScope):
                 definition = scope.definitions.get(name)
                 return definition if isinstance(definition, syntax.Binding) else None
             if name in scope.names:
-                return scope.names[name]
+                bound = scope.names[name]
+                return None if isinstance(bound.value, Nothing) else bound
         return None
 
 

@@ -19,6 +19,7 @@ from mapsto.dsl.tensors import as_tensor
 from mapsto.dsl.values import (
     ElementType,
     Group,
+    Nothing,
     Number,
     ParameterTree,
     Tensor,
@@ -82,6 +83,8 @@ def from_python(value: object) -> Value:
     match value:
         case Value():
             return value
+        case None:
+            return Nothing()
         case bool():
             return Truth(value)
         case int() | float() | ir.DimExpression():

@@ -10,6 +10,7 @@ from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import as_tensor, coerce, common_dtype, describe, dimension_notes, spread
 from mapsto.dsl.values import (
     Argument,
+    Dimensions,
     ElementType,
     Group,
     Number,
@@ -22,6 +23,8 @@ __all__ = ["SHAPING", "chosen_axes", "dtype_argument", "shape_argument", "whole_
 
 def whole_numbers(argument: Argument) -> tuple[ir.Dim, ...]:
     """A list of whole numbers, or one."""
+    if isinstance(argument.value, Dimensions):
+        return argument.value.dims
     items = argument.value.items if isinstance(argument.value, Group) else (argument.value,)
     dims = []
     for item in items:

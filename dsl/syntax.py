@@ -333,11 +333,12 @@ class ParamDeclaration(Node):
 
 @dataclass(frozen=True, slots=True)
 class StateDeclaration(Node):
-    """`state m: f32[...s] = 0`."""
+    """`state m: f32[...s] = 0` with a value, `state key: i64 ~ fresh_key` with an initializer."""
 
     name: Identifier
     type: TypeExpression
     value: Expression | None
+    initializer: Expression | None
 
 
 @dataclass(frozen=True, slots=True)

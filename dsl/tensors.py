@@ -25,6 +25,7 @@ from mapsto.dsl.values import (
     Key,
     ModuleClass,
     Namespace,
+    Nothing,
     Number,
     ParameterTree,
     Position,
@@ -72,6 +73,8 @@ def describe(value: Value) -> str:
             return str(value.value).lower()
         case Text():
             return "a string"
+        case Nothing():
+            return "none"
         case Group():
             return "a list" if value.is_list else "a tuple"
         case ElementType():
@@ -126,8 +129,20 @@ def as_tensor(frame: Frame, span: Span, value: Value, dtype: ir.DType | None = N
         case Truth():
             return frame.constant(span, value.value, ir.TensorType(ir.DType.BOOL))
         case Key():
-            return Tensor(value.seed)
+            return Tensor(_key(frame, span, value))
     return fail(Kind.NOT_A_TENSOR, span, found=describe(value))
+
+
+def _key(frame: Frame, span: Span, key: Key) -> ir.Value:
+    """64 bits that depend on the seed and the stream, as a key of their own."""
+    type = ir.TensorType(ir.DType.I64)
+    stream = key.stream ^ _KEYS
+    result: ir.Value = frame.emit(span, ir.Random, key.seed, stream=stream, type=type)
+    return result
+
+
+_KEYS = 0x6B657973 << 32
+"""Keeps the streams of keys apart from those of first values."""
 
 
 def default_dtype(value: Number) -> ir.DType:

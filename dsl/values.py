@@ -29,6 +29,7 @@ __all__ = [
     "Builtin",
     "Closure",
     "Composition",
+    "ConstantMap",
     "Deferred",
     "Dimensions",
     "ElementType",
@@ -42,6 +43,7 @@ __all__ = [
     "ModeFlag",
     "ModuleClass",
     "Namespace",
+    "Nothing",
     "Number",
     "ParameterTree",
     "Position",
@@ -200,6 +202,11 @@ class Text(Value):
 
 
 @dataclass(frozen=True, slots=True)
+class Nothing(Value):
+    """`none`: an optional argument that is not given."""
+
+
+@dataclass(frozen=True, slots=True)
 class Group(Value):
     """A list or a tuple."""
 
@@ -238,10 +245,14 @@ class Key(Value):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the context asks of an expression: an element type and a shape, where known."""
+    """What the context asks of an expression: an element type and a shape, where known; of a tuple
+    or a record what it asks of each item."""
 
     dtype: ir.DType | None = None
     shape: tuple[ir.Dim, ...] | None = None
+    items: tuple[Expected | None, ...] = ()
+    is_hint: bool = False
+    """Whether the shape only says what another operand has, which may be broadcast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +297,13 @@ class Composition(Applicable):
     """Maps applied one after another: `chain([f, g])`."""
 
     functions: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConstantMap(Applicable):
+    """The map that gives the same number whatever its arguments are: a number as a `map`."""
+
+    value: Number | Formula
 
 
 @dataclass(frozen=True, slots=True, eq=False)

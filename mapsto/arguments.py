@@ -120,6 +120,8 @@ def bind_arguments(
 
 
 def _is_tensor(parameter: Parameter, value: object) -> bool:
+    if value is None:
+        return False
     return parameter.is_tensor or any(hasattr(value, name) for name in _ARRAY_PROTOCOLS)
 
 

@@ -99,7 +99,7 @@ def _numbers(words: Array, dtype: DType) -> Array:
 
 
 def philox(keys: Array, stream: int, count: int) -> Array:
-    """The first `count` 32-bit words of a stream by each of the keys (u64), along a new last axis."""
+    """The first `count` words (u32) of a stream by each of the keys (u64), along a last axis."""
     blocks = np.arange((count + 3) // 4, dtype=np.uint64)
     shape = (*keys.shape, len(blocks))
     counter = [np.broadcast_to(part, shape) for part in (blocks & _MASK, blocks >> _HALF)]
