@@ -11,7 +11,7 @@ from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind, nearest
 from mapsto.dsl.dimensions import evaluate_type, free_names, names_in_type
 from mapsto.dsl.evaluation import applies, evaluate
 from mapsto.dsl.frame import Facts, Frame, StateCell, fail
-from mapsto.dsl.scope import InstanceScope
+from mapsto.dsl.scope import Bound, InstanceScope
 from mapsto.dsl.source import Span
 from mapsto.dsl.values import (
     Argument,
@@ -90,16 +90,26 @@ def instantiate(
 
 
 def copied(instance: Instance, frame: Frame) -> Instance:
-    """Another instance with the same configuration, whose sizes are open."""
+    """Another instance with the same configuration, whose sizes are open; its submodules are
+    copied too."""
     definition, old = instance.definition, instance.scope
     assert old.parent is not None
     scope = InstanceScope(old.parent, old.inferred - old.generics, old.generics)
     copy = Instance(definition, scope)
     for parameter in definition.parameters:
-        scope.names[parameter.name.name] = old.names[parameter.name.name]
+        bound = old.names[parameter.name.name]
+        value = _copied_part(parameter, bound.value, frame)
+        scope.names[parameter.name.name] = Bound(value, bound.span)
     for node in definition.members:
         _bind_member(copy, node, frame.inside(scope))
     return copy
+
+
+def _copied_part(parameter: syntax.Parameter, value: Value, frame: Frame) -> Value:
+    """A configuration value of a copy: what it takes as a `module` is copied with it, what it takes
+    as a `map`, such as a schedule with a state, is shared."""
+    is_part = isinstance(parameter.type, syntax.ValueType) and parameter.type.name.name == "module"
+    return copied(value, frame) if is_part and isinstance(value, Instance) else value
 
 
 def _inferred(definition: syntax.ModuleDefinition, frame: Frame) -> frozenset[str]:

@@ -251,7 +251,7 @@ def test_the_net_and_the_optimizer_can_be_given() -> None:
     assert dict(trainer.modules())[""] is net.value
     step = trainer.elaborate_step(batch_types())
     assert {str(spec.type) for spec in step.parameters} >= {"f32[4, 2]"}
-    assert not step.states
+    assert {spec.path.rpartition(".")[2] for spec in step.states} == {"t"}
 
 
 def test_an_optimizer_of_ones_own() -> None:

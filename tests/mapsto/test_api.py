@@ -191,7 +191,7 @@ def test_wrong_arguments(call, message: str) -> None:
         (lambda: LIB.add(X, X[:2]), "`n` is 4 here"),
         (lambda: LIB.add(BATCH, X), r"expected f32\[n\], found f32\[6, 5\]"),
         (lambda: LIB.scale(X, k=1.5), "`k` takes a whole number .* found the number 1.5"),
-        (lambda: LIB.scale(X, f=3), "`f` takes a map, found the number 3"),
+        (lambda: LIB.scale(X, f="a"), "`f` takes a map, found a string"),
         (lambda: LIB.Model(units="a"), "`units` takes a whole number"),
         (lambda: LIB.Model(size=3), "`Model` has no argument `size`"),
     ],

@@ -1,13 +1,11 @@
 """Training the same perceptron from the same weights on the same batches, here and in PyTorch."""
 
-import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 import mapsto as mt
-from mapsto.dsl.library import library_files
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.oracle
@@ -86,8 +84,3 @@ def test_a_hundred_steps(name: str) -> None:
         error = np.linalg.norm(array - expected[path]) / np.linalg.norm(expected[path])
         assert error < 1e-4, path
         np.testing.assert_allclose(array, expected[path], rtol=1e-4, atol=1e-4)
-
-
-def test_all_optimizers_are_compared() -> None:
-    defined = re.findall(r"^module (\w+)", library_files()["optim"], re.MULTILINE)
-    assert set(defined) == {name.split()[0] for name in OPTIMIZERS}
