@@ -318,13 +318,13 @@ def logical_not(frame: Frame, span: Span, value: Value) -> Value:
     return elementwise(frame, span, ir.Not, [tensor])
 
 
-def decide(frame: Frame, span: Span, condition: Value) -> bool | Tensor:
-    """A condition: known during elaboration, or a tensor of truth values."""
+def decide(frame: Frame, span: Span, condition: Value, name: str = "if") -> bool | Tensor:
+    """A condition of what has this name: known during elaboration, or a tensor of truth values."""
     if isinstance(condition, Truth):
         return condition.value
     if not scalar_or_tensor(condition) or is_static(condition):
-        fail(Kind.NOT_A_TRUTH_VALUE, span, found=describe(condition), operator="if")
+        fail(Kind.NOT_A_TRUTH_VALUE, span, found=describe(condition), operator=name)
     tensor = as_tensor(frame, span, condition)
     if tensor.dtype is not ir.DType.BOOL:
-        fail(Kind.NOT_A_TRUTH_VALUE, span, found=tensor.type, operator="if")
+        fail(Kind.NOT_A_TRUTH_VALUE, span, found=tensor.type, operator=name)
     return tensor

@@ -17,6 +17,7 @@ from mapsto.dsl.calling import Parameters
 from mapsto.dsl.calls import convert
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.dimensions import DTYPES
+from mapsto.dsl.effects import EFFECTS
 from mapsto.dsl.evaluation import is_applicable, scalar_or_tensor
 from mapsto.dsl.expressions import choose
 from mapsto.dsl.frame import Frame, fail
@@ -217,7 +218,7 @@ def builtins() -> Mapping[str, Value]:
         for op in ir.registered_ops().values()
         if _is_function(op)
     }
-    found |= {**REDUCTIONS, **ARRAY_FUNCTIONS, **TRANSFORMS, **MODES, **RANDOM}
+    found |= {**REDUCTIONS, **ARRAY_FUNCTIONS, **TRANSFORMS, **MODES, **RANDOM, **EFFECTS}
     found |= {function.name: function for function in _OWN}
     found["none"] = Nothing()
     found |= {name: ElementType(dtype) for name, dtype in DTYPES.items()}

@@ -13,7 +13,14 @@ from mapsto.dsl.arguments import absent, check_kind, match_arguments
 from mapsto.dsl.conformance import conform, type_of_result
 from mapsto.dsl.diagnostics import Diagnostic, DiagnosticError, Kind, Note, NoteKind
 from mapsto.dsl.dimensions import KINDS, Unifier, dtype_of, evaluate_type, free_names, is_kind
-from mapsto.dsl.evaluation import applies, apply, evaluate, evaluates, scalar_or_tensor
+from mapsto.dsl.evaluation import (
+    applies,
+    apply,
+    call_arguments,
+    evaluate,
+    evaluates,
+    scalar_or_tensor,
+)
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.indexing import reduce_over_indices
 from mapsto.dsl.instances import Instance
@@ -56,14 +63,7 @@ def _call(node: syntax.Call, frame: Frame, expected: Expected | None) -> Value:
         if isinstance(reduction, Builtin) and reduction.reduction:
             return reduce_over_indices(reduction, node.function, node, frame)
     function = evaluate(node.function, frame)
-    arguments = tuple([_argument(argument, frame) for argument in node.arguments])
-    return apply(function, frame, node.span, arguments, expected)
-
-
-def _argument(node: syntax.Argument, frame: Frame) -> Argument:
-    name = None if node.name is None else node.name.name
-    place = None if node.name is None else node.name.span
-    return Argument(name, evaluate(node.value, frame), node.value.span, place)
+    return apply(function, frame, node.span, call_arguments(node, frame), expected)
 
 
 @applies(Builtin)

@@ -157,6 +157,10 @@ class Kind(Enum):
     # Statements and members
     NO_VALUE = auto()
     UNUSED_VALUE = auto()
+    NO_VALUE_OF_STATEMENT = auto()
+    PLACEHOLDERS = auto()
+    ASSERTION_FALSE = auto()
+    NOT_ONE_TRUTH = auto()
     CANNOT_UNPACK = auto()
     NOT_ITERABLE = auto()
     TOO_MANY_ITERATIONS = auto()
@@ -216,6 +220,7 @@ class Help(Enum):
     INSTANTIATE = auto()
     STATE_EXTENT = auto()
     WRITE_FLOAT = auto()
+    WRITE_ALL = auto()
     ADD_INITIALIZER = auto()
     ADD_VALUE = auto()
     ADD_LOSS = auto()

@@ -21,6 +21,7 @@ from mapsto.dsl.values import Applicable, Argument, Expected, Number, Product, T
 __all__ = [
     "applies",
     "apply",
+    "call_arguments",
     "evaluate",
     "evaluates",
     "fail_unknown",
@@ -78,6 +79,17 @@ def apply(
     if applier is None:
         fail(Kind.NOT_CALLABLE, span, found=describe(function))
     return applier(function, frame, span, arguments, expected)
+
+
+def call_arguments(node: syntax.Call, frame: Frame) -> tuple[Argument, ...]:
+    """The arguments of a call, evaluated."""
+    return tuple([_argument(argument, frame) for argument in node.arguments])
+
+
+def _argument(node: syntax.Argument, frame: Frame) -> Argument:
+    name = None if node.name is None else node.name.name
+    place = None if node.name is None else node.name.span
+    return Argument(name, evaluate(node.value, frame), node.value.span, place)
 
 
 def find(frame: Frame, name: str) -> Value | None:

@@ -9,13 +9,13 @@ from mapsto.dsl import syntax
 from mapsto.dsl.arithmetic import decide
 from mapsto.dsl.conformance import conform, type_of_result
 from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind
-from mapsto.dsl.evaluation import evaluate, fail_unknown, find, tensor_of
+from mapsto.dsl.evaluation import call_arguments, evaluate, fail_unknown, find, tensor_of
 from mapsto.dsl.expressions import choose
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.instances import Instance, member, slot_tensor
 from mapsto.dsl.scope import Scope
 from mapsto.dsl.tensors import as_tensor, coerce, describe
-from mapsto.dsl.values import Closure, Expected, Group, Slot, Tensor, Unknown, Value
+from mapsto.dsl.values import Closure, Effect, Expected, Group, Slot, Tensor, Unknown, Value
 
 __all__ = ["evaluate_block"]
 
@@ -59,9 +59,7 @@ def _run(
     """Runs one statement; the value of an expression or an `if`."""
     match statement:
         case syntax.ExpressionStatement():
-            if not is_last and not isinstance(statement.value, syntax.Call):
-                fail(Kind.UNUSED_VALUE, statement.span)
-            return evaluate(statement.value, frame, expected)
+            return _expression(statement.value, frame, expected, is_last)
         case syntax.If():
             return _if(statement, frame, expected)
         case syntax.Let():
@@ -75,6 +73,20 @@ def _run(
             closure = Closure(statement, frame.scope, name or "an unnamed map")
             frame.scope.bind(name, closure, statement.span)
     return None
+
+
+def _expression(
+    node: syntax.Expression, frame: Frame, expected: Expected | None, is_last: bool
+) -> Value | None:
+    """The value of an expression, which is that of the body if it comes last."""
+    if isinstance(node, syntax.Call) and isinstance(node.function, syntax.Name):
+        function = find(frame, node.function.name)
+        if isinstance(function, Effect):
+            function.run(frame, node.span, call_arguments(node, frame))
+            return None
+    if not is_last and not isinstance(node, syntax.Call):
+        fail(Kind.UNUSED_VALUE, node.span)
+    return evaluate(node, frame, expected)
 
 
 def _let(statement: syntax.Let, frame: Frame) -> None:

@@ -17,6 +17,7 @@ from mapsto.dsl.values import (
     Access,
     Applicable,
     Dimensions,
+    Effect,
     ElementType,
     Formula,
     Group,
@@ -88,6 +89,7 @@ def describe(value: Value) -> str:
 
 _KINDS: dict[type, str] = {
     Dimensions: "a group of dimensions",
+    Effect: "a statement",
     Indices: "a group of indices",
     Key: "a random key",
     Namespace: "an imported file",

@@ -32,6 +32,7 @@ __all__ = [
     "ConstantMap",
     "Deferred",
     "Dimensions",
+    "Effect",
     "ElementType",
     "Expected",
     "Formula",
@@ -290,6 +291,15 @@ class Builtin(Applicable):
     apply: Callable[[Frame, Span, tuple[Argument, ...], Expected | None], Value]
     reduction: bool = False
     """Whether `name[k](e)` reduces over bound indices."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Effect(Value):
+    """A statement of the elaborator's that is written as a call and gives no value."""
+
+    name: str
+    summary: str
+    run: Callable[[Frame, Span, tuple[Argument, ...]], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -123,6 +123,10 @@ MESSAGES: dict[Kind, str] = {
     Kind.NOTHING_TO_MAP: "`vmap` needs an argument with a first axis",
     Kind.NO_VALUE: "the body of `{owner}` ends without a value",
     Kind.UNUSED_VALUE: "this value is not used",
+    Kind.NO_VALUE_OF_STATEMENT: "`{name}` gives no value: it stands on a line of its own",
+    Kind.PLACEHOLDERS: "the text has {places} places `{{}}`, but the number of values is {found}",
+    Kind.ASSERTION_FALSE: "this never holds: {message}",
+    Kind.NOT_ONE_TRUTH: "an assertion is about one truth value, found {found}",
     Kind.CANNOT_UNPACK: "expected {expected} values, found {count} in {found}",
     Kind.NOT_ITERABLE: "expected a list, found {found}",
     Kind.TOO_MANY_ITERATIONS: "more than {limit} rounds",
@@ -186,6 +190,7 @@ HELPS: dict[Help, str] = {
     Help.STATE_EXTENT: (
         "use it alone in an access, such as `x[{name}]`, or declare the type of the result"
     ),
+    Help.WRITE_ALL: "write `all(...)` around it",
     Help.WRITE_FLOAT: "write one of them as a float, such as `1.0`",
     Help.ADD_INITIALIZER: "write `~ zeros` or another initializer after its type",
     Help.ADD_VALUE: "write `= 0` or another value after its type, or an initializer after `~`",
