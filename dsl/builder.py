@@ -24,6 +24,7 @@ from mapsto.dsl.syntax import (
     Boolean,
     Broken,
     Call,
+    Comprehension,
     Conditional,
     Docstring,
     Expression,
@@ -176,6 +177,17 @@ class Builder:
                 self._report(Kind.MISPLACED_SPREAD, item.span, Help.WRITE_BINDERS)
         expressions = tuple(item for item in items if isinstance(item, Expression))
         return ListExpression(self._span(start, end), expressions)
+
+    def comprehension(
+        self,
+        start: int,
+        end: int,
+        item: Expression,
+        target: Identifier,
+        iterable: Expression,
+        condition: Expression | None,
+    ) -> Comprehension:
+        return Comprehension(self._span(start, end), item, target, iterable, condition)
 
     def index_lambda(
         self, start: int, end: int, items: Sequence[Expression | Spread], body: Expression

@@ -112,6 +112,7 @@ class Kind(Enum):
     NUMBER_OF_DTYPE = auto()
     CANNOT_SELECT = auto()
     CONDITION_NOT_SCALAR = auto()
+    CONDITION_UNKNOWN = auto()
     ILL_TYPED_OPERATION = auto()
 
     # Numbers

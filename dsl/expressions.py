@@ -10,7 +10,7 @@ from mapsto import ir
 from mapsto.dsl import syntax
 from mapsto.dsl.arithmetic import binary, decide, logical_not, negate
 from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind, Note, NoteKind, nearest
-from mapsto.dsl.evaluation import evaluate, evaluates, find, lookup, scalar_or_tensor
+from mapsto.dsl.evaluation import evaluate, evaluates, find, lookup, scalar_or_tensor, tensor_of
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.instances import Instance, member, slot_tensor
 from mapsto.dsl.source import Span
@@ -34,7 +34,9 @@ from mapsto.dsl.values import (
     Value,
 )
 
-__all__ = ["choose", "settle"]
+__all__ = ["choose", "rounds", "settle"]
+
+_MAXIMUM_ITERATIONS = 10_000
 
 
 def settle(value: Value, frame: Frame, span: Span) -> Value:
@@ -86,6 +88,36 @@ def _group(
         value = evaluate(item, frame, own)
         items.append(as_tensor(frame, item.span, value) if scalar_or_tensor(value) else value)
     return Group(tuple(items), isinstance(node, syntax.ListExpression))
+
+
+@evaluates(syntax.Comprehension)
+def _comprehension(node: syntax.Comprehension, frame: Frame, expected: Expected | None) -> Value:
+    """The list of the items; each has a scope of its own, which maps in it keep."""
+    items = []
+    for value in rounds(evaluate(node.iterable, frame), node.iterable.span):
+        frame.session.budget.spend(node.span)
+        inner = frame.nested()
+        inner.scope.bind(node.target.name, value, node.target.span)
+        if node.condition is None or _holds(node.condition, inner):
+            items.append(tensor_of(node.item, inner))
+    return Group(tuple(items), is_list=True)
+
+
+def rounds(items: Value, span: Span) -> tuple[Value, ...]:
+    """The values that a `for` goes through."""
+    if not isinstance(items, Group):
+        fail(Kind.NOT_ITERABLE, span, found=describe(items))
+    if len(items.items) > _MAXIMUM_ITERATIONS:
+        fail(Kind.TOO_MANY_ITERATIONS, span, limit=_MAXIMUM_ITERATIONS)
+    return items.items
+
+
+def _holds(condition: syntax.Expression, frame: Frame) -> bool:
+    """A condition that has to be known during elaboration."""
+    found = decide(frame, condition.span, evaluate(condition, frame))
+    if isinstance(found, Tensor):
+        fail(Kind.CONDITION_UNKNOWN, condition.span, found=found.type)
+    return found
 
 
 @evaluates(syntax.Unary)

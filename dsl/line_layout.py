@@ -24,6 +24,7 @@ _HEADERS = {"map", "module", "train", "_LOSS", "_METRIC", "_GRADIENT"}
 _OPERAND_ENDS = {"NAME", "INTEGER", "FLOAT", "STRING", "true", "false", ")", "]", "_LOSS"}
 _CLOSING = {"(": ")", "[": "]"}
 _LOOSEST_FIRST = (
+    {"for"},
     {"then", "else"},
     {"or"},
     {"and"},

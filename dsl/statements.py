@@ -10,7 +10,7 @@ from mapsto.dsl.arithmetic import decide
 from mapsto.dsl.conformance import conform, type_of_result
 from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind
 from mapsto.dsl.evaluation import call_arguments, evaluate, fail_unknown, find, tensor_of
-from mapsto.dsl.expressions import choose
+from mapsto.dsl.expressions import choose, rounds
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.instances import Instance, member, slot_tensor
 from mapsto.dsl.scope import Scope
@@ -18,8 +18,6 @@ from mapsto.dsl.tensors import as_tensor, coerce, describe
 from mapsto.dsl.values import Closure, Effect, Expected, Group, Slot, Tensor, Unknown, Value
 
 __all__ = ["evaluate_block"]
-
-_MAXIMUM_ITERATIONS = 10_000
 
 
 def evaluate_block(block: syntax.Block, frame: Frame, expected: Expected | None) -> Value | None:
@@ -138,12 +136,7 @@ def _target(target: syntax.Expression, frame: Frame) -> Value:
 
 def _for(statement: syntax.For, frame: Frame) -> None:
     """The body once for each item; names that it binds stay bound, as in the next round."""
-    items = evaluate(statement.iterable, frame)
-    if not isinstance(items, Group):
-        fail(Kind.NOT_ITERABLE, statement.iterable.span, found=describe(items))
-    if len(items.items) > _MAXIMUM_ITERATIONS:
-        fail(Kind.TOO_MANY_ITERATIONS, statement.iterable.span, limit=_MAXIMUM_ITERATIONS)
-    for item in items.items:
+    for item in rounds(evaluate(statement.iterable, frame), statement.iterable.span):
         frame.session.budget.spend(statement.span)
         frame.scope.bind(statement.target.name, item, statement.target.span)
         evaluate_block(statement.body, frame, None)

@@ -112,6 +112,16 @@ class ListExpression(Expression):
 
 
 @dataclass(frozen=True, slots=True)
+class Comprehension(Expression):
+    """`[Dense(n) for n in widths if n > 0]`: a list of the item for each value of the name."""
+
+    item: Expression
+    target: Identifier
+    iterable: Expression
+    condition: Expression | None
+
+
+@dataclass(frozen=True, slots=True)
 class TupleExpression(Expression):
     """`(a, b)`; one item is written `(a,)`."""
 

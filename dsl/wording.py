@@ -84,6 +84,7 @@ MESSAGES: dict[Kind, str] = {
     Kind.CONDITION_NOT_SCALAR: (
         "the condition of an `if` statement is one truth value, found {found}"
     ),
+    Kind.CONDITION_UNKNOWN: "the condition of a list has to be known before it runs, found {found}",
     Kind.ILL_TYPED_OPERATION: "ill-typed operation: {reason}",
     Kind.NOT_A_WHOLE_NUMBER: "expected a whole number known before it runs, found {found}",
     Kind.SYMBOLIC_NUMBER: "the value of `{value}` is not known before it runs",
