@@ -147,6 +147,7 @@ class Kind(Enum):
     CANNOT_CONCAT = auto()
     CANNOT_SPLIT = auto()
     CANNOT_PAD = auto()
+    TOO_MANY_ELEMENTS = auto()
     BAD_PERMUTATION = auto()
     UNKNOWN_RESULT_SHAPE = auto()
     NOT_DIFFERENTIABLE = auto()

@@ -115,6 +115,7 @@ MESSAGES: dict[Kind, str] = {
     Kind.CANNOT_CONCAT: "cannot concatenate {left} and {right} along axis {axis}",
     Kind.CANNOT_SPLIT: "{found} cannot be split along axis {axis} into {parts}",
     Kind.CANNOT_PAD: "{found} cannot be padded by {text}",
+    Kind.TOO_MANY_ELEMENTS: "{count} elements of an axis of size {size}",
     Kind.BAD_PERMUTATION: "this is no order of the axes of {found}",
     Kind.UNKNOWN_RESULT_SHAPE: "the context does not say which shape `{name}` gives",
     Kind.NOT_DIFFERENTIABLE: "cannot differentiate by {found}",

@@ -121,6 +121,9 @@ class Trait(Flag):
     """Is lowered on its own, with operands and results in memory: never part of a kernel."""
     FALLIBLE = auto()
     """May fail, or not end, for some operands: stays where the program runs it."""
+    WHOLE = auto()
+    """Is computed by a kernel of its own, which no other stage joins: its elements are not computed
+    one by one."""
 
 
 class Value:

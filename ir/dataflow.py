@@ -14,7 +14,7 @@ from mapsto.ir.affine import AffineExpr, axis
 from mapsto.ir.core import Operation, Trait
 from mapsto.ir.dims import Dim
 from mapsto.ir.ops.contraction import Contract
-from mapsto.ir.ops.indexing import ArgMax, ArgMin, Gather, ScatterAdd
+from mapsto.ir.ops.indexing import ArgMax, ArgMin, Gather
 from mapsto.ir.ops.shaping import Broadcast, Concat, Pad, Reshape, Slice, Transpose
 
 __all__ = [
@@ -36,7 +36,7 @@ def takes_loop(op: Operation) -> bool:
     """Whether one element of the result takes a loop over the operands."""
     if isinstance(op, Contract):
         return bool(op.reduced)
-    return isinstance(op, ArgMax | ArgMin | ScatterAdd)
+    return isinstance(op, ArgMax | ArgMin) or op.has(Trait.WHOLE)
 
 
 def domain(op: Operation) -> tuple[Dim, ...]:

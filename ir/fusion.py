@@ -20,7 +20,6 @@ from mapsto.ir.core import Block, Function, Operation, Region, Trait, Value
 from mapsto.ir.dataflow import is_identity, is_view
 from mapsto.ir.levels import EXPANDED, check_level
 from mapsto.ir.ops.control import Kernel, Return
-from mapsto.ir.ops.indexing import ScatterAdd
 from mapsto.ir.stages import Stage, estimate, find_stages, is_external, is_heavy, is_literal
 from mapsto.ir.substitution import Values, copy_operation
 
@@ -49,8 +48,8 @@ class Cluster:
 
     @property
     def stands_alone(self) -> bool:
-        """Whether nothing joins: a scatter has no order of rows."""
-        return isinstance(self.first.op, ScatterAdd)
+        """Whether nothing joins: the op has no order of rows, or one of its own."""
+        return self.first.op is not None and self.first.op.has(Trait.WHOLE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +137,7 @@ class _Fusion:
     def _candidates(self, stage: Stage) -> Iterable[Cluster]:
         """The clusters that a stage may join, the best first: those of heavy contractions, those it
         reads, then those that read the same memory."""
-        if stage.op is None or is_heavy(stage.op) or isinstance(stage.op, ScatterAdd):
+        if stage.op is None or is_heavy(stage.op) or stage.op.has(Trait.WHOLE):
             return []
         read = [r.value for r in stage.reads if r.value is not None]
         homes = [self.home.get(value) for value in read]

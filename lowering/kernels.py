@@ -1,7 +1,8 @@
 """Kernels of the tensor IR to loop functions.
 
 A kernel is one of three kinds: a heavy contraction with its epilogue, which has a schedule of its
-own (`contractions`); a scatter; or rows of elementwise ops and reductions (`row_kernels`).
+own (`contractions`); an op that is computed as a whole (`whole_kernels`); or rows of elementwise
+ops and reductions (`row_kernels`).
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mapsto.ir.affine import AffineMap
-from mapsto.ir.core import Attribute, Block, Operation, Value
+from mapsto.ir.core import Attribute, Block, Operation, Trait, Value
 from mapsto.ir.dataflow import is_identity
 from mapsto.ir.dims import Dim, DimExpression, symbols
 from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.ops.control import Kernel
-from mapsto.ir.ops.indexing import ArgMax, ArgMin, Gather, ScatterAdd
+from mapsto.ir.ops.indexing import ArgMax, ArgMin, Gather, Scatter
+from mapsto.ir.ops.updates import DynamicUpdate
 from mapsto.ir.stages import Stage, find_stages, is_heavy
 from mapsto.ir.types import DType, TensorType
 from mapsto.lowering.contraction_access import KernelAccess
@@ -25,12 +27,12 @@ from mapsto.lowering.indexed import IndexedEmitter
 from mapsto.lowering.kernel_space import kernel_space
 from mapsto.lowering.loops import Buffer, LoopFunction, Statement
 from mapsto.lowering.row_kernels import RowKernel
-from mapsto.lowering.scatter_kernels import scatter_body
+from mapsto.lowering.whole_kernels import WHOLE_KERNELS
 
 __all__ = ["STAGE_OPS", "has_errors", "heavy_contraction", "kernel_sizes", "lower_kernel"]
 
 
-STAGE_OPS: tuple[type[Operation], ...] = (Contract, ArgMax, ArgMin, ScatterAdd)
+STAGE_OPS: tuple[type[Operation], ...] = (Contract, ArgMax, ArgMin, *WHOLE_KERNELS)
 """The ops whose elements take a loop; the rows of all others are in `ELEMENT_RULES`."""
 
 
@@ -44,7 +46,7 @@ def lower_kernel(
     """
     block = kernel.regions[0].block
     stages = find_stages(block)
-    lowered = _lower_scatter(block, stages, shared) or _lower_contraction(
+    lowered = _lower_whole(block, stages, shared) or _lower_contraction(
         block, stages, machine, shared
     )
     frame, body = lowered or _lower_rows(block, stages, shared)
@@ -53,7 +55,7 @@ def lower_kernel(
 
 def has_errors(block: Block) -> bool:
     """Whether the kernel of this body checks something and may fail."""
-    return any(isinstance(op, Gather | ScatterAdd) for op in block.operations)
+    return any(isinstance(op, Gather | Scatter | DynamicUpdate) for op in block.operations)
 
 
 def kernel_sizes(block: Block) -> tuple[str, ...]:
@@ -100,14 +102,13 @@ class _Frame:
 _Lowered = tuple[_Frame, Sequence[Statement]]
 
 
-def _lower_scatter(
-    block: Block, stages: Sequence[Stage], shared: frozenset[str]
-) -> _Lowered | None:
-    scatter = next((s.op for s in stages if isinstance(s.op, ScatterAdd)), None)
-    if scatter is None:
+def _lower_whole(block: Block, stages: Sequence[Stage], shared: frozenset[str]) -> _Lowered | None:
+    op = next((s.op for s in stages if s.op is not None and s.op.has(Trait.WHOLE)), None)
+    if op is None:
         return None
     frame = _Frame(block, shared, lambda value: value.shape)
-    return frame, scatter_body(scatter, frame.emitter, frame.outputs[scatter.result][0])
+    output = frame.outputs[op.result][0]
+    return frame, WHOLE_KERNELS[type(op)](op, frame.emitter, output)
 
 
 def _lower_contraction(

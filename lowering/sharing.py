@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from mapsto.ir.core import Block, Value
+from mapsto.ir.core import Block, Operation, Trait, Value
 from mapsto.ir.dataflow import is_identity
 from mapsto.ir.ops.control import Kernel
-from mapsto.ir.ops.indexing import ScatterAdd
+from mapsto.ir.ops.updates import DynamicUpdate
 from mapsto.ir.stages import Read, Stage, find_stages
 from mapsto.lowering.kernel_space import KernelSpace, kernel_space
 from mapsto.lowering.kernels import heavy_contraction
@@ -42,7 +42,7 @@ class KernelSharing:
         self.block: Block = kernel.regions[0].block
         self.stages = find_stages(self.block)
         self.heavy = heavy_contraction(self.stages)
-        self.is_scatter = any(isinstance(stage.op, ScatterAdd) for stage in self.stages)
+        self.is_whole = any(s.op is not None and s.op.has(Trait.WHOLE) for s in self.stages)
         self._rows: _Rows | None = None
 
     def may_share(self, operand: int, result: int) -> bool:
@@ -52,8 +52,10 @@ class KernelSharing:
         time, by the same task, when the element of the result is written.
         """
         source, target = self.block.arguments[operand], self.block.returned[result]
-        if source.type != target.type or self.is_scatter:
+        if source.type != target.type:
             return False
+        if self.is_whole:
+            return self._is_updated(source)
         if source is target:
             return True
         readers = [(s, read) for s in self.stages for read in s.reads if read.value is source]
@@ -63,6 +65,11 @@ class KernelSharing:
             space = kernel_space(self.stages)
             self._rows = _Rows(space, plan_passes(space))
         return all(self._rows.is_safe(target, stage, read) for stage, read in readers)
+
+    def _is_updated(self, source: Value) -> bool:
+        """Whether the kernel only replaces elements of the operand."""
+        users = [op for op in self.block.operations for value in op.operands if value is source]
+        return len(users) == 1 and _updates(users[0], source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +102,7 @@ class _Rows:
 def _is_at(read: Read, axis: int, dim: int) -> bool:
     expr = read.place[axis]
     return expr is not None and expr.single == dim
+
+
+def _updates(op: Operation, source: Value) -> bool:
+    return isinstance(op, DynamicUpdate) and op.operands[0] is source

@@ -11,7 +11,9 @@ from mapsto.ir.ops import (
     indexing,
     logic,
     random,
+    sequences,
     shaping,
+    updates,
 )
 
 __all__ = [
@@ -25,5 +27,7 @@ __all__ = [
     "indexing",
     "logic",
     "random",
+    "sequences",
     "shaping",
+    "updates",
 ]

@@ -1,9 +1,9 @@
-"""Access by computed indices: gather, its transpose, and the position of an extremum."""
+"""Access by computed indices: gather, scatters, and the position of an extremum."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,10 +11,13 @@ from mapsto.ir.builder import Builder
 from mapsto.ir.core import Array, Operation, Trait, Value
 from mapsto.ir.dims import Dim
 from mapsto.ir.errors import TypeRuleError
+from mapsto.ir.ops.contraction import REDUCTIONS, reduction_identity
+from mapsto.ir.ops.elementwise import Div, Mul
+from mapsto.ir.ops.logic import Cast, Eq, Gt, Select
 from mapsto.ir.ops.shaping import dims_of, ints_of
 from mapsto.ir.types import DType, TensorType
 
-__all__ = ["ArgMax", "ArgMin", "Gather", "ScatterAdd"]
+__all__ = ["ArgMax", "ArgMin", "Gather", "Scatter", "ScatterAdd", "ScatterMax", "ScatterMin"]
 
 
 class _Indexed(Operation):
@@ -82,26 +85,35 @@ class Gather(_Indexed):
         return [total, *[None] * len(self.indices)]
 
 
-class ScatterAdd(_Indexed):
-    """Adds element (b, r) of the updates to `result[.., indices[b], .., r, ..]`, in order of b.
+class Scatter(_Indexed):
+    """Combines element (b, r) of the updates with `result[.., indices[b], .., r, ..]`, in order of
+    b.
 
-    The result has the shape `shape` and starts as zeros; an index outside is an error.
+    The result has the shape `shape` and starts as what changes nothing; an index outside is an
+    error.
     """
 
-    name = "scatter_add"
-    attribute_types = {"axes": tuple, "shape": tuple}
+    traits = Trait.WHOLE | Trait.FALLIBLE
+    attribute_types: ClassVar = {"axes": tuple, "shape": tuple}
+    kind: ClassVar[str]
+    """How two elements are combined: a reduction of `contract`."""
 
     @property
     def shape(self) -> tuple[Dim, ...]:
         """The shape of the result."""
         return dims_of(self, "shape")
 
+    @property
+    def identity(self) -> float | int:
+        """What the elements are to which no update goes."""
+        return reduction_identity(self.kind, self.operands[0].dtype)
+
     def infer(self) -> tuple[TensorType, ...]:
         updates, shape = self.operands[0].type, self.shape
         batch = self.check_indices(len(shape))
         kept = tuple(d for i, d in enumerate(shape) if i not in self.axes)
         if updates.shape != (*batch, *kept):
-            raise TypeRuleError(f"scatter_add of {updates} where {[*batch, *kept]} is expected")
+            raise TypeRuleError(f"{self.name} of {updates} where {[*batch, *kept]} is expected")
         return (updates.with_shape(shape),)
 
     def evaluate(self, *operands: Array) -> Sequence[Array]:
@@ -110,23 +122,75 @@ class ScatterAdd(_Indexed):
         _check_range(self.name, indices, [shape[a] for a in self.axes])
         kept = [i for i in range(len(shape)) if i not in self.axes]
         order = [*self.axes, *kept]
-        total = np.zeros([shape[a] for a in order], updates.dtype)  # type: ignore[misc]
-        np.add.at(total, tuple(indices), updates)
+        total = np.full([shape[a] for a in order], self.identity, updates.dtype)  # type: ignore[misc]
+        REDUCTIONS[self.kind].at(total, tuple(indices), updates)
         return (total.transpose(np.argsort(order)),)
+
+    def added(self, build: Builder, updates: Value) -> Value:
+        """Other updates, added up at the same places."""
+        attributes: dict[str, Any] = {"axes": self.axes, "shape": self.shape}
+        return build.emit(ScatterAdd, updates, *self.indices, **attributes)
+
+
+class ScatterAdd(Scatter):
+    """Adds element (b, r) of the updates to `result[.., indices[b], .., r, ..]`, in order of b.
+
+    The result has the shape `shape` and starts as zeros; an index outside is an error.
+    """
+
+    name = "scatter_add"
+    kind = "sum"
 
     def jvp(
         self, build: Builder, results: Sequence[Value], tangents: Sequence[Value | None]
     ) -> Sequence[Value | None]:
-        if tangents[0] is None:
-            return [None]
-        attributes: dict[str, Any] = {"axes": self.axes, "shape": self.shape}
-        return [build.emit(ScatterAdd, tangents[0], *self.indices, **attributes)]
+        return [None if tangents[0] is None else self.added(build, tangents[0])]
 
     def transpose(
         self, build: Builder, cotangent: Value, linear: Sequence[bool]
     ) -> Sequence[Value | None]:
         gathered = build.emit(Gather, cotangent, *self.indices, axes=self.axes)
         return [gathered, *[None] * len(self.indices)]
+
+
+class _ScatterExtremum(Scatter):
+    """The derivative is shared equally by the updates that attain the extremum."""
+
+    def jvp(
+        self, build: Builder, results: Sequence[Value], tangents: Sequence[Value | None]
+    ) -> Sequence[Value | None]:
+        updates, tangent = self.operands[0], tangents[0]
+        if tangent is None:
+            return [None]
+        attained = build.emit(Gather, results[0], *self.indices, axes=self.axes)
+        wins = build.emit(Eq, updates, attained)
+        chosen = build.emit(Select, wins, tangent, build.like(0, tangent))
+        count = self.added(build, build.emit(Cast, wins, dtype=updates.dtype))
+        zero, one = build.like(0, count), build.like(1, count)
+        share = build.emit(Select, build.emit(Gt, count, zero), build.emit(Div, one, count), zero)
+        return [build.emit(Mul, self.added(build, chosen), share)]
+
+
+class ScatterMax(_ScatterExtremum):
+    """The greatest of the updates (b, r) that go to `result[.., indices[b], .., r, ..]`.
+
+    The result has the shape `shape`, the least number where no update goes, and nan where one is
+    nan; an index outside is an error.
+    """
+
+    name = "scatter_max"
+    kind = "max"
+
+
+class ScatterMin(_ScatterExtremum):
+    """The least of the updates (b, r) that go to `result[.., indices[b], .., r, ..]`.
+
+    The result has the shape `shape`, the greatest number where no update goes, and nan where one is
+    nan; an index outside is an error.
+    """
+
+    name = "scatter_min"
+    kind = "min"
 
 
 def _check_range(name: str, indices: Sequence[Array], sizes: Sequence[Dim]) -> None:

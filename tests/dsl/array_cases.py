@@ -17,6 +17,35 @@ IDS = np.array([[0, 1], [2, 2], [4, 3], [1, 1]], np.int32)
 SHIFT = np.array(-7, np.int32)
 
 Case = tuple[str, dict[str, Any], Callable[..., Any]]
+KEYS = np.array([[3, 1, 2, 1], [0, 5, 0, 5]], np.int32)
+NANS = np.where(M > 1, np.nan, np.round(M))
+ROWS = rng.normal(size=(3, 5))
+AT = np.array([2, 0, 2], np.int32)
+ONE = np.array(1, np.int32)
+
+
+def added(x: Any, i: Any, u: Any) -> Any:
+    """The updates added at their places."""
+    result = np.array(x)
+    np.add.at(result, i, u)
+    return result
+
+
+def replaced(x: Any, i: Any, u: Any) -> Any:
+    """The updates in place of elements, in order."""
+    result = np.array(x)
+    for position, row in zip(i, u, strict=True):
+        result[position] = row
+    return result
+
+
+def greatest(x: Any, i: Any, u: Any) -> Any:
+    """The elements raised to the updates."""
+    result = np.array(x)
+    np.maximum.at(result, i, u)
+    return result
+
+
 _X, _C, _S = {"x": M}, {"c": C}, {"s": S}
 
 ARRAY_CASES: list[Case] = [
@@ -77,4 +106,62 @@ ARRAY_CASES: list[Case] = [
     ("meshgrid(x[0], x[1, :2])[0]", _X, lambda x: np.meshgrid(x[0], x[1, :2], indexing="ij")[0]),
     ("meshgrid(x[0], x[1, :2])[1]", _X, lambda x: np.meshgrid(x[0], x[1, :2], indexing="ij")[1]),
     ("take_along(x, i)", {"x": M, "i": IDS}, lambda x, i: np.take_along_axis(x, i, 1)),
+    ("cumsum(x)", _X, lambda x: x.cumsum(1)),
+    ("cumsum(x, axis=0, reverse=true)", _X, lambda x: x[::-1].cumsum(0)[::-1]),
+    ("cumsum(x, exclusive=true)", _X, lambda x: x.cumsum(1) - x),
+    ("cumprod(x, axis=0)", _X, lambda x: x.cumprod(0)),
+    ("cummax(x)", _X, lambda x: np.maximum.accumulate(x, 1)),
+    ("cummin(x, axis=0)", _X, np.minimum.accumulate),
+    ("[i] |-> cumsum(x[i, :])", _X, lambda x: x.cumsum(1)),
+    ("recurrence(0.5, v)", {"v": M[0]}, lambda v: np.convolve(v, 0.5 ** np.arange(5))[:5]),
+    ("sort(x)", _X, np.sort),
+    ("sort(x, axis=0, descending=true)", _X, lambda x: -np.sort(-x, 0)),
+    ("sort(x)", {"x": NANS}, np.sort),
+    ("argsort(k)", {"k": KEYS}, lambda k: np.argsort(k, kind="stable")),
+    ("argsort(k, descending=true)", {"k": KEYS}, lambda k: np.argsort(-k, kind="stable")),
+    ("top_k(x, 2)[0]", _X, lambda x: -np.sort(-x)[:, :2]),
+    ("top_k(x, 3, axis=0)[1]", _X, lambda x: np.argsort(-x, 0)[:3]),
+    ("vmap(sort)(x)", _X, np.sort),
+    ("scatter_add(x, i, u)", {"x": M, "i": AT, "u": ROWS}, added),
+    ("scatter_add([4, 5], i, u)", {"i": AT, "u": ROWS}, lambda i, u: added(0 * M, i, u)),
+    ("scatter_add([4], i, 1)", {"i": AT}, lambda i: np.bincount(i, minlength=4)),
+    ("scatter_max(x, i, u)", {"x": M, "i": AT, "u": ROWS}, greatest),
+    ("scatter_min(x, i, u)", {"x": M, "i": AT, "u": ROWS}, lambda x, i, u: -greatest(-x, i, -u)),
+    ("scatter(x, i, u)", {"x": M, "i": AT, "u": ROWS}, replaced),
+    ("scatter(x, i, 0)", {"x": M, "i": AT}, lambda x, i: replaced(x, i, 0 * ROWS)),
+    (
+        "[n] |-> scatter_add(x[n, :], k[n, :], u[n, :])",
+        {"x": M[:2], "k": KEYS % 5, "u": M[2:, :4]},
+        lambda x, k, u: np.stack([added(x[n], k[n], u[n]) for n in range(2)]),
+    ),
+    ("segment_sum(u, i, 4)", {"i": AT, "u": ROWS}, lambda i, u: added(0 * M, i, u)),
+    (
+        "segment_max(u, i, 3)[2]",
+        {"i": AT, "u": ROWS},
+        lambda i, u: np.maximum(u[0], u[2]),
+    ),
+    ("segment_min(u, i, 3)[1]", {"i": AT, "u": ROWS}, lambda i, u: np.full(5, np.inf)),
+    (
+        "segment_mean(u, i, 3)",
+        {"i": AT, "u": ROWS},
+        lambda i, u: np.stack([u[1], 0 * u[0], (u[0] + u[2]) / 2]),
+    ),
+    ("bincount(k[0], 5)", {"k": KEYS}, lambda k: np.bincount(k[0], minlength=5)),
+    ("histogram(x, 4, -2, 2)", _X, lambda x: np.histogram(x, 4, (-2, 2))[0]),
+    ("searchsorted(sort(v), x)", {"v": M[0], "x": M}, lambda v, x: np.searchsorted(np.sort(v), x)),
+    ("quantile(x, 0.3)", _X, lambda x: np.quantile(x, 0.3, axis=1)),
+    ("median(x[:, 1:])", _X, lambda x: np.median(x[:, 1:], axis=1)),
+    ("dynamic_slice(x, [k, 2], [3, 2])", {"x": M, "k": ONE}, lambda x, k: x[1:4, 2:4]),
+    (
+        "dynamic_update(x, u[:2, :], [k, 0])",
+        {"x": M, "u": ROWS, "k": ONE},
+        lambda x, u, k: np.concatenate([x[:1], u[:2], x[3:]]),
+    ),
+    (
+        "[n] |-> dynamic_update(x[n, :], u[n, :2], i[n])",
+        {"x": M[:3], "u": ROWS, "i": AT},
+        lambda x, u, i: np.stack(
+            [np.r_[r[:k], s[:2], r[k + 2 :]] for r, s, k in zip(x, u, i, strict=True)]
+        ),
+    ),
 ]

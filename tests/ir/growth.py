@@ -15,6 +15,7 @@ from mapsto.ir.dims import Dim, dim_value, symbol
 from mapsto.ir.errors import IRError
 from mapsto.ir.ops.indexing import ArgMax, ArgMin
 from mapsto.ir.ops.logic import Compare
+from mapsto.ir.ops.sequences import ArgSort
 from mapsto.ir.substitution import Values, copy_operation
 
 __all__ = ["DTYPES", "POSITIVE", "Family", "Growth", "N", "Program", "random_inputs"]
@@ -37,7 +38,7 @@ MOST_POINTS = 20_000
 QUANTUM = 2.0**-8
 """Numbers that are multiples of this and at most LARGEST add up exactly in f32 in any order."""
 
-JUMPS = (ir.Floor, ir.Ceil, ir.Round, ir.Sign, ir.Mod, Compare, ArgMax, ArgMin)
+JUMPS = (ir.Floor, ir.Ceil, ir.Round, ir.Sign, ir.Mod, Compare, ArgMax, ArgMin, ArgSort)
 AWAY_FROM_ZERO = (ir.Div, ir.Mod)
 POSITIVE = (ir.Log, ir.Log1p, ir.Sqrt, ir.Rsqrt)
 """Functions that take a positive number; so does the base of `pow`."""

@@ -313,10 +313,53 @@ def scatter(growth: Growth) -> Value | None:
     if updates is None:
         return None
     batch, rest = updates.shape[:1], list(updates.shape[1:])
-    place, extent = growth.number(0, len(rest)), _extent(growth)
+    record = growth.choose([ir.ScatterAdd, ir.ScatterMax, ir.ScatterMin])
+    # An extremum of no updates is infinite.
+    place, extent = growth.number(0, len(rest)), _extent(growth) if record is ir.ScatterAdd else 1
     index = _indices(growth, batch, extent)
     rest.insert(place, extent)
-    return growth.emit(ir.ScatterAdd, updates, index, axes=(place,), shape=tuple(rest))
+    return growth.emit(record, updates, index, axes=(place,), shape=tuple(rest))
+
+
+# ---- along an axis
+
+
+def running(growth: Growth) -> Value | None:
+    x = growth.value(lambda value: value.type.rank > 0 and value.dtype is not ir.DType.BOOL)
+    if x is None:
+        return None
+    order = {"axis": growth.number(0, x.type.rank - 1), "reverse": growth.draw(st.booleans())}
+    kind = growth.choose(["sum", "prod", "max", "min", "recurrence"])
+    if kind == "recurrence":
+        return growth.emit(ir.Recurrence, _partner(growth, x), x, **order)
+    return growth.emit(ir.Cumulative, x, kind=kind, **order)
+
+
+def order(growth: Growth) -> Value | None:
+    x = growth.value(lambda value: value.type.rank > 0)
+    if x is None:
+        return None
+    axis, descending = growth.number(0, x.type.rank - 1), growth.draw(st.booleans())
+    return growth.emit(ir.ArgSort, x, axis=axis, count=x.shape[axis], descending=descending)
+
+
+def updated(growth: Growth) -> Value | None:
+    x = growth.value(lambda value: value.type.rank > 0)
+    if x is None:
+        return None
+    axis = growth.number(0, x.type.rank - 1)
+    part = growth.value(
+        lambda value: (
+            value.dtype is x.dtype
+            and value.type.rank == x.type.rank
+            and all(
+                d == axis or a == b
+                for d, (a, b) in enumerate(zip(value.shape, x.shape, strict=True))
+            )
+        )
+    )
+    start = growth.emit(ir.Constant, value=0, type=ir.TensorType(ir.DType.I32))
+    return growth.emit(ir.DynamicUpdate, x, part, start, axes=(axis,))
 
 
 def _index_shape(growth: Growth) -> tuple[Dim, ...]:
@@ -364,4 +407,7 @@ FAMILIES: tuple[Family, ...] = (
     extremum,
     gather,
     scatter,
+    running,
+    order,
+    updated,
 )

@@ -67,6 +67,20 @@ def scattered(build: ir.Builder, x: ir.Value) -> ir.Value:
     return build.emit(ir.ScatterAdd, x, indices(build, [1, 0, 1]), axes=(1,), shape=(4, 3, 2))
 
 
+def scattered_by(op: type[ir.Operation]) -> Callable[..., ir.Value]:
+    def body(build: ir.Builder, x: ir.Value) -> ir.Value:
+        # Element 2 gets no update: an infinity, which has no finite differences.
+        total = build.emit(op, x, indices(build, [1, 0, 1]), axes=(1,), shape=(3, 3, 2))
+        return build.emit(ir.Slice, total, starts=(0, 0, 0), sizes=(3, 2, 2), steps=(1, 1, 1))
+
+    return body
+
+
+def updated(build: ir.Builder, x: ir.Value, update: ir.Value) -> ir.Value:
+    starts = (build.constant(1, DType.I32), build.constant(0, DType.I32))
+    return build.emit(ir.DynamicUpdate, x, update, *starts, axes=(0, 2))
+
+
 def selected(build: ir.Builder, x: ir.Value, y: ir.Value) -> ir.Value:
     return build.emit(ir.Select, build.emit(ir.Lt, x, y), x, y)
 
@@ -130,6 +144,17 @@ CASES = [
     Case(ir.Gather, gathered, (WIDE,), ((2, 3, 2),)),
     Case(ir.Gather, gathered_points, (WIDE,), ((3, 2, 2),), label="points"),
     Case(ir.ScatterAdd, scattered, (WIDE,), ((3, 4, 2),)),
+    Case(ir.ScatterMax, scattered_by(ir.ScatterMax), (WIDE,), ((3, 3, 2),)),
+    Case(ir.ScatterMin, scattered_by(ir.ScatterMin), (WIDE,), ((3, 3, 2),)),
+    Case(ir.DynamicUpdate, updated, (WIDE, WIDE), ((4, 2, 3), (2, 2, 1))),
+    *[
+        structural(ir.Cumulative, (3, 4), label=f"{kind}-{way}", kind=kind, axis=1, reverse=reverse)
+        for kind in ("sum", "prod", "max", "min")
+        for way, reverse in (("forward", False), ("reverse", True))
+    ],
+    structural(ir.Cumulative, (3, 4), label="axis 0", kind="prod", axis=0),
+    structural(ir.Recurrence, (2, 4), (2, 4), axis=1),
+    structural(ir.Recurrence, (4, 2), (4, 2), label="reverse", axis=0, reverse=True),
 ]
 STOPPED = {"stop_gradient"}
 """Constant to differentiation although the value depends on the operand."""
