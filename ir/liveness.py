@@ -7,17 +7,23 @@ from collections.abc import Sequence
 
 from mapsto.ir.core import Block, Operation, Value
 
-__all__ = ["count_uses", "keep_live"]
+__all__ = ["count_uses", "keep_live", "live_operations"]
 
 
 def count_uses(block: Block) -> Counter[Value]:
-    """How often each value is an operand in the block and its regions."""
+    """How often each value is an operand in the block, and in what is needed of its regions."""
     uses: Counter[Value] = Counter()
     for op in block.operations:
         uses.update(op.operands)
         for region in op.regions:
-            uses.update(count_uses(region.block))
+            uses.update(count_uses(live_operations(region.block)))
     return uses
+
+
+def live_operations(block: Block) -> Block:
+    """The block without operations that its results do not need; those in regions stay."""
+    live = keep_live(block.operations[:-1], block.returned)
+    return block.with_operations([*live, block.terminator])
 
 
 def keep_live(operations: Sequence[Operation], roots: Sequence[Value | None]) -> list[Operation]:

@@ -9,7 +9,7 @@ from mapsto.ir.core import Block, Location, Operation, Region, Value
 from mapsto.ir.substitution import Values, copy_operation
 from mapsto.ir.types import TensorType
 
-__all__ = ["build_block", "captured_values", "closed_over", "enclosed", "is_number"]
+__all__ = ["build_block", "captured_values", "closed_over", "enclosed", "is_number", "with_regions"]
 
 
 def build_block(
@@ -41,6 +41,25 @@ def enclosed(
     block.operations += [copy_operation(op, values, {}) for op in operations]
     block.operations.append(Return([values.get(value, value) for value in returned]))
     return block
+
+
+def with_regions(block: Block, change: Callable[[Block], Block]) -> Block:
+    """The block with the blocks of its regions changed; those inside them are left to `change`."""
+    if not any(op.regions for op in block.operations):
+        return block
+    values: Values = {}
+    operations: list[Operation] = []
+    for op in block.operations:
+        operands = [values.get(value, value) for value in op.operands]
+        if not op.regions and operands == list(op.operands):
+            operations.append(op)
+            continue
+        regions = [Region(change(region.block)) for region in op.regions]
+        operations.append(op.rebuilt(operands, regions))
+        for old, new in zip(op.results, operations[-1].results, strict=True):
+            new.hint = old.hint
+            values[old] = new
+    return block.with_operations(operations)
 
 
 def captured_values(blocks: Iterable[Block]) -> list[Value]:

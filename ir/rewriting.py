@@ -26,7 +26,7 @@ from typing import Any
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Block, Location, Module, Operation, Region, Value
 from mapsto.ir.errors import PassError
-from mapsto.ir.liveness import count_uses, keep_live
+from mapsto.ir.liveness import count_uses, live_operations
 from mapsto.ir.passes.base import Pass
 from mapsto.ir.substitution import Values
 
@@ -145,12 +145,11 @@ def rewrite_block(block: Block, patterns: Sequence[Pattern]) -> Block:
     """
     for _ in range(MAX_WALKS):
         walk = _Walk(patterns, count_uses(block))
-        block = walk.rebuilt(block, {})
+        block = walk.rebuilt(block)
         if not walk.changed:
             return block
         # What is replaced no longer counts as a use of its operands.
-        live = keep_live(block.operations[:-1], block.returned)
-        block = block.with_operations([*live, block.terminator])
+        block = live_operations(block)
     names = ", ".join(sorted({pattern.name for pattern in patterns}))
     raise PassError(f"rewriting does not come to an end: {names}")
 
@@ -163,11 +162,11 @@ class _Walk:
         self.uses = uses
         self.changed = False
 
-    def rebuilt(self, block: Block, values: Values) -> Block:
-        """A copy of the block, rewritten; `values` maps what it captures."""
+    def rebuilt(self, block: Block) -> Block:
+        """A copy of the block, rewritten."""
         types = [argument.type for argument in block.arguments]
         copy = Block(types, [argument.hint for argument in block.arguments])
-        values = {**values, **dict(zip(block.arguments, copy.arguments, strict=True))}
+        values = dict(zip(block.arguments, copy.arguments, strict=True))
         self._count_alike(block.arguments, copy.arguments)
         for op in block.operations:
             self._visit(op, copy, values)
@@ -175,7 +174,8 @@ class _Walk:
 
     def _visit(self, op: Operation, target: Block, values: Values) -> None:
         operands = [values.get(value, value) for value in op.operands]
-        regions = [Region(self.rebuilt(region.block, values)) for region in op.regions]
+        blocks = [live_operations(region.block) for region in op.regions]
+        regions = [Region(self.rebuilt(block)) for block in blocks]
         moved = type(op)(operands, op.attributes, regions, op.location)
         for old, new in zip(op.results, moved.results, strict=True):
             new.hint = old.hint

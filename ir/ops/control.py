@@ -39,6 +39,11 @@ class _Callee(Operation):
         assert isinstance(callee, SymbolReference)
         return callee.name
 
+    @property
+    def has_effect(self) -> bool:
+        """True, as what the callee does is not known here."""
+        return True
+
     def infer(self) -> tuple[TensorType, ...]:
         types = self.attributes["results"]
         assert isinstance(types, tuple)

@@ -13,6 +13,7 @@ from mapsto.ir.liveness import keep_live
 from mapsto.ir.ops.control import Call, Jvp, Vjp
 from mapsto.ir.ops.custom import CustomCall, CustomTangent
 from mapsto.ir.ops.shaping import ints_of
+from mapsto.ir.pruning import pruned
 from mapsto.ir.substitution import Values, copy_operation
 from mapsto.ir.transposition import transpose_operations
 
@@ -94,8 +95,7 @@ class _Expander:
         for op in block.operations:
             results = self._expand(build, op, values, inline)
             values.update(zip(op.results, results, strict=True))
-        copy.operations = [*keep_live(copy.operations[:-1], copy.returned), copy.terminator]
-        return copy
+        return pruned(copy)
 
     def _expand(
         self, build: Builder, op: Operation, values: Values, inline: bool

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from mapsto.ir.core import Block, Function, Module
+from mapsto.ir.regions import with_regions
 
 __all__ = ["BlockPass", "Pass", "registered_passes"]
 
@@ -37,18 +38,22 @@ class Pass:
 
 
 class BlockPass(Pass):
-    """A pass that rebuilds the body of each function on its own."""
+    """A pass that rebuilds each block on its own: bodies of functions, and regions before the block
+    that they stand in."""
 
     def run(self, module: Module) -> Module:
         return Module({name: self.run_on(f) for name, f in module.functions.items()})
 
     def run_on(self, function: Function) -> Function:
         """The function after the pass."""
-        return replace(function, block=self.run_on_block(function.block))
+        return replace(function, block=self._run_inside_out(function.block))
 
     def run_on_block(self, block: Block) -> Block:
-        """The block after the pass."""
+        """The block after the pass; its regions have been through it."""
         raise NotImplementedError
+
+    def _run_inside_out(self, block: Block) -> Block:
+        return self.run_on_block(with_regions(block, self._run_inside_out))
 
 
 def registered_passes() -> Mapping[str, type[Pass]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from mapsto.ir.core import Attribute, Block, Operation, Trait, Value
+from mapsto.ir.core import Block, Operation, Trait, Value
+from mapsto.ir.kernel_key import block_key, exact
 from mapsto.ir.passes.base import BlockPass
 from mapsto.ir.substitution import Values, copy_operation
 
@@ -20,8 +21,8 @@ class EliminateCommonSubexpressions(BlockPass):
         %2 = exp %x             =>      %1 = exp %x
         %3 = add %1, %2                 %3 = add %1, %1
 
-    Operands of commutative ops are compared in any order.  Operations with effects or regions are
-    left alone.
+    Operands of commutative ops are compared in any order, regions by the operations in them.
+    Operations with effects are left alone.
     """
 
     name = "cse"
@@ -40,13 +41,13 @@ class EliminateCommonSubexpressions(BlockPass):
 
 
 def _moved(op: Operation, values: Values) -> Operation:
-    if not op.regions and all(values.get(value, value) is value for value in op.operands):
+    if all(values.get(value, value) is value for value in op.operands):
         return op
     return copy_operation(op, values, {})
 
 
 def _is_comparable(op: Operation) -> bool:
-    return not op.regions and not op.has(Trait.EFFECT | Trait.TERMINATOR)
+    return not (op.has_effect or op.has(Trait.TERMINATOR))
 
 
 def _key(op: Operation) -> Hashable:
@@ -54,14 +55,5 @@ def _key(op: Operation) -> Hashable:
     if op.has(Trait.COMMUTATIVE):
         operands.sort(key=id)
     attributes = tuple((name, exact(value)) for name, value in sorted(op.attributes.items()))
-    return type(op), tuple(operands), attributes
-
-
-def exact(attribute: Attribute) -> Hashable:
-    """A key that differs for attributes that compare equal without being the same, as 0.0, -0.0
-    and False do."""
-    if isinstance(attribute, tuple):
-        return tuple(exact(item) for item in attribute)
-    if isinstance(attribute, bool | int | float):
-        return type(attribute).__name__, repr(attribute)
-    return attribute
+    regions = tuple(block_key(region.block) for region in op.regions)
+    return type(op), tuple(operands), attributes, regions

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mapsto.ir.core import Block, Function, Module, SymbolReference
-from mapsto.ir.liveness import keep_live
-from mapsto.ir.passes.base import BlockPass
+from mapsto.ir.core import Function, Module, SymbolReference
+from mapsto.ir.passes.base import Pass
+from mapsto.ir.pruning import pruned
 
 __all__ = ["EliminateDeadCode"]
 
 
 @dataclass(frozen=True)
-class EliminateDeadCode(BlockPass):
+class EliminateDeadCode(Pass):
     """Removes operations whose results nothing uses, and private functions that nothing refers to.
 
         %1 = exp %x                     %2 = mul %x, %x
@@ -21,18 +21,19 @@ class EliminateDeadCode(BlockPass):
         return %2
 
     Operations with effects stay.  Arguments stay: they are the function's interface.  A function
-    is private where its attribute `private` says so.
+    is private where its attribute `private` says so.  Control flow keeps what is needed of it: a
+    loop no longer carries what neither its results nor a later step need, and gives no output that
+    nothing uses.
+
+        %1, %2, %3 = scan %a, %b, %xs ..        %1 = scan %a, %xs ..
+        return %1                         =>    return %1
     """
 
     name = "dce"
 
     def run(self, module: Module) -> Module:
-        return _without_unused(super().run(module))
-
-    def run_on_block(self, block: Block) -> Block:
-        return block.with_operations(
-            keep_live(block.operations[:-1], block.returned) + block.operations[-1:]
-        )
+        functions = module.functions.items()
+        return _without_unused(Module({n: f.with_block(pruned(f.block)) for n, f in functions}))
 
 
 def _without_unused(module: Module) -> Module:

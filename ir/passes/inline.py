@@ -9,6 +9,7 @@ from mapsto.ir.errors import PassError
 from mapsto.ir.ops.control import Call
 from mapsto.ir.passes.autodiff import callee_sizes
 from mapsto.ir.passes.base import Pass
+from mapsto.ir.regions import with_regions
 from mapsto.ir.substitution import Values, copy_block, copy_operation
 
 __all__ = ["Inline"]
@@ -20,6 +21,7 @@ class Inline(Pass):
 
         %y = call @square %x    =>      %y = mul %x, %x
 
+    Calls in regions too.
     Raises PassError where a function calls itself.
     """
 
@@ -30,16 +32,22 @@ class Inline(Pass):
 
 
 def _inlined(module: Module, function: Function, callers: tuple[str, ...]) -> Function:
-    if not any(isinstance(op, Call) for op in function.block.operations):
+    if not any(isinstance(op, Call) for op in function.operations()):
         return function
+    return function.with_block(_inlined_block(module, function.block, callers))
+
+
+def _inlined_block(module: Module, block: Block, callers: tuple[str, ...]) -> Block:
+    """The block with calls expanded, those in its regions too."""
+    block = with_regions(block, lambda inner: _inlined_block(module, inner, callers))
     operations: list[Operation] = []
     values: Values = {}
-    for op in function.block.operations:
+    for op in block.operations:
         if isinstance(op, Call):
             _expand(module, op, operations, values, callers)
         else:
             operations.append(copy_operation(op, values, {}))
-    return function.with_block(function.block.with_operations(operations))
+    return block.with_operations(operations)
 
 
 def _expand(
