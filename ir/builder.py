@@ -61,6 +61,10 @@ class Builder:
         """A constant with the type of another value."""
         return self.constant(value, reference.dtype, reference.shape)
 
+    def zeros(self, type_: TensorType) -> Value:
+        """Zeros of a type; false where it is that of truth values."""
+        return self.constant(type_.dtype is not DType.BOOL and 0, type_.dtype, type_.shape)
+
     def returning(self, *values: Value) -> Block:
         """Ends the block with `return` and gives it."""
         from mapsto.ir.ops.control import Return

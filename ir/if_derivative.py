@@ -167,7 +167,7 @@ class _Slots:
         """What a branch gives for all slots: its residuals, zeros for those of the other."""
         places = self.places[branch]
         return [
-            places[slot] if slot in places else build.constant(0, type_.dtype, type_.shape)
+            places[slot] if slot in places else build.zeros(type_)
             for slot, type_ in enumerate(self.types)
         ]
 

@@ -20,7 +20,9 @@ from mapsto.ir.passes.contractions import Contractions
 from mapsto.ir.passes.cse import EliminateCommonSubexpressions
 from mapsto.ir.passes.dce import EliminateDeadCode
 from mapsto.ir.passes.differentiate import Differentiate
+from mapsto.ir.passes.flatten_if import FlattenIf
 from mapsto.ir.passes.inline import Inline
+from mapsto.ir.passes.loops import Loops
 from mapsto.ir.passes.masks import DeriveMasks
 from mapsto.ir.rewriting import registered_patterns
 
@@ -43,6 +45,10 @@ DEFAULT: tuple[Pass, ...] = (
     # Equal computations have to look equal before they can be shared ...
     Canonicalize(),
     EliminateCommonSubexpressions(),
+    # What is known of loops and branches shows in canonical forms; rules see more of what leaves
+    # them, and of branches that become selections.
+    Loops(),
+    FlattenIf(),
     # ... and contractions take in what only they use, which sharing decides.
     Contractions(),
     # Contractions of one product by different ways end up the same.
@@ -77,6 +83,13 @@ ORDER: tuple[OrderConstraint, ...] = (
     OrderConstraint(
         "canonicalize", "contractions", "contractions match products and views in canonical form"
     ),
+    OrderConstraint("inline", "loops", "a call hides that it computes the same at every step"),
+    OrderConstraint("canonicalize", "loops", "a condition is known once it is folded"),
+    OrderConstraint("loops", "flatten-if", "branches are cheap once they see what is known"),
+    OrderConstraint("loops", "contractions", "contractions take in what leaves a loop"),
+    OrderConstraint("loops", "dce", "what left a loop stays behind where nothing uses it"),
+    OrderConstraint("flatten-if", "contractions", "what was in branches takes canonical forms"),
+    OrderConstraint("flatten-if", "masks", "selections clamp"),
     OrderConstraint("cse", "masks", "the uses of a mask are those of one comparison"),
     OrderConstraint("masks", "dce", "the comparison before stays behind"),
     OrderConstraint("contractions", "dce", "views that were taken into a contraction stay behind"),
