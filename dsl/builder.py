@@ -19,6 +19,7 @@ from mapsto.dsl.syntax import (
     Attribute,
     Binary,
     BinaryOperator,
+    Binder,
     Binding,
     Block,
     Boolean,
@@ -64,6 +65,7 @@ from mapsto.dsl.syntax import (
     Unary,
     UnaryOperator,
     ValueType,
+    binder_of,
 )
 
 __all__ = ["Builder", "clean_docstring"]
@@ -192,14 +194,13 @@ class Builder:
     def index_lambda(
         self, start: int, end: int, items: Sequence[Expression | Spread], body: Expression
     ) -> IndexLambda:
-        binders: list[Identifier | Spread] = []
+        binders: list[Binder] = []
         for item in items:
-            if isinstance(item, Name):
-                binders.append(Identifier(item.span, item.name))
-            elif isinstance(item, Spread) and item.name is not None:
-                binders.append(item)
-            else:
+            binder = binder_of(item)
+            if binder is None or item == Spread(item.span, None):
                 self._report(Kind.BAD_BINDER, item.span, Help.WRITE_BINDERS)
+            else:
+                binders.append(binder)
         return IndexLambda(self._span(start, end), tuple(binders), body)
 
     def call(self, start: int, end: int, function: Expression, *arguments: Argument) -> Call:

@@ -164,6 +164,7 @@ class Kind(Enum):
     ASSERTION_FALSE = auto()
     NOT_ONE_TRUTH = auto()
     CANNOT_UNPACK = auto()
+    TOO_SMALL = auto()
     NOT_ITERABLE = auto()
     TOO_MANY_ITERATIONS = auto()
     NOT_A_STATE = auto()

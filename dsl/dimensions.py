@@ -24,6 +24,7 @@ __all__ = [
     "DTYPES",
     "KINDS",
     "Unifier",
+    "dimension",
     "dtype_of",
     "evaluate_type",
     "free_names",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 DTYPES = {dtype.value: dtype for dtype in ir.DType if dtype is not ir.DType.U32}
-KINDS = frozenset({"int", "float", "str", "map", "module", "list", "dtype"})
+KINDS = frozenset({"int", "float", "str", "map", "module", "list", "dtype", "any"})
 """Names in the place of a type for what exists only during elaboration."""
 _MAXIMUM_SIZE = 2**40
 
@@ -110,7 +111,7 @@ def shape_of_type(type: syntax.ValueType, frame: Frame) -> tuple[ir.Dim, ...]:
 
 def _known_dims(item: syntax.Expression | syntax.Spread, frame: Frame) -> tuple[ir.Dim, ...]:
     if not isinstance(item, syntax.Spread):
-        return (_checked(whole_number(item, frame), item.span),)
+        return (dimension(item, frame),)
     assert item.name is not None
     bound = frame.scope.binding_of_dimension(item.name.name)
     if isinstance(bound, Bound) and isinstance(bound.value, Dimensions):
@@ -125,6 +126,11 @@ def _whole(value: Value, span: Span) -> ir.Dim:
     if not isinstance(value, Number) or isinstance(value.value, float):
         fail(Kind.NOT_A_WHOLE_NUMBER, span, found=describe(value))
     return value.value
+
+
+def dimension(expression: syntax.Expression, frame: Frame) -> ir.Dim:
+    """The size that an expression says."""
+    return _checked(whole_number(expression, frame), expression.span)
 
 
 def _checked(dim: ir.Dim, span: Span) -> ir.Dim:
@@ -246,7 +252,7 @@ class Unifier:
             return False
         solution = ir.floor_div(dim - rest, factor)
         if solution * factor != dim - rest:
-            self._fail_shape(place, (dim,))
+            self._fail_shape(place, (dim, solution))
         self._bind(unknown[0], Number(solution), place.span)
         return True
 
@@ -257,7 +263,7 @@ class Unifier:
     def _fail_shape(self, place: _Mismatch, dims: Sequence[ir.Dim]) -> None:
         notes = self._notes(place.type)
         facts: Facts = {"what": place.what, "expected": place.type.span.text, "found": place.actual}
-        fail(Kind.WRONG_SHAPE, place.span, notes=notes, **facts)
+        fail(Kind.WRONG_SHAPE, place.span, notes=notes, dims=list(map(str, dims)), **facts)
 
     def _notes(self, type: syntax.ValueType) -> list[Note]:
         """Where the names in the type got their values."""

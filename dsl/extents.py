@@ -1,7 +1,7 @@
 """How far an index runs: found from the places that use it, before the body is elaborated.
 
-An access `x[..., i, ...]` in which `i` stands alone fixes the extent of `i`.  Where there is none,
-the declared type of the result says it.
+`i < n` among the binders says it.  Else an access `x[..., i, ...]` in which `i` stands alone fixes
+the extent of `i`.  Where there is none, the declared type of the result says it.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from mapsto import ir
 from mapsto.dsl import syntax
 from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind
+from mapsto.dsl.dimensions import dimension
 from mapsto.dsl.evaluation import evaluate, find
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.source import Span
+from mapsto.dsl.syntax import Binder
 from mapsto.dsl.tensors import as_tensor
-from mapsto.dsl.values import Builtin, IndexVariable, Indices, Position, Product, Tensor
+from mapsto.dsl.values import Builtin, IndexVariable, Indices, Position, Product, Tensor, Unknowable
 
-__all__ = ["Binder", "bind_indices", "spread_names"]
-
-Binder = syntax.Identifier | syntax.Spread
+__all__ = ["bind_indices", "spread_names"]
 
 
 @dataclass(slots=True)
@@ -50,12 +50,19 @@ def bind_indices(
     for binder in binders:
         if isinstance(binder, syntax.Spread):
             search.groups.add(_spread_name(binder))
-        else:
-            search.singles.add(binder.name)
+            continue
+        name = _identifier(binder).name
+        search.singles.add(name)
+        if isinstance(binder, syntax.BoundedIndex):
+            search.extents.setdefault(name, (dimension(binder.extent, frame), binder.span))
     _search(search, body)
     if declared is not None:
         _adopt_declared(search, binders, declared)
     return _bind(search, binders)
+
+
+def _identifier(binder: syntax.Identifier | syntax.BoundedIndex) -> syntax.Identifier:
+    return binder.name if isinstance(binder, syntax.BoundedIndex) else binder
 
 
 def _spread_name(binder: syntax.Spread) -> str:
@@ -77,13 +84,14 @@ def _bind(search: _Search, binders: Sequence[Binder]) -> tuple[Frame, tuple[Inde
             inner.scope.bind(name, Indices(group), binder.span)
             variables.extend(group)
             continue
-        if binder.name not in search.extents:
-            fail(Kind.UNBOUND_EXTENT, binder.span, name=binder.name, help=Help.STATE_EXTENT)
-        if binder.name in inner.scope.names:
-            fail(Kind.REPEATED_INDEX, binder.span, name=binder.name)
-        extent, span = search.extents[binder.name]
-        variable = IndexVariable(binder.name, extent, span)
-        inner.scope.bind(binder.name, Position.of(variable), binder.span)
+        name = _identifier(binder).name
+        if name not in search.extents:
+            fail(Kind.UNBOUND_EXTENT, binder.span, name=name, help=Help.STATE_EXTENT)
+        if name in inner.scope.names:
+            fail(Kind.REPEATED_INDEX, binder.span, name=name)
+        extent, span = search.extents[name]
+        variable = IndexVariable(name, extent, span)
+        inner.scope.bind(name, Position.of(variable), binder.span)
         variables.append(variable)
     return inner, tuple(variables)
 
@@ -106,7 +114,8 @@ def _adopt_declared(
             search.shapes.setdefault(_spread_name(binder), (shape, binder.span))
             position += size
         else:
-            search.extents.setdefault(binder.name, (declared[position], binder.span))
+            name = _identifier(binder).name
+            search.extents.setdefault(name, (declared[position], binder.span))
             position += 1
 
 
@@ -154,7 +163,10 @@ def _is_reduction(function: syntax.Node, search: _Search) -> bool:
 
 
 def _bound_by(binders: Sequence[syntax.Node]) -> frozenset[str]:
-    names = {b.name for b in binders if isinstance(b, syntax.Identifier | syntax.Name)}
+    found = [syntax.binder_of(b) if isinstance(b, syntax.Expression) else b for b in binders]
+    names = {
+        _identifier(b).name for b in found if isinstance(b, syntax.Identifier | syntax.BoundedIndex)
+    }
     return frozenset(names | set(spread_names(binders)))
 
 
@@ -175,6 +187,8 @@ def _shape_of(search: _Search, base: syntax.Expression) -> tuple[ir.Dim, ...] | 
             value = evaluate(base, search.frame)
             if isinstance(value, Tensor | Product):
                 return as_tensor(search.frame, base.span, value).shape
+    except Unknowable:
+        raise
     except DiagnosticError:
         return None  # reported when the body is elaborated
     return None

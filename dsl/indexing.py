@@ -71,12 +71,11 @@ def reduce_over_indices(
     return reduce_variables(inner, node.span, reduction.name, value, variables)
 
 
-def _reduction_binder(item: syntax.IndexItem) -> syntax.Identifier | syntax.Spread:
-    if isinstance(item, syntax.Spread):
-        return item
-    if isinstance(item, syntax.Name):
-        return syntax.Identifier(item.span, item.name)
-    return fail(Kind.NOT_AN_INDEX_NAME, item.span, text=item.span.text)
+def _reduction_binder(item: syntax.IndexItem) -> syntax.Binder:
+    binder = syntax.binder_of(item)
+    if binder is None:
+        fail(Kind.NOT_AN_INDEX_NAME, item.span, text=item.span.text)
+    return binder
 
 
 @evaluates(syntax.Index)

@@ -211,11 +211,34 @@ class Index(Expression):
 
 
 @dataclass(frozen=True, slots=True)
+class BoundedIndex(Node):
+    """`i < n` among the indices that a lambda or a reduction binds: i runs from 0 up to n."""
+
+    name: Identifier
+    extent: Expression
+
+
+Binder = Identifier | Spread | BoundedIndex
+
+
+@dataclass(frozen=True, slots=True)
 class IndexLambda(Expression):
     """`[...s, i] |-> body`: the tensor with `body` at each index."""
 
-    binders: tuple[Identifier | Spread, ...]
+    binders: tuple[Binder, ...]
     body: Expression
+
+
+def binder_of(item: Node) -> Binder | None:
+    """What is written in brackets as the binding of an index; None if it is none."""
+    match item:
+        case Spread():
+            return item
+        case Name():
+            return Identifier(item.span, item.name)
+        case Binary(operator=BinaryOperator.LESS, left=Name() as name):
+            return BoundedIndex(item.span, Identifier(name.span, name.name), item.right)
+    return None
 
 
 # Types

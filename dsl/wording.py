@@ -129,6 +129,7 @@ MESSAGES: dict[Kind, str] = {
     Kind.PLACEHOLDERS: "the text has {places} places `{{}}`, but the number of values is {found}",
     Kind.ASSERTION_FALSE: "this never holds: {message}",
     Kind.NOT_ONE_TRUTH: "an assertion is about one truth value, found {found}",
+    Kind.TOO_SMALL: "{what} is {found}, expected at least {least}",
     Kind.CANNOT_UNPACK: "expected {expected} values, found {count} in {found}",
     Kind.NOT_ITERABLE: "expected a list, found {found}",
     Kind.TOO_MANY_ITERATIONS: "more than {limit} rounds",
@@ -190,7 +191,8 @@ HELPS: dict[Help, str] = {
     Help.DECLARE_STATE: "declare it in a module: `state {name}: f32[...s] = 0`",
     Help.INSTANTIATE: "make an instance: `{module}()`",
     Help.STATE_EXTENT: (
-        "use it alone in an access, such as `x[{name}]`, or declare the type of the result"
+        "say it in the brackets, such as `{name} < n`, use it alone in an access, such as "
+        "`x[{name}]`, or declare the type of the result"
     ),
     Help.WRITE_ALL: "write `all(...)` around it",
     Help.WRITE_FLOAT: "write one of them as a float, such as `1.0`",
