@@ -12,15 +12,21 @@ from itertools import combinations
 from math import prod
 
 from mapsto.ir.affine import AffineExpr, AffineMap, axis, identity_map, projection
-from mapsto.ir.bounds import in_bounds
 from mapsto.ir.core import Module, Value
 from mapsto.ir.dims import Dim
 from mapsto.ir.ops.contraction import Contract, access, contract
 from mapsto.ir.ops.elementwise import Div, Mul, Neg
 from mapsto.ir.ops.logic import And
-from mapsto.ir.ops.shaping import Broadcast, Constant, Pad, Slice, Transpose
+from mapsto.ir.ops.shaping import Broadcast, Constant, Transpose
 from mapsto.ir.passes.base import Pass
 from mapsto.ir.passes.canonicalize import RULES as CANONICAL_RULES
+from mapsto.ir.passes.contraction_views import (
+    VIEW_RULES,
+    composed,
+    reads_inside,
+    rebuilt,
+    without_dimensions,
+)
 from mapsto.ir.passes.fold import FOLDING
 from mapsto.ir.rewriting import Pattern, Rewriter, rewrite, rewrite_module
 from mapsto.ir.types import DType
@@ -35,92 +41,7 @@ COUNTING = (DType.F32, DType.F64, DType.I32, DType.I64)
 """Element types that have all numbers up to that."""
 
 
-def _rebuilt(
-    op: Contract, rewriter: Rewriter, operands: Sequence[Value], maps: Sequence[AffineMap]
-) -> Value:
-    """The same contraction of other operands."""
-    return rewriter.emit(Contract, *operands, **{**op.attributes, "maps": tuple(maps)})
-
-
-def _reads_inside(op: Contract, number: int) -> bool:
-    return in_bounds(op.maps[number], op.extents, op.operands[number].shape)
-
-
-# ---- what moves elements is read through the map
-
-
-@rewrite
-def absorb_access(op: Contract, rewriter: Rewriter) -> Value | None:
-    """contract(view(x), ...) = contract(x, ...), read through the composed map
-
-    A view is a transpose, broadcast, slice, zero pad, or an access by an affine map.
-    """
-    for number, operand in enumerate(op.operands):
-        found = _view(operand)
-        if found is None:
-            continue
-        source, inner = found
-        # What is outside of a tensor is outside of its transpose; other views lose that.
-        if not _is_transpose(source, inner, operand) and not _reads_inside(op, number):
-            continue
-        needs_zero = not in_bounds(inner, operand.shape, source.shape)
-        if needs_zero and op.kind != "sum":
-            continue
-        maps = list(op.maps)
-        maps[number] = _composed(inner, op.maps[number], len(op.extents))
-        operands = [*op.operands[:number], source, *op.operands[number + 1 :]]
-        return _rebuilt(op, rewriter, operands, maps)
-    return None
-
-
-def _is_transpose(source: Value, inner: AffineMap, view: Value) -> bool:
-    """Whether a view has the axes of its source, whole, in some order."""
-    dims = [expr.single for expr in inner.results]
-    shape = [view.shape[d] for d in dims if d is not None]
-    return len(set(dims)) == view.type.rank and shape == list(source.shape)
-
-
-def _composed(inner: AffineMap, outer: AffineMap, rank: int) -> AffineMap:
-    """Where an operand's source is read; a source of rank 0 has no position."""
-    if not outer.results:
-        return AffineMap(rank, tuple(AffineExpr((0,) * rank, e.constant) for e in inner.results))
-    return inner.compose(outer.results)
-
-
-def _view(value: Value) -> tuple[Value, AffineMap] | None:
-    """The source of a value that only moves its elements, and where each one comes from."""
-    op = value.defining_op
-    if op is None:
-        return None
-    rank = value.type.rank
-    if isinstance(op, Slice):
-        pairs = zip(op.starts, op.steps, strict=True)
-        exprs = [axis(d, rank).scaled(step).shifted(s) for d, (s, step) in enumerate(pairs)]
-        return op.operands[0], AffineMap(rank, tuple(exprs))
-    if isinstance(op, Pad) and op.attributes["value"] == 0:
-        shifted = [axis(d, rank).shifted(-low) for d, low in enumerate(op.low)]
-        return op.operands[0], AffineMap(rank, tuple(shifted))
-    if isinstance(op, Contract) and len(op.operands) == 1 and not op.reduced and op.kind == "sum":
-        return op.operands[0], op.maps[0]
-    if isinstance(op, Broadcast):
-        return op.operands[0], projection(op.dims, rank)
-    if isinstance(op, Transpose):
-        return op.operands[0], projection([op.permutation.index(i) for i in range(rank)], rank)
-    return None
-
-
-@rewrite
-def transpose_of_contract(op: Transpose, rewriter: Rewriter) -> Value | None:
-    """transpose(contract(...)) = contract(...) with its result dimensions in the other order"""
-    inner = op.operands[0].defining_op
-    if not isinstance(inner, Contract) or not rewriter.used_once(op.operands[0]):
-        return None
-    order = [*op.permutation, *inner.reduced]
-    positions = [order.index(d) for d in range(len(order))]
-    maps = tuple(map_.renumbered(positions, len(order)) for map_ in inner.maps)
-    extents = tuple(inner.extents[d] for d in order)
-    attributes = {**inner.attributes, "maps": maps, "extents": extents}
-    return rewriter.emit(Contract, *inner.operands, **attributes)
+# ---- an access, a product
 
 
 @rewrite
@@ -170,7 +91,7 @@ def product_into_sum(op: Contract, rewriter: Rewriter) -> Value | None:
         return None
     if not any(isinstance(f.defining_op, Broadcast) for f in factors.operands):
         return None
-    return _rebuilt(op, rewriter, factors.operands, op.maps * 2)
+    return rebuilt(op, rewriter, factors.operands, op.maps * 2)
 
 
 @rewrite
@@ -181,11 +102,11 @@ def hoist_factor(op: Contract, rewriter: Rewriter) -> Value | None:
     if not op.attributes["reassociate"]:
         return None
     for number, map_ in enumerate(op.maps):
-        if any(d >= op.rank for d in map_.dims) or not _reads_inside(op, number):
+        if any(d >= op.rank for d in map_.dims) or not reads_inside(op, number):
             continue
         operands = [x for i, x in enumerate(op.operands) if i != number]
         maps = [m for i, m in enumerate(op.maps) if i != number]
-        total = _rebuilt(op, rewriter, operands, maps)
+        total = rebuilt(op, rewriter, operands, maps)
         exprs = [AffineExpr(e.coefficients[: op.rank], e.constant) for e in map_.results]
         factor = access(rewriter.build, op.operands[number], exprs, op.extents[: op.rank])
         return rewriter.emit(Mul, total, factor)
@@ -200,11 +121,11 @@ def hoist_scale(op: Contract, rewriter: Rewriter) -> Value | None:
         return None
     for number, operand in enumerate(op.operands):
         smaller = _count(op.result.shape) <= _count(operand.shape)
-        if not smaller or not rewriter.used_once(operand) or not _reads_inside(op, number):
+        if not smaller or not rewriter.used_once(operand) or not reads_inside(op, number):
             continue
         for rest, scale, map_ in _scales(op, number):
             operands = [*op.operands[:number], rest, *op.operands[number + 1 :]]
-            total = _rebuilt(op, rewriter, operands, op.maps)
+            total = rebuilt(op, rewriter, operands, op.maps)
             exprs = [AffineExpr(e.coefficients[: op.rank], e.constant) for e in map_.results]
             factor = access(rewriter.build, scale, exprs, op.result.shape)
             record = type(operand.defining_op)
@@ -224,7 +145,7 @@ def _scales(op: Contract, number: int) -> Iterator[tuple[Value, Value, AffineMap
         if not isinstance(source, Broadcast):
             continue
         inside = projection(source.dims, len(source.shape))
-        map_ = _composed(inside, op.maps[number], len(op.extents))
+        map_ = composed(inside, op.maps[number], len(op.extents))
         if all(d < op.rank for d in map_.dims):
             yield rest, source.operands[0], map_
 
@@ -240,14 +161,14 @@ def hoist_negation(op: Contract, rewriter: Rewriter) -> Value | None:
             continue
         if _count(op.result.shape) <= _count(operand.shape):
             operands = [*op.operands[:number], *inner.operands, *op.operands[number + 1 :]]
-            return rewriter.emit(Neg, _rebuilt(op, rewriter, operands, op.maps))
+            return rewriter.emit(Neg, rebuilt(op, rewriter, operands, op.maps))
     return None
 
 
 @rewrite
 def sum_of_sum(op: Contract, rewriter: Rewriter) -> Value | None:
     """sum_j(sum_k(x[i, j, k])) = sum_jk(x[i, j, k]), and so for the other reductions"""
-    if len(op.operands) != 1 or not op.reduced or not _reads_inside(op, 0):
+    if len(op.operands) != 1 or not op.reduced or not reads_inside(op, 0):
         return None
     inner = op.operands[0].defining_op
     if not isinstance(inner, Contract) or len(inner.operands) != 1 or not inner.reduced:
@@ -273,11 +194,11 @@ def constant_factor(op: Contract, rewriter: Rewriter) -> Value | None:
         source = operand.defining_op
         if not isinstance(source, Constant) or source.splat is None:
             continue
-        if not _reads_inside(op, number):
+        if not reads_inside(op, number):
             continue
         operands = [x for i, x in enumerate(op.operands) if i != number]
         maps = [m for i, m in enumerate(op.maps) if i != number]
-        total = _rebuilt(op, rewriter, operands, maps)
+        total = rebuilt(op, rewriter, operands, maps)
         return rewriter.emit(Mul, total, rewriter.constant_like(source.splat, total))
     return None
 
@@ -291,7 +212,7 @@ def drop_unit_dimension(op: Contract, rewriter: Rewriter) -> Value | None:
     unit = next((d for d in op.reduced if op.extents[d] == 1), None)
     if unit is None or not _reducible_without(op, unit):
         return None
-    return _without_dimensions(op, rewriter, {unit})
+    return without_dimensions(op, rewriter, {unit})
 
 
 @rewrite
@@ -304,10 +225,10 @@ def drop_unread_dimension(op: Contract, rewriter: Rewriter) -> Value | None:
     if not isinstance(extent, int) or not 1 <= extent <= LARGEST_COUNT:
         return None
     if op.kind != "sum":
-        return _without_dimensions(op, rewriter, {unread})
+        return without_dimensions(op, rewriter, {unread})
     if dtype not in COUNTING or not op.attributes["reassociate"]:
         return None
-    once = _without_dimensions(op, rewriter, {unread})
+    once = without_dimensions(op, rewriter, {unread})
     return rewriter.emit(Mul, once, rewriter.constant_like(extent, once))
 
 
@@ -317,7 +238,7 @@ def repeat_unread_dimension(op: Contract, rewriter: Rewriter) -> Value | None:
     unread = set(range(op.rank)) - _read_dims(op)
     if not unread:
         return None
-    once = _without_dimensions(op, rewriter, unread)
+    once = without_dimensions(op, rewriter, unread)
     kept = tuple(d for d in range(op.rank) if d not in unread)
     return rewriter.emit(Broadcast, once, shape=op.result.shape, dims=kept)
 
@@ -346,30 +267,8 @@ def _reducible_without(op: Contract, dim: int) -> bool:
     """Whether reads outside mean the same without a reduction over the dimension: where nothing is
     reduced they give 0, which is the identity of sums alone."""
     is_last = list(op.reduced) == [dim]
-    inside = (_reads_inside(op, number) for number in range(len(op.operands)))
+    inside = (reads_inside(op, number) for number in range(len(op.operands)))
     return op.kind == "sum" or not is_last or all(inside)
-
-
-def _without_dimensions(op: Contract, rewriter: Rewriter, gone: set[int]) -> Value:
-    """The contraction at 0 along some dimensions of its domain, which it no longer has."""
-    kept = [d for d in range(len(op.extents)) if d not in gone]
-    zero = AffineExpr((0,) * len(kept))
-    positions = [
-        axis(kept.index(d), len(kept)) if d in kept else zero for d in range(len(op.extents))
-    ]
-    attributes = {
-        **op.attributes,
-        "rank": sum(d < op.rank for d in kept),
-        "extents": tuple(op.extents[d] for d in kept),
-        "maps": tuple(_substituted(map_, positions, len(kept)) for map_ in op.maps),
-    }
-    return rewriter.emit(Contract, *op.operands, **attributes)
-
-
-def _substituted(map_: AffineMap, positions: Sequence[AffineExpr], rank: int) -> AffineMap:
-    if not rank:
-        return AffineMap(0, tuple(AffineExpr((), e.constant) for e in map_.results))
-    return map_.compose(positions)
 
 
 # ---- products of many
@@ -433,8 +332,7 @@ def _count(dims: Sequence[Dim]) -> int:
 
 
 RULES: tuple[Pattern, ...] = (
-    absorb_access,
-    transpose_of_contract,
+    *VIEW_RULES,
     access_to_named_op,
     product_without_reduction,
     product_into_sum,

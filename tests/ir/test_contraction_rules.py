@@ -34,6 +34,30 @@ def test_transposes_are_read_through_the_maps() -> None:
     assert names(after(function(body, tensor(3, 5), tensor(4, 5)), PASS)) == ["contract"]
 
 
+def test_axes_of_size_1_are_no_part_of_a_contraction() -> None:
+    """A depthwise convolution, written with groups of one channel; padding is read outside."""
+
+    def body(b: ir.Builder, x: ir.Value, k: ir.Value) -> ir.Value:
+        image = b.emit(ir.Reshape, x, shape=(2, 3, 1, 7))
+        kernel = b.emit(ir.Reshape, k, shape=(3, 1, 1, 3))
+        position = ir.AffineExpr((0, 0, 0, 1, 0, 1), -1)
+        of_image = ir.AffineMap(6, (*(ir.axis(d, 6) for d in (0, 1, 4)), position))
+        of_kernel = ir.projection([1, 2, 4, 5], 6)
+        y = contract(b, [image, kernel], [of_image, of_kernel], (2, 3, 1, 7, 1, 3), 4)
+        return b.emit(ir.Reshape, y, shape=(2, 3, 7))
+
+    assert names(after(function(body, tensor(2, 3, 7), tensor(3, 1, 3)), PASS)) == ["contract"]
+
+
+def test_a_read_outside_of_an_added_axis_stays() -> None:
+    def body(b: ir.Builder, x: ir.Value) -> ir.Value:
+        row = b.emit(ir.Reshape, x, shape=(1, 5))
+        map_ = ir.AffineMap(2, (ir.axis(0, 2), ir.axis(1, 2)))
+        return contract(b, [row], [map_], (3, 5), 2)
+
+    assert names(after(function(body, tensor(5)), PASS)) == ["reshape", "contract"]
+
+
 def test_slices_and_zero_pads_are_read_through_the_maps() -> None:
     def body(b: ir.Builder, x: ir.Value, k: ir.Value) -> ir.Value:
         part = b.emit(ir.Slice, x, starts=(1,), sizes=(6,), steps=(1,))
