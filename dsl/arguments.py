@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from mapsto import ir
 from mapsto.dsl import syntax
 from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind, nearest
-from mapsto.dsl.dimensions import DTYPES, dtype_of
+from mapsto.dsl.dimensions import DTYPES, KINDS, dtype_of
 from mapsto.dsl.evaluation import is_applicable
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.source import Span
@@ -118,7 +118,7 @@ def bind_kind(frame: Frame, parameter: syntax.Parameter, given: Argument) -> Val
     if absent(parameter, value):
         return value
     name = type.name.name
-    if name in ("int", "float", "str", "map", "module", "list", "dtype", "bool"):
+    if name in KINDS or name == "bool":
         return check_kind(name, parameter.name.name, given)
     dtype = dtype_of(type, frame) or ir.DType.F32
     if type.shape:
@@ -152,6 +152,8 @@ def check_kind(kind: str, name: str, given: Argument) -> Value:
             fits = is_applicable(value) and not isinstance(value, ModuleClass)
         case "module":
             fits = _is_module(value)
+        case "any":
+            fits = True
         case _:
             fits = isinstance(value, _CLASSES[kind])
     if kind == "int" and isinstance(value, Number) and isinstance(value.value, float):

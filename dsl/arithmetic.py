@@ -17,6 +17,7 @@ from mapsto.dsl.values import (
     Access,
     ElementType,
     Formula,
+    Group,
     Nothing,
     Number,
     Position,
@@ -87,8 +88,11 @@ def _is_same(left: Value, right: Value) -> bool | None:
     """Whether two values that only elaboration knows are the same; None for others."""
     if isinstance(left, Nothing) or isinstance(right, Nothing):
         return left == right
-    comparable = isinstance(left, Text | ElementType) and type(left) is type(right)
-    return left == right if comparable else None
+    if isinstance(left, ElementType) and isinstance(right, ElementType):
+        return left == right
+    has_text = isinstance(left, Text) or isinstance(right, Text)
+    comparable = all(isinstance(value, Text | Number | Truth | Group) for value in (left, right))
+    return left == right if has_text and comparable else None
 
 
 def _check_truth(frame: Frame, span: Span, operator: Op, left: Value, right: Value) -> None:

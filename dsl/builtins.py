@@ -15,6 +15,7 @@ from mapsto import ir
 from mapsto.dsl.array_functions import ARRAY_FUNCTIONS
 from mapsto.dsl.calling import Parameters
 from mapsto.dsl.calls import convert
+from mapsto.dsl.configuration import CONFIGURATION
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.dimensions import DTYPES
 from mapsto.dsl.effects import EFFECTS
@@ -219,6 +220,7 @@ def builtins() -> Mapping[str, Value]:
         if _is_function(op)
     }
     found |= {**REDUCTIONS, **ARRAY_FUNCTIONS, **TRANSFORMS, **MODES, **RANDOM, **EFFECTS}
+    found |= CONFIGURATION
     found |= {function.name: function for function in _OWN}
     found["none"] = Nothing()
     found |= {name: ElementType(dtype) for name, dtype in DTYPES.items()}

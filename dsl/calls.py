@@ -172,9 +172,15 @@ def _closure(
 
 
 def _called_from(error: DiagnosticError, function: Closure, span: Span) -> Diagnostic:
-    """The diagnostic with a note of this call, if it is about the inside of the map."""
+    """The diagnostic with a note of this call, if it is about the inside of the map or about a call
+    inside of it."""
     found, body = error.diagnostic, function.definition.span
-    inside = found.span.source is body.source and body.start <= found.span.start < body.end
+    places = [
+        found.span,
+        *(n.span for n in found.notes if n.kind is NoteKind.CALLED_HERE and n.span),
+    ]
+    place = places[-1]
+    inside = place.source is body.source and body.start <= place.start < body.end
     if not inside or len(found.notes) >= _MAXIMUM_NOTES or found.kind is Kind.RECURSION:
         return found
     note = Note(NoteKind.CALLED_HERE, span, {"name": function.title})

@@ -198,8 +198,18 @@ def _with_other_dtypes(found: list[Diagnostic], run: Run, group: int) -> list[Di
 
 
 def _map(closure: Closure, trial: _Trial, budget: Budget) -> list[Diagnostic]:
-    frame = new_frame(closure.scope, budget)
-    return _collect(frame, lambda: _apply(closure, frame, trial))
+    def run(context: bool) -> list[Diagnostic]:
+        frame = new_frame(closure.scope, budget)
+        return _collect(frame, lambda: _apply(closure, frame, trial, context))
+
+    return _in_some_context(run)
+
+
+def _in_some_context(run: Callable[[bool], list[Diagnostic]]) -> list[Diagnostic]:
+    """What is wrong both where the context asks for the declared result, with any sizes, and where
+    it asks for nothing: sizes of a result may follow from it (initializers) or from the body."""
+    found = run(True)
+    return found if not found or run(False) else []
 
 
 def _collect(frame: Frame, run: Callable[[], object]) -> list[Diagnostic]:
@@ -218,20 +228,26 @@ def _collect(frame: Frame, run: Callable[[], object]) -> list[Diagnostic]:
     )
 
 
-def _apply(closure: Closure, frame: Frame, trial: _Trial) -> None:
-    """Elaborates a map on arguments of its declared types."""
+def _apply(closure: Closure, frame: Frame, trial: _Trial, context: bool) -> None:
+    """Elaborates a map on arguments of its declared types; `context` says whether its result is
+    asked for in the declared type."""
     frame.session.training = trial.training
     definition = closure.definition
     scope = _unknowns(frame, closure.scope, definition, trial)
     arguments = []
-    for parameter in definition.parameters:
+    for parameter in _kinds_first(definition.parameters):
         value = _stand_in(frame.inside(scope), parameter, trial)
         place = (parameter.type or parameter).span
         scope.names.setdefault(parameter.name.name, Bound(value, parameter.span))
         arguments.append(Argument(parameter.name.name, value, place))
     name = definition.name or definition
-    expected = _expected(frame.inside(scope), definition.result)
+    expected = _expected(frame.inside(scope), definition.result) if context else None
     apply(closure, frame, name.span, tuple(arguments), expected)
+
+
+def _kinds_first(parameters: Iterable[syntax.Parameter]) -> list[syntax.Parameter]:
+    """The parameters that types of others may mention come first, as in a call."""
+    return sorted(parameters, key=lambda p: p.type is None or not is_kind(p.type))
 
 
 def _expected(frame: Frame, result: syntax.TypeExpression | None) -> Expected | None:
@@ -348,17 +364,29 @@ def _module(module: ModuleClass, budget: Budget) -> list[Diagnostic]:
     for node in maps:
 
         def run(trial: _Trial, node: syntax.MapDefinition = node) -> list[Diagnostic]:
-            frame = new_frame(module.scope, budget)
-
-            def elaborate() -> None:
-                instance = make(trial, frame)
-                title = instance.title if node.name is None else node.name.name
-                _apply(Closure(node, instance.scope, title), frame, trial)
-
-            return _collect(frame, elaborate)
+            return _in_some_context(lambda c: _method(module, node, make, trial, budget, c))
 
         found += _attempts(definition, run, is_generic or bool(node.generics))
     return found
+
+
+def _method(
+    module: ModuleClass,
+    node: syntax.MapDefinition,
+    make: Callable[[_Trial, Frame], Instance],
+    trial: _Trial,
+    budget: Budget,
+    context: bool,
+) -> list[Diagnostic]:
+    """The mistakes in a map of a module."""
+    frame = new_frame(module.scope, budget)
+
+    def elaborate() -> None:
+        instance = make(trial, frame)
+        title = instance.title if node.name is None else node.name.name
+        _apply(Closure(node, instance.scope, title), frame, trial, context)
+
+    return _collect(frame, elaborate)
 
 
 def _configuration(frame: Frame, parameter: syntax.Parameter, trial: _Trial) -> Value:

@@ -13,7 +13,7 @@ from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import coerce
 from mapsto.dsl.values import Argument, Closure, Expected, Key, Slot, Tensor, Value
 
-__all__ = ["initial_value", "stream_of"]
+__all__ = ["initial_value", "initialize", "stream_of"]
 
 
 def stream_of(path: str) -> int:
@@ -50,11 +50,17 @@ def _value(frame: Frame, node: syntax.Expression, key: Key, expected: Expected) 
             ]
             arguments = (_key_argument(key, node.span), *given)
             return apply(function, frame, node.span, arguments, expected)
-    value = evaluate(node, frame, expected)
-    if not is_applicable(value):
-        return value
-    arguments = (_key_argument(key, node.span),) if _takes_key(value) else ()
-    return apply(value, frame, node.span, arguments, expected)
+    return initialize(evaluate(node, frame, expected), frame, node.span, key, expected)
+
+
+def initialize(
+    initializer: Value, frame: Frame, span: Span, key: Key, expected: Expected | None
+) -> Value:
+    """What an initializer gives: a map is applied, to the key if it takes one."""
+    if not is_applicable(initializer):
+        return initializer
+    arguments = (_key_argument(key, span),) if _takes_key(initializer) else ()
+    return apply(initializer, frame, span, arguments, expected)
 
 
 def _takes_key(value: Value) -> bool:
