@@ -1,11 +1,15 @@
-"""Values and gradients of the standard library's layers and activations, as PyTorch has them: to
-1e-5 in f32, to 1e-10 in f64."""
+"""Dense layers, embeddings and normalizations: values and gradients as PyTorch's with the same
+weights, to 1e-5 in f32 and 1e-10 in f64."""
 
-import functools
+from __future__ import annotations
+
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from comparing import Layout, assert_close, compare_map, compare_module, numbers
 
 import mapsto as mt
 from mapsto.dsl.library import library_files
@@ -14,96 +18,116 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.oracle
 
 F = torch.nn.functional
-TOLERANCE = {"f32": 1e-5, "f64": 1e-10}
-NUMPY = {"f32": np.float32, "f64": np.float64}
-DTYPES = sorted(TOLERANCE)
+nn = torch.nn
+DTYPES = ["f32", "f64"]
 
-ACTIVATIONS = {
-    "relu": torch.relu,
-    "leaky_relu": F.leaky_relu,
-    "gelu": F.gelu,
-    "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
-    "silu": F.silu,
-    "softplus": F.softplus,
-    "elu": F.elu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "exp": torch.exp,
-    "erf": torch.erf,
-    "sin": torch.sin,
-    "cos": torch.cos,
-    "softmax": functools.partial(torch.softmax, dim=-1),
-    "log_softmax": functools.partial(torch.log_softmax, dim=-1),
+LINEAR: Layout = {"w": ("weight", np.transpose), "b": ("bias", np.asarray)}
+AFFINE: Layout = {"scale": ("weight", np.asarray), "shift": ("bias", np.asarray)}
+
+MODULES: dict[str, tuple[Any, list[tuple[int, ...]], Layout]] = {
+    "Dense(7)": (nn.Linear(5, 7), [(2, 3, 5)], LINEAR),
+    "Dense(7, tanh)": (nn.Sequential(nn.Linear(5, 7), nn.Tanh()), [(6, 5)], {}),
+    "Bilinear(3)": (
+        nn.Bilinear(4, 5, 3),
+        [(2, 4), (2, 5)],
+        {"w": ("weight", np.asarray), "b": ("bias", np.asarray)},
+    ),
+    "LayerNorm()": (nn.LayerNorm(5), [(2, 3, 5)], AFFINE),
+    "RMSNorm(eps=1e-5)": (
+        nn.RMSNorm(5, eps=1e-5),
+        [(2, 3, 5)],
+        {"scale": ("weight", np.asarray)},
+    ),
+    "GroupNorm(2)": (nn.GroupNorm(2, 6), [(2, 6, 3, 4)], AFFINE),
+    "InstanceNorm()": (nn.InstanceNorm1d(6, affine=True), [(2, 6, 5)], AFFINE),
 }
 
-# The sum with weights u makes a scalar of which every element of the result matters.
-ACTIVATION = """
-map weighted(x: {T}[n, d], u: {T}[n, d]) -> {T}:
-    sum({f}(x) * u)
-
-map derivative(x: {T}[n, d], u: {T}[n, d]) -> {T}[n, d]:
-    grad(weighted)(x, u)
-
-map value(x: {T}[n, d]) -> {T}[n, d]:
-    {f}(x)
-"""
-
-DENSE = """
-module Layer():
-    inner = Dense(7, {f})
-
-    map (x: {T}[n, d]) -> {T}[n, 7]:
-        inner(x)
-
-map weighted(layer: module, x: {T}[n, d], u: {T}[n, 7]) -> {T}:
-    sum(layer(x) * u)
-"""
-
-
-def numbers(dtype: str, *shape: int, seed: int = 0, scale: float = 2.0) -> np.ndarray:
-    return (scale * np.random.default_rng(seed).normal(size=shape)).astype(NUMPY[dtype])
-
-
-def assert_close(found: np.ndarray, expected: "torch.Tensor", dtype: str) -> None:
-    wanted = expected.detach().numpy()
-    assert found.dtype == wanted.dtype
-    limit = TOLERANCE[dtype] * max(1.0, float(np.abs(wanted).max()))
-    np.testing.assert_allclose(found, wanted, rtol=TOLERANCE[dtype], atol=limit)
-
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activation(name: str, dtype: str) -> None:
-    lib = mt.loads(ACTIVATION.format(T=dtype, f=name))
-    x, u = numbers(dtype, 9, 13), numbers(dtype, 9, 13, seed=1)
-    inner = torch.tensor(x, requires_grad=True)
-    outer = ACTIVATIONS[name](inner)
+@pytest.mark.parametrize("text", MODULES)
+def test_module(text: str, dtype: str) -> None:
+    theirs, shapes, layout = MODULES[text]
+    if isinstance(theirs, nn.Sequential):
+        layout = {name: (f"0.{source}", arrange) for name, (source, arrange) in LINEAR.items()}
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    compare_module(text, theirs, shapes, layout, dtype)
+
+
+def test_norms_of_tensors() -> None:
+    compare_map("standardize(a)", [(4, 6)], lambda x: F.layer_norm(x, (6,)))
+    compare_map("group_norm(a, 3, b, c)", [(2, 6, 4), (6,), (6,)], group_norm)
+    compare_map("instance_norm(a, b, c)", [(2, 6, 4), (6,), (6,)], instance_norm)
+    compare_map(
+        "layer_norm(a, b, c)", [(4, 6), (6,), (6,)], lambda x, s, b: F.layer_norm(x, (6,), s, b)
+    )
+    compare_map("rms_norm(a, b)", [(4, 6), (6,)], lambda x, s: F.rms_norm(x, (6,), s, eps=1e-6))
+
+
+def layer_norm(x: Any, scale: Any, shift: Any) -> Any:
+    return F.layer_norm(x, (6,), scale, shift)
+
+
+def group_norm(x: Any, scale: Any, shift: Any) -> Any:
+    return F.group_norm(x, 3, scale, shift)
+
+
+def instance_norm(x: Any, scale: Any, shift: Any) -> Any:
+    return F.instance_norm(x, weight=scale, bias=shift)
+
+
+def test_residual_sequential_and_flatten() -> None:
+    compare_module("Flatten()", nn.Flatten(), [(2, 3, 4)], {})
+    inner = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 5))
+    layout = {
+        f"inner.layers.{ours}.{name}": (f"{theirs}.{source}", arrange)
+        for ours, theirs in ((0, 0), (1, 2))
+        for name, (source, arrange) in LINEAR.items()
+    }
+    text = "Residual(Sequential([Dense(4, relu), Dense(5)]))"
+    compare_module(text, inner, [(3, 5)], layout, call=lambda x: x + inner(x))
+
+
+@pytest.mark.parametrize("padding", [-1, 2])
+def test_embedding(padding: int) -> None:
+    lib = mt.loads(
+        f"module Net():\n    inner = Embedding(6, 3, padding={padding})\n\n"
+        "    map (ids: i32[n, t]) -> f32[n, t, 3]: inner(ids)\n\n"
+        "map weighted(net: module, ids: i32[n, t], u: f32[n, t, 3]) -> f32: sum(net(ids) * u)\n"
+    )
+    ids = np.array([[0, 2, 5], [2, 2, 1]], np.int32)
+    net, u = lib.Net(seed=0), numbers("f32", (2, 3, 3), 1)
+    found = net(ids)
+    theirs = nn.Embedding(6, 3, padding_idx=None if padding < 0 else padding)
+    with torch.no_grad():
+        theirs.weight.copy_(torch.tensor(net.params["inner.table"]))
+        if padding >= 0:
+            theirs.weight[padding] = 0
+    outer = theirs(torch.tensor(ids, dtype=torch.int64))
     (outer * torch.tensor(u)).sum().backward()
-    assert_close(lib.value(x), outer, dtype)
-    assert_close(lib.derivative(x, u), inner.grad, dtype)
+    assert_close(found, outer, "f32")
+    assert_close(mt.grad(lib.weighted)(net, ids, u)["inner.table"], theirs.weight.grad, "f32")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["identity", *ACTIVATIONS])
-def test_dense(name: str, dtype: str) -> None:
-    lib = mt.loads(DENSE.format(T=dtype, f=name))
-    layer = lib.Layer(seed=3)
-    x, u = numbers(dtype, 6, 5), numbers(dtype, 6, 7, seed=1)
-    layer(x)
-    layer.params["inner.b"][...] = numbers(dtype, 7, seed=2)
-    inner = torch.tensor(x, requires_grad=True)
-    w = torch.tensor(layer.params["inner.w"], requires_grad=True)
-    b = torch.tensor(layer.params["inner.b"], requires_grad=True)
-    outer = ACTIVATIONS.get(name, lambda y: y)(inner @ w + b)
-    (outer * torch.tensor(u)).sum().backward()
-    by_params, by_x = mt.grad(lib.weighted, (0, 1))(layer, x, u)
-    assert_close(layer(x), outer, dtype)
-    assert_close(by_params["inner.w"], w.grad, dtype)
-    assert_close(by_params["inner.b"], b.grad, dtype)
-    assert_close(by_x, inner.grad, dtype)
+HELPERS = {
+    "window_count",
+    "window_start",
+    "transposed_size",
+    "kernel_values",
+    "add_bias",
+    "pool_strides",
+    "inside_count",
+    "part_weights",
+    "scale_channels",
+    "batch_statistics",
+}
+"""Parts of layers, which are compared as wholes."""
 
 
-def test_all_layers_are_compared() -> None:
-    """A layer or activation that joins the standard library has to join this file."""
-    defined = set(re.findall(r"^(?:map|module) (\w+)", library_files()["nn"], re.MULTILINE))
-    assert defined <= {*ACTIVATIONS, "Dense"}
+@pytest.mark.parametrize("file", ["activation", "conv", "nn", "norm", "pool"])
+def test_all_layers_are_compared(file: str) -> None:
+    """A layer or activation that joins the standard library has to join these tests."""
+    defined = set(re.findall(r"^(?:map|module) (\w+)", library_files()[file], re.MULTILINE))
+    tests = " ".join(path.read_text() for path in Path(__file__).parent.glob("*.py"))
+    assert {name for name in defined - HELPERS if not re.search(rf"\b{name}\(", tests)} == set()
