@@ -31,6 +31,7 @@ from mapsto.ir.types import DType
 from mapsto.lowering import indices
 from mapsto.lowering.contraction_problem import ContractionProblem, Group
 from mapsto.lowering.cpu.tiles import Tile
+from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indices import Index, from_dim, maximum, minimum, variable
 from mapsto.lowering.loops import (
     Allocate,
@@ -44,6 +45,7 @@ from mapsto.lowering.loops import (
     Space,
     Statement,
     all_of,
+    cast,
     compare,
     constant,
     fma,
@@ -348,7 +350,8 @@ class _Loops:
 
     @property
     def _dtype(self) -> DType:
-        return self.problem.dtype
+        """The element type of the sums."""
+        return sum_type(self.problem.dtype)
 
     def _tile(self, place: _Place) -> list[Statement]:
         """One register tile: its sums over a block of the reduction, then the epilogue."""
@@ -391,8 +394,8 @@ class _Loops:
         broadcast element at a time occupies a register."""
         tile, k = self.schedule.tile, variable("k")
         columns = Buffer("column", self._dtype, (tile.columns,), Space.REGISTER)
-        load = columns.store(("j",), self._column_element(place, k))
-        row = self._row_element(place, k)
+        load = columns.store(("j",), cast(self._column_element(place, k), self._dtype))
+        row = cast(self._row_element(place, k), self._dtype)
         add = accumulators.store(("i", "j"), fma(row, columns["j"], accumulators["i", "j"]))
         rows = For("i", 0, tile.rows, (self._vectors(add),), LoopKind.UNROLL)
         body = (Allocate(columns), self._vectors(load), rows)
@@ -430,7 +433,8 @@ class _Loops:
         i, j = variable("i"), variable("j")
         row = place.row_tile * self.rows.width + i
         column = place.column_tile * self.columns.width + j
-        stores = self.problem.store(place.batch, row, column, value(i, j), None)
+        element = cast(value(i, j), self.problem.dtype)
+        stores = self.problem.store(place.batch, row, column, element, None)
         vectors = For(
             "j", 0, self.columns.filled(place.column_tile), tuple(stores), LoopKind.VECTOR
         )

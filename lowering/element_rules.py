@@ -227,20 +227,28 @@ def _access(
     reads, inside = contract_reads(op, indices)
     if len(op.operands) == 1:
         return emitter.guarded(op.operands[0], reads[0], inside, guard)
-    product = contract_product(emitter, op, indices, guard)[0]
+    product = cast(contract_product(emitter, op, indices, guard)[0], op.result.dtype)
     return product if inside is None else select(inside, product, constant(0, product.type))
+
+
+def sum_type(dtype: DType) -> DType:
+    """The element type in which reductions of a type are computed."""
+    return DType.F32 if dtype in (DType.F16, DType.BF16) else dtype
 
 
 def contract_product(
     emitter: IndexedEmitter, op: Contract, point: Indices, guard: Expression | None
 ) -> tuple[Expression, Expression | None]:
-    """The product of the operands at a point of the domain, and where it is inside of all."""
+    """The product of the operands at a point of the domain, in the element type of the sum, and
+    where it is inside of all."""
     reads, inside = contract_reads(op, point)
     both = all_of(guard, inside)
     factors = [
         emitter.element(operand, indices, both)
         for operand, indices in zip(op.operands, reads, strict=True)
     ]
+    if len(factors) > 1:
+        factors = [cast(factor, sum_type(factor.type)) for factor in factors]
     product = factors[0]
     for factor in factors[1:]:
         # The product of truth values is their conjunction.

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from mapsto.ir.dims import Dim, product
 from mapsto.ir.dims import floor_div as dim_quotient
 from mapsto.ir.stages import estimate
+from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indices import Index, floor_div, from_dim, minimum, split_offset, variable
 from mapsto.lowering.kernel_space import OuterGroup
 from mapsto.lowering.kernel_work import (
@@ -23,7 +24,7 @@ from mapsto.lowering.kernel_work import (
     stage_work,
 )
 from mapsto.lowering.loops import Allocate, Buffer, LoopKind, Space, Statement, Store
-from mapsto.lowering.row_passes import RowPasses, sum_type
+from mapsto.lowering.row_passes import RowPasses
 
 __all__ = ["RowKernel"]
 

@@ -12,7 +12,7 @@ from mapsto.ir.ops.contraction import Contract, reduction_identity
 from mapsto.ir.ops.indexing import ArgMax
 from mapsto.ir.stages import Stage
 from mapsto.ir.types import DType
-from mapsto.lowering.element_rules import contract_product
+from mapsto.lowering.element_rules import contract_product, sum_type
 from mapsto.lowering.indexed import IndexedEmitter, Indices
 from mapsto.lowering.indices import Index, from_dim, variable
 from mapsto.lowering.kernel_space import KernelSpace, OuterGroup, vectorize_outer
@@ -34,7 +34,7 @@ from mapsto.lowering.loops import (
 )
 from mapsto.lowering.stage_loops import Pass, plan_passes
 
-__all__ = ["Bounds", "RowPasses", "sum_type"]
+__all__ = ["Bounds", "RowPasses"]
 
 Body = Callable[[], None]
 """Writes statements into the innermost open block."""
@@ -44,11 +44,6 @@ Bounds = Mapping[int, Range]
 """Of some loops of a nest, the range in place of the whole extent."""
 
 _OPERATIONS = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
-
-
-def sum_type(dtype: DType) -> DType:
-    """The element type in which reductions of a type are computed."""
-    return DType.F32 if dtype in (DType.F16, DType.BF16) else dtype
 
 
 class RowPasses:
