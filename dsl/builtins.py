@@ -23,6 +23,7 @@ from mapsto.dsl.evaluation import is_applicable, scalar_or_tensor
 from mapsto.dsl.expressions import choose
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.modes import MODES
+from mapsto.dsl.precision import PRECISION_MAPS
 from mapsto.dsl.random_numbers import RANDOM
 from mapsto.dsl.reductions import REDUCTIONS
 from mapsto.dsl.source import Span
@@ -219,7 +220,8 @@ def builtins() -> Mapping[str, Value]:
         for op in ir.registered_ops().values()
         if _is_function(op)
     }
-    found |= {**REDUCTIONS, **ARRAY_FUNCTIONS, **TRANSFORMS, **MODES, **RANDOM, **EFFECTS}
+    maps_of_maps = {**TRANSFORMS, **MODES, **PRECISION_MAPS}
+    found |= {**REDUCTIONS, **ARRAY_FUNCTIONS, **maps_of_maps, **RANDOM, **EFFECTS}
     found |= CONFIGURATION
     found |= {function.name: function for function in _OWN}
     found["none"] = Nothing()

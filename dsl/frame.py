@@ -100,6 +100,17 @@ class Session:
     """What the name `training` stands for."""
     mode_was_read: bool = False
     """Whether `training` was looked at."""
+    products: ir.DType = ir.DType.F32
+    """The element type in which products of f32 tensors are computed."""
+
+    @contextmanager
+    def products_in(self, dtype: ir.DType) -> Iterator[None]:
+        """Elaborates with products in another precision."""
+        outer, self.products = self.products, dtype
+        try:
+            yield
+        finally:
+            self.products = outer
 
     @contextmanager
     def mode(self, training: bool) -> Iterator[None]:
@@ -172,10 +183,18 @@ class Frame:
         rank: int,
         kind: str = "sum",
     ) -> ir.Value:
-        """Emits a contraction; see `ir.Contract`."""
-        facts: Facts = {"kind": kind, "rank": rank, "extents": tuple(extents)}
-        result: ir.Value = self.emit(span, ir.Contract, *operands, maps=tuple(maps), **facts)
-        return result
+        """Emits a contraction; see `ir.Contract`.  A sum of products of f32 tensors is computed in
+        the precision of the session."""
+        facts: Facts = {"kind": kind, "rank": rank, "extents": tuple(extents), "maps": tuple(maps)}
+        dtype = self.session.products
+        plain = dtype is ir.DType.F32 or kind != "sum" or len(operands) < 2
+        if plain or any(operand.dtype is not ir.DType.F32 for operand in operands):
+            result: ir.Value = self.emit(span, ir.Contract, *operands, **facts)
+            return result
+        rounded = [self.emit(span, ir.Cast, operand, dtype=dtype) for operand in operands]
+        product = self.emit(span, ir.Contract, *rounded, **facts)
+        back: ir.Value = self.emit(span, ir.Cast, product, dtype=ir.DType.F32)
+        return back
 
     @contextmanager
     def building(self, span: Span) -> Iterator[ir.Builder]:

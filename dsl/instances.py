@@ -23,6 +23,7 @@ from mapsto.dsl.values import (
     Mode,
     ModuleClass,
     ParameterTree,
+    Precision,
     Slot,
     Tensor,
     Transform,
@@ -234,7 +235,7 @@ def _instances(value: Value, path: str, seen: set[Instance]) -> Iterator[tuple[s
         items = value.items if isinstance(value, Group) else value.functions
         for i, item in enumerate(items):
             yield from _instances(item, join(path, str(i)), seen)
-    if isinstance(value, Mode | Transform):
+    if isinstance(value, Mode | Precision | Transform):
         yield from _instances(value.function, path, seen)
     if not isinstance(value, Instance) or value in seen:
         return

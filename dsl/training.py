@@ -20,6 +20,7 @@ from mapsto.dsl.elaborated import Elaborated, Structure
 from mapsto.dsl.evaluation import apply, lookup
 from mapsto.dsl.frame import Frame, SlotKey, fail
 from mapsto.dsl.instances import Instance, instantiate, member
+from mapsto.dsl.loss_scaling import LossScaling
 from mapsto.dsl.optimizing import Optimizers
 from mapsto.dsl.scope import Scope
 from mapsto.dsl.sessions import (
@@ -95,6 +96,7 @@ class Trainer:
         """The modules in which metrics gather what they need from all batches."""
         self._optimizers: Optimizers | None = None
         self._sums: dict[tuple[str, SlotKey], Instance] = {}
+        self._scaling: LossScaling | None = None
 
     @property
     def name(self) -> str:
@@ -130,15 +132,20 @@ class Trainer:
         copies = {} if self._optimizers is None else self._optimizers.copies()
         roots += [(f"optimizer.{paths[key]}", copies[key]) for key in paths if key in copies]
         sums = self._sums.items()
-        return [*roots, *((f"gradients.{name}.{paths[key]}", s) for (name, key), s in sums)]
+        roots += [(f"gradients.{name}.{paths[key]}", s) for (name, key), s in sums]
+        return roots if self._scaling is None else [*roots, ("scaling", self._scaling.instance)]
 
     def elaborate_step(
         self,
         types: Types,
         losses: Sequence[Loss] | None = None,
         gradients: Gradients = Gradients.USE,
+        precision: ir.DType = ir.DType.F32,
     ) -> Elaborated:
         """One step on a batch: results are the losses, then new parameters and states.
+
+        Products of the losses are computed in `precision` (`precision.py`); in f16 the losses are
+        scaled, and a step with a gradient that is not finite changes nothing but the scale.
 
         `types` are the types of the losses' inputs; the batch size may be symbolic.  A single loss
         without a name is the result itself, everything else goes by name.
@@ -146,6 +153,7 @@ class Trainer:
         chosen = self.losses if losses is None else tuple(losses)
         with elaborating(), restoring([root for _, root in self.roots()]):
             frame = new_frame(self.scope)
+            frame.session.products = precision
             inputs, arguments = _inputs([loss.closure for loss in chosen], types)
             values = self.build_step(frame, arguments, chosen, gradients)
             paths = slot_paths(self.roots())
@@ -178,22 +186,43 @@ class Trainer:
     ) -> dict[str, Value]:
         """Emits a loss, its gradient, and the update of what it trains."""
         span = self.definition.name.span
-        given = arguments_of(loss.closure, arguments)
-        with frame.session.mode(training=True):
-            found = differentiate(loss.closure, (), frame, span, given, loss.trained)
-        gradients: dict[SlotKey, Tensor] = {}
-        for tree in found.gradients:
-            assert isinstance(tree, ParameterTree)
-            gradients = dict(tree) | gradients
-        if not gradients:
-            fail(Kind.NOTHING_TRAINED, loss.span, name=loss.name)
+        if frame.session.products is ir.DType.F16:
+            return self._run_scaled(frame, loss, arguments, what)
+        value, gradients = _differentiated(frame, span, loss, loss.closure, arguments)
+        self._use(frame, loss, gradients, what)
+        return figures_of(loss.name, value)
+
+    def _run_scaled(
+        self, frame: Frame, loss: Loss, arguments: Mapping[str, Argument], what: Gradients
+    ) -> dict[str, Value]:
+        """As `_run_loss`, with a scaled loss; gradients that are not finite are not used."""
+        span, session = self.definition.name.span, frame.session
+        scaling = self._scaling = self._scaling or LossScaling(frame, span)
+        before = {key: cell.current for key, cell in session.states.items()} | session.renewed
+        scaled = scaling.scaled(loss.closure)
+        value, gradients = _differentiated(frame, span, loss, scaled, arguments)
+        gradients = {key: scaling.unscaled(frame, g) for key, g in gradients.items()}
+        used = self._use(frame, loss, gradients, what)
+        if what is not Gradients.KEEP:
+            finite = scaling.all_finite(frame, used)
+            kept = {scaling.instance, *self._sums.values()}
+            scaling.restore_unless(frame, finite, before, kept)
+        assert isinstance(value, Group)
+        return figures_of(loss.name, Group(value.items[1:]))
+
+    def _use(
+        self, frame: Frame, loss: Loss, gradients: Mapping[SlotKey, Tensor], what: Gradients
+    ) -> list[Tensor]:
+        """Changes parameters by gradients, or keeps these; the gradients that were used."""
         paths = slot_paths(self.roots())
+        used = []
         for key, gradient in gradients.items():
             if what is not Gradients.USE:
                 gradient = self._with_kept(frame, self._sum(frame, loss, key), gradient, what)
             if what is not Gradients.KEEP:
                 self._update(frame, key, paths[key], gradient)
-        return figures_of(loss.name, found.value)
+                used.append(gradient)
+        return used
 
     def _update(self, frame: Frame, key: SlotKey, path: str, gradient: Tensor) -> None:
         """Changes a parameter by its gradient."""
@@ -313,6 +342,22 @@ def make_trainer_in(
     for node in definition.members:
         bind_member(frame, node, definition.name.name)
     return Trainer(definition, frame.scope, find_losses(definition, frame))
+
+
+def _differentiated(
+    frame: Frame, span: Span, loss: Loss, function: Value, arguments: Mapping[str, Argument]
+) -> tuple[Value, dict[SlotKey, Tensor]]:
+    """The value of a loss, as a function of its arguments, and the gradient by what it trains."""
+    given = arguments_of(loss.closure, arguments)
+    with frame.session.mode(training=True):
+        found = differentiate(function, (), frame, span, given, loss.trained)
+    gradients: dict[SlotKey, Tensor] = {}
+    for tree in found.gradients:
+        assert isinstance(tree, ParameterTree)
+        gradients = dict(tree) | gradients
+    if not gradients:
+        fail(Kind.NOTHING_TRAINED, loss.span, name=loss.name)
+    return found.value, gradients
 
 
 def figures_of(name: str, value: Value) -> dict[str, Value]:

@@ -48,6 +48,7 @@ __all__ = [
     "Number",
     "ParameterTree",
     "Position",
+    "Precision",
     "Product",
     "Slot",
     "Tensor",
@@ -333,6 +334,14 @@ class Mode(Applicable):
 
     function: Value
     training: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Precision(Applicable):
+    """A map whose products are computed in another element type: `in_precision(f, bf16)`."""
+
+    function: Value
+    dtype: ir.DType
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -156,6 +156,9 @@ def _add_data(group: argparse._ActionsContainer) -> None:
     group.add_argument("--no-shuffle", action="store_true", help="keep the order of the data")
     group.add_argument("--drop-last", action="store_true", help="leave out a last, shorter batch")
     group.add_argument(
+        "--precision", choices=("f32", "bf16", "f16"), default="f32", help="of products (f32)"
+    )
+    group.add_argument(
         "--accumulate", type=int, default=1, metavar="N", help="update after every N batches"
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mapsto.compiler import Options
 from mapsto.dsl.elaborated import ParameterSpec
+from mapsto.dsl.precision import PRECISIONS
 from mapsto.dsl.program import ModuleInstance as DslInstance
 from mapsto.dsl.program import Program
 from mapsto.dsl.training import Gradients
@@ -18,7 +19,7 @@ from mapsto.progress import report_to
 from mapsto.runtime.batches import Source, Stream, StreamLike
 from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
 from mapsto.runtime.dataset import Dataset, bind, load_arrays
-from mapsto.runtime.errors import DataError
+from mapsto.runtime.errors import DataError, TrainingError
 from mapsto.runtime.fit_options import FitOptions
 from mapsto.runtime.history import Figure, History
 from mapsto.runtime.monitor import Monitor
@@ -64,11 +65,8 @@ class Trainer:
         self._storage: dict[str, Array] = {}
         self._first_values: dict[str, Array] = {}
         """Of the states in which metrics gather, to begin anew."""
-        self.compiled_step = Step(self)
         self.compiled_evaluation = Evaluation(self)
-        self.step_with_kept = Step(self, gradients=Gradients.USE_WITH_KEPT)
-        self.keeping_step = Step(self, gradients=Gradients.KEEP)
-        self._is_keeping = False
+        self.set_precision("f32")
 
     def __repr__(self) -> str:
         return f"<train {self.inner.name}>"
@@ -80,6 +78,24 @@ class Trainer:
             self.__dict__[name] = lambda **batch: _simple(step.run(batch))
             return self.__dict__[name]  # type: ignore[no-any-return]
         raise AttributeError(f"{self!r} has no attribute {name!r}")
+
+    def set_precision(self, precision: str) -> None:
+        """Computes the products in the losses in "f32", "bf16" or "f16" from here on.
+
+        Parameters, gradients and all that is no product of tensors stay in f32.  With f16 the loss
+        is scaled, and steps with gradients that are not finite are left out.  Raises TrainingError
+        for another name.
+        """
+        if precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise TrainingError(f"precision is {precision!r}, expected one of {known}")
+        self.precision = precision
+        self.compiled_step = Step(self)
+        self.step_with_kept = Step(self, gradients=Gradients.USE_WITH_KEPT)
+        self.keeping_step = Step(self, gradients=Gradients.KEEP)
+        self._is_keeping = False
+        for name in self.loss_names:
+            self.__dict__.pop(f"{_STEP_OF}{name}", None)
 
     @property
     def net(self) -> Instance:
@@ -156,6 +172,7 @@ class Trainer:
         steps_per_epoch: int | None = None,
         max_steps: int | None = None,
         accumulate: int = 1,
+        precision: str | None = None,
         evaluate_every: int | None = None,
         monitor: str = "loss",
         mode: str = "min",
@@ -192,6 +209,8 @@ class Trainer:
             keep_best=_path(keep_best),
             restore_best=restore_best,
         )
+        if precision is not None and precision != self.precision:
+            self.set_precision(precision)
         data = self._source(train, _TRAIN_SUFFIXES, steps_per_epoch)
         held_out = None if test is None else self._source(test, _TEST_SUFFIXES, None, metrics=True)
         self._prepare(data, batch, accumulate)
@@ -276,7 +295,7 @@ class Trainer:
 
     def _adopt(self, spec: ParameterSpec) -> None:
         """Takes the array of a net's parameter from the net."""
-        if spec.path.startswith(("optimizer.", "gradients.")):
+        if spec.path.startswith(("optimizer.", "gradients.", "scaling.")):
             return
         prefix = next((p for p in self._modules if p and spec.path.startswith(f"{p}.")), "")
         if prefix not in self._modules:

@@ -10,6 +10,7 @@ import numpy as np
 from mapsto.arguments import Parameter, declared_types, parameters_of
 from mapsto.callables import Compilable
 from mapsto.dsl.elaborated import Elaborated, ParameterSpec
+from mapsto.dsl.precision import PRECISIONS
 from mapsto.dsl.syntax import MapDefinition
 from mapsto.dsl.train_members import Loss
 from mapsto.dsl.training import Gradients
@@ -94,7 +95,8 @@ class Step(_Compiled):
     def elaborate(
         self, types: Mapping[str, TensorType], static: Mapping[str, object]
     ) -> Elaborated:
-        return self.owner.inner.elaborate_step(types, self.losses, self.gradients)
+        precision = PRECISIONS[self.owner.precision]
+        return self.owner.inner.elaborate_step(types, self.losses, self.gradients, precision)
 
     def run(self, batch: Mapping[str, object]) -> dict[str, float]:
         """Makes the step; the losses before it, their sum as `loss`, and what else the losses give

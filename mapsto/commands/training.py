@@ -42,6 +42,7 @@ def train(options: argparse.Namespace) -> int:
             drop_last=options.drop_last,
             max_steps=options.max_steps,
             accumulate=options.accumulate,
+            precision=options.precision,
             evaluate_every=options.evaluate_every,
             monitor=options.monitor,
             mode=options.mode,

@@ -1,4 +1,4 @@
-"""Gradients of several batches that make one step."""
+"""What a training step may contain: gradients of several batches, and scaled losses."""
 
 from __future__ import annotations
 
@@ -48,3 +48,30 @@ def test_a_step_with_the_gradients_that_were_kept() -> None:
     assert slots["w"].tolist() == [1, 1]
     run_slots(use, slots, {"x": np.float32([[3, 0]])})
     assert slots["w"].tolist() == [1 - 2, 1 - 1]
+
+
+def test_loss_scale() -> None:
+    scale = Program.loads(TEXT).instantiate("LossScale", {"first": 8.0, "longest": 2})
+    truth, number = ir.TensorType(ir.DType.BOOL), ir.TensorType(ir.DType.F32)
+    adjust = scale.elaborate("adjust", {"all_finite": truth})
+    scaled = scale.elaborate("scaled", {"loss": number})
+    slots = {"scale": np.full((), 8, np.float32), "good": np.zeros((), np.int32)}
+    found = []
+    for finite in (True, True, True, False, True, False, False, False, False, False):
+        found.append(float(run_slots(adjust, slots, {"all_finite": np.bool_(finite)})))
+    assert found == [8, 16, 16, 8, 8, 4, 2, 1, 1, 1]
+    assert run_slots(scaled, slots, {"loss": np.float32(3)}) == 3
+
+
+def test_finite_gradients() -> None:
+    scale = Program.loads(TEXT).instantiate("LossScale")
+    types = {"g": ir.TensorType(ir.DType.F32, (2,)), "others": ir.TensorType(ir.DType.BOOL)}
+    is_finite = scale.elaborate("is_finite", types)
+    for g, others, expected in (
+        ([1, -1e38], True, True),
+        ([1, 2], False, False),
+        ([np.nan, 2], True, False),
+        ([1, -np.inf], True, False),
+    ):
+        given = {"g": np.float32(g), "others": np.bool_(others)}
+        assert run_slots(is_finite, {}, given) == expected
