@@ -11,6 +11,7 @@ from collections.abc import Callable
 from mapsto.ir.dims import product
 from mapsto.ir.ops.sequences import Cumulative, Recurrence
 from mapsto.ir.stages import estimate
+from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indexed import IndexedEmitter, Indices
 from mapsto.lowering.indices import Index, from_dim, split_offset
 from mapsto.lowering.kernel_work import COLUMN_BLOCK, TASK_WORK, rows_per_task
@@ -26,7 +27,6 @@ from mapsto.lowering.loops import (
     constant,
     fma,
 )
-from mapsto.lowering.row_passes import sum_type
 from mapsto.lowering.scalar_operations import identity
 from mapsto.lowering.whole_loops import Range, loop, tasks
 

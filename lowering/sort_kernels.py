@@ -10,6 +10,7 @@ from mapsto.ir.dims import Dim, product
 from mapsto.ir.ops.sequences import ArgSort
 from mapsto.ir.stages import estimate
 from mapsto.ir.types import DType
+from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indexed import IndexedEmitter, Indices
 from mapsto.lowering.indices import Index, floor_div, from_dim, minimum, split_offset, value_of
 from mapsto.lowering.kernel_work import rows_per_task
@@ -27,7 +28,6 @@ from mapsto.lowering.loops import (
     constant,
     select,
 )
-from mapsto.lowering.row_passes import sum_type
 from mapsto.lowering.whole_loops import branch, loop, tasks
 
 __all__ = ["argsort_body"]
