@@ -282,14 +282,15 @@ class Trainer:
 
     def storage_for(self, specs: Iterable[ParameterSpec]) -> Mapping[str, Array]:
         """The arrays of parameters and states by path; new ones are initialized."""
-        wanted = [spec for spec in specs if spec.path not in self._storage]
+        needed = list(specs)
+        wanted = [spec for spec in needed if spec.path not in self._storage]
         for spec in wanted:
             self._adopt(spec)
         if any(spec.path not in self._storage for spec in wanted):
             initialize(self.inner.elaborate_initializers(), self._storage, self.seed)
         gathered = self.inner.gathering_states()
-        for spec in wanted:
-            if spec.path in gathered:
+        for spec in needed:
+            if spec.path in gathered and spec.path not in self._first_values:
                 self._first_values[spec.path] = self._storage[spec.path].copy()
         return self._storage
 
