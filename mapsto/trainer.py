@@ -115,7 +115,8 @@ class Trainer:
     @property
     def arrays(self) -> Parameters:
         """Everything that training changes, by path: parameters, states, the optimizer's states."""
-        kept = {p: a for p, a in self._storage.items() if p not in self._first_values}
+        gathered = self.inner.gathering_states()
+        kept = {p: a for p, a in self._storage.items() if p not in gathered}
         return Parameters(kept, self.inner.name)
 
     @property
