@@ -158,6 +158,8 @@ def check_kind(kind: str, name: str, given: Argument) -> Value:
             fits = isinstance(value, _CLASSES[kind])
     if kind == "int" and isinstance(value, Number) and isinstance(value.value, float):
         fits = False
+    if kind == "list" and isinstance(value, Number) and not isinstance(value.value, float):
+        return Group((value,), is_list=True)
     if not fits:
         _fail_kind(name, kind, given)
     if kind == "float" and isinstance(value, Number) and isinstance(value.value, int):

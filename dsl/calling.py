@@ -8,7 +8,7 @@ from mapsto.dsl.arguments import match_names
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.source import Span
-from mapsto.dsl.values import Argument, Builtin, Expected, Value
+from mapsto.dsl.values import Argument, Builtin, Expected, Nothing, Value
 
 __all__ = ["Given", "Parameters", "Table", "array_functions"]
 
@@ -27,8 +27,14 @@ class Parameters:
         self.required = required
 
     def match(self, owner: str, arguments: tuple[Argument, ...], span: Span) -> dict[str, Argument]:
-        """The arguments by parameter; DiagnosticError where they do not fit."""
+        """The arguments by parameter; DiagnosticError where they do not fit.
+
+        An argument that need not be given and is `none` is not given.
+        """
         matched = match_names(self.names, arguments, owner, span)
+        for name in self.names[self.required :]:
+            if name in matched and isinstance(matched[name].value, Nothing):
+                del matched[name]
         for name in self.names[: self.required]:
             if name not in matched:
                 fail(Kind.MISSING_ARGUMENT, span, name=name, owner=owner)

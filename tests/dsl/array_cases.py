@@ -164,4 +164,12 @@ ARRAY_CASES: list[Case] = [
             [np.r_[r[:k], s[:2], r[k + 2 :]] for r, s, k in zip(x, u, i, strict=True)]
         ),
     ),
+    ("var(x)", _X, np.var),
+    ("var(x, axis=0, correction=1)", _X, lambda x: x.var(0, ddof=1)),
+    ("std(c, axis=[0, 2], keepdims=true)", _C, lambda c: c.std((0, 2), keepdims=True)),
+    ("norm(x, axis=1)", _X, lambda x: np.linalg.norm(x, axis=1)),
+    ("norm(x, axis=none, keepdims=true)", _X, lambda x: np.linalg.norm(x, keepdims=True)),
+    ("count_nonzero(k, axis=1)", {"k": KEYS}, lambda k: np.count_nonzero(k, axis=1)),
+    ("covariance(x)", _X, lambda x: np.cov(x.T)),
+    ("one_hot(k, 4, dtype=i8)", {"k": KEYS % 4}, lambda k: np.eye(4)[k]),
 ]
