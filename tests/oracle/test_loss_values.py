@@ -109,6 +109,25 @@ THEIRS: Mapping[str, Callable[..., Any]] = {
     "focal(x, t, alpha=0.6, gamma=1.5)": lambda x, t: focal(x, t, 0.6, 1.5),
     "cross_entropy(x, y)": F.cross_entropy,
     "cross_entropy(30 * x, y)": lambda x, y: F.cross_entropy(30 * x, y),
+    "cross_entropy(x, y, weight=w)": F.cross_entropy,
+    "cross_entropy(x, y, ignore_index=2)": lambda x, y: F.cross_entropy(x, y, ignore_index=2),
+    "cross_entropy(x, y, label_smoothing=0.2)": lambda x, y: F.cross_entropy(
+        x, y, label_smoothing=0.2
+    ),
+    "cross_entropy(x, y, w, ignore_index=2, label_smoothing=0.2)": lambda x, y, w: F.cross_entropy(
+        x, y, w, ignore_index=2, label_smoothing=0.2
+    ),
+    'cross_entropy(x, y, w, label_smoothing=0.2, reduction="sum")': lambda x, y, w: F.cross_entropy(
+        x, y, w, label_smoothing=0.2, reduction="sum"
+    ),
+    'sum(u * cross_entropy(x, y, reduction="none"))': lambda x, y, u: (
+        u * F.cross_entropy(x, y, reduction="none")
+    ).sum(),
+    'sum(u * cross_entropy(x, y, w, 2, 0.1, "none"))': lambda x, y, w, u: (
+        u * F.cross_entropy(x, y, w, ignore_index=2, label_smoothing=0.1, reduction="none")
+    ).sum(),
+    "nll(log_softmax(x), y)": lambda x, y: F.nll_loss(F.log_softmax(x, -1), y),
+    "nll(x, y, w, ignore_index=2)": lambda x, y, w: F.nll_loss(x, y, w, ignore_index=2),
     "soft_cross_entropy(x, t)": F.cross_entropy,
     "soft_cross_entropy(x, t, label_smoothing=0.1, weight=w)": lambda x, t, w: F.cross_entropy(
         x, t, w, label_smoothing=0.1
