@@ -109,3 +109,25 @@ map f(a: f64[d], b: f64[d]):
     np.testing.assert_allclose(
         run_map(source, {"a": a, "b": b}), [4, 25 / (5 * np.sqrt(41)), 0], rtol=1e-12
     )
+
+
+WEIGHTS = """
+map f(x: f64[n], y: i32[n], w: f64[3]):
+    let weights: f64[n] = weights_of_labels(y, 3, w, ignore_index=0)
+    (weights, reduce_weighted(weights * x, weights, "mean"), reduce_weighted(x, weights, "none"))
+"""
+
+
+def test_labels_have_the_weights_of_their_classes() -> None:
+    arrays = {"x": np.array([4.0, 1.0, 9.0]), "y": np.array([1, 2, 0], np.int32)}
+    found, mean, every = run_map(WEIGHTS, {**arrays, "w": np.array([5.0, 1.0, 3.0])})
+    np.testing.assert_array_equal(found, [1, 3, 0])
+    assert mean == pytest.approx((4 + 3) / 4)
+    np.testing.assert_array_equal(every, arrays["x"])
+
+
+def test_a_label_that_is_no_class_makes_a_weighted_loss_nan() -> None:
+    source = "map f(x: f64[n, c], y: i32[n], w: f64[c]): cross_entropy(x, y, w)"
+    x, w = np.zeros((2, 3)), np.ones(3)
+    assert run_map(source, {"x": x, "y": np.array([0, 2], np.int32), "w": w}) == np.log(3)
+    assert np.isnan(run_map(source, {"x": x, "y": np.array([0, 3], np.int32), "w": w}))

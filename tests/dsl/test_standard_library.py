@@ -13,7 +13,6 @@ import pytest
 from array_cases import ARRAY_CASES
 from elaborating import Array, call_module, initial_slots, run_map, type_of
 
-from mapsto import ir
 from mapsto.dsl import syntax
 from mapsto.dsl.checking import check
 from mapsto.dsl.library import library_file, library_files, library_scope
@@ -144,62 +143,6 @@ def test_dense(dtype: type) -> None:
     assert {path: value.shape for path, value in slots.items()} == {"w": (6, 3), "b": (3,)}
     np.testing.assert_allclose(result, x @ slots["w"] + slots["b"], rtol=1e-5)
     assert result.dtype == dtype
-
-
-INITIALIZERS = {
-    "zeros": (0, 0, 0),
-    "ones": (1, 1, 0),
-    "constant": (0.5, 0.5, 0),
-    "uniform": (0, 1, 1 / math.sqrt(12)),
-    "normal": (-6, 6, 1),
-    "glorot_uniform": (-math.sqrt(6 / 300), math.sqrt(6 / 300), math.sqrt(2 / 300)),
-    "glorot_normal": (-1, 1, math.sqrt(2 / 300)),
-    "he_uniform": (-math.sqrt(6 / 100), math.sqrt(6 / 100), math.sqrt(2 / 100)),
-    "he_normal": (-1, 1, math.sqrt(2 / 100)),
-}
-
-
-def initialized(initializer: str, seed: int = 0, dtype: str = "f32") -> Array:
-    text = (
-        f"module M():\n    param w: {dtype}[100, 200] ~ {initializer}\n"
-        f"    map (x: {dtype}[100]): x @ w"
-    )
-    instance = Program.loads(text).instantiate("M")
-    instance.elaborate("", {"x": ir.TensorType(ir.DType(dtype), (100,))})
-    return initial_slots(instance, seed)["w"]
-
-
-@pytest.mark.parametrize("name", INITIALIZERS)
-@pytest.mark.parametrize("dtype", ["f32", "f64"])
-def test_initializer(name: str, dtype: str) -> None:
-    low, high, deviation = INITIALIZERS[name]
-    text = f"{name}(0.5)" if name == "constant" else name
-    values = initialized(text, dtype=dtype)
-    assert values.dtype == ir.DType(dtype).numpy
-    assert low <= values.min() and values.max() <= high
-    np.testing.assert_allclose(values.std(), deviation, rtol=0.03)
-
-
-def test_equal_seeds_give_equal_bits_and_others_do_not() -> None:
-    first, again, other = (initialized("normal", seed) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, again)
-    assert not np.any(first == other)
-
-
-def test_initializers_take_arguments() -> None:
-    values = initialized("uniform(-3, -2)")
-    assert values.min() >= -3 and values.max() < -2
-    np.testing.assert_allclose(initialized("normal(std=0.02, mean=1)").std(), 0.02, rtol=0.03)
-
-
-def test_parameters_have_streams_of_their_own() -> None:
-    text = (
-        "module M():\n    layers = [Dense(6), Dense(6)]\n    map (x: f32[n, 6]): chain(layers)(x)"
-    )
-    instance = Program.loads(text).instantiate("M")
-    instance.elaborate("", {"x": ir.TensorType(ir.DType.F32, (2, 6))})
-    slots = initial_slots(instance)
-    assert not np.any(slots["layers.0.w"] == slots["layers.1.w"])
 
 
 def adam(p: Array, gradients: list[Array], decay: float = 0.0) -> Array:
