@@ -19,6 +19,7 @@ from mapsto.ir.ops.functions import *
 from mapsto.ir.ops.indexing import *
 from mapsto.ir.ops.logic import *
 from mapsto.ir.ops.random import *
+from mapsto.ir.ops.remat import *
 from mapsto.ir.ops.sequences import *
 from mapsto.ir.ops.shaping import *
 from mapsto.ir.ops.updates import *

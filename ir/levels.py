@@ -56,7 +56,7 @@ EXPANDED = Level(
     "expanded",
     _is_expanded,
     _is_expanded,
-    "has to be expanded by a pass: let `differentiate,inline` run",
+    "has to be expanded by a pass: let `differentiate,inline,barriers` run",
 )
 FUSED = Level("fused", _is_fused, _is_in_fused_kernel, "has to be in a kernel")
 LEVELS = (ELABORATED, EXPANDED, FUSED)

@@ -14,6 +14,7 @@ from mapsto.ir.passes import (
     fold,  # noqa: F401 (registers itself)
     fuse,  # noqa: F401
 )
+from mapsto.ir.passes.barriers import RemoveBarriers
 from mapsto.ir.passes.base import Pass, registered_passes
 from mapsto.ir.passes.canonicalize import Canonicalize
 from mapsto.ir.passes.contractions import Contractions
@@ -55,6 +56,8 @@ DEFAULT: tuple[Pass, ...] = (
     EliminateCommonSubexpressions(),
     # Fewer values are kept for the backward pass.
     DeriveMasks(),
+    # What is computed twice on purpose is no longer in danger of being shared.
+    RemoveBarriers(),
     # Last: the passes before leave what they have replaced.
     EliminateDeadCode(),
 )
@@ -91,6 +94,8 @@ ORDER: tuple[OrderConstraint, ...] = (
     OrderConstraint("flatten-if", "contractions", "what was in branches takes canonical forms"),
     OrderConstraint("flatten-if", "masks", "selections clamp"),
     OrderConstraint("cse", "masks", "the uses of a mask are those of one comparison"),
+    OrderConstraint("cse", "barriers", "what is computed again would be kept instead"),
+    OrderConstraint("barriers", "fuse", "kernels hold no barriers"),
     OrderConstraint("masks", "dce", "the comparison before stays behind"),
     OrderConstraint("contractions", "dce", "views that were taken into a contraction stay behind"),
     OrderConstraint("cse", "dce", "the second of two equal operations stays behind"),

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mapsto.ir.builder import Builder
-from mapsto.ir.core import Block, Location, Operation, Region, Value
+from mapsto.ir.core import Block, Location, Operation, Region, Trait, Value
 from mapsto.ir.substitution import Values, copy_operation
 from mapsto.ir.types import TensorType
 
-__all__ = ["build_block", "captured_values", "closed_over", "enclosed", "is_number", "with_regions"]
+__all__ = [
+    "build_block",
+    "captured_values",
+    "closed_over",
+    "enclosed",
+    "is_number",
+    "silenced",
+    "with_regions",
+]
 
 
 def build_block(
@@ -60,6 +68,13 @@ def with_regions(block: Block, change: Callable[[Block], Block]) -> Block:
             new.hint = old.hint
             values[old] = new
     return block.with_operations(operations)
+
+
+def silenced(block: Block) -> Block:
+    """The block without what stands in it, or in its regions, for its effect alone."""
+    block = with_regions(block, silenced)
+    kept = [op for op in block.operations if op.results or not op.has(Trait.EFFECT)]
+    return block.with_operations(kept)
 
 
 def captured_values(blocks: Iterable[Block]) -> list[Value]:

@@ -54,6 +54,8 @@ class Call(_Callee):
     """Applies a function of the module."""
 
     name = "call"
+    has_own_derivative: ClassVar[bool] = False
+    """Whether the derivative is more than that of the function's body."""
 
 
 class Jvp(_Callee):
@@ -72,11 +74,17 @@ class Vjp(_Callee):
 
     Operands: the callee's arguments, then a cotangent for each result in `outputs`.  Results: the
     callee's results, then the cotangents of the arguments in `wrt`.  The gradient of a scalar
-    result is its pullback of 1.
+    result is its pullback of 1.  Where it is `silent`, the callee's effects are left out.
     """
 
     name = "vjp"
-    attribute_types: ClassVar = {**_Callee.attribute_types, "wrt": tuple, "outputs": tuple}
+    attribute_types: ClassVar = {
+        **_Callee.attribute_types,
+        "wrt": tuple,
+        "outputs": tuple,
+        "silent": bool,
+    }
+    defaults: ClassVar = {"silent": False}
 
 
 class Kernel(Operation):

@@ -23,6 +23,7 @@ class CustomCall(Call):
     """
 
     name = "custom_call"
+    has_own_derivative = True
     attribute_types: ClassVar = {**Call.attribute_types, "gradient": SymbolReference}
 
     def jvp(

@@ -11,9 +11,10 @@ from mapsto.ir.errors import PassError
 from mapsto.ir.linearize import Pushed, push_forward, split_linear
 from mapsto.ir.liveness import keep_live
 from mapsto.ir.ops.control import Call, Jvp, Vjp
-from mapsto.ir.ops.custom import CustomCall, CustomTangent
+from mapsto.ir.ops.custom import CustomTangent
 from mapsto.ir.ops.shaping import ints_of
 from mapsto.ir.pruning import pruned
+from mapsto.ir.regions import silenced
 from mapsto.ir.substitution import Values, copy_operation
 from mapsto.ir.transposition import transpose_operations
 
@@ -108,7 +109,7 @@ class _Expander:
         if isinstance(op, CustomTangent):
             build.location = op.location
             return [CustomTangent(operands, op.attributes).expanded(build)]
-        if inline and isinstance(op, Call) and not isinstance(op, CustomCall):
+        if inline and isinstance(op, Call) and not op.has_own_derivative:
             return self._inlined(build, op, operands)
         if op.regions:
             regions = [Region(self.rewrite(r.block, values, inline)) for r in op.regions]
@@ -139,6 +140,8 @@ class _Expander:
     def _reverse(self, build: Builder, op: Vjp, operands: Sequence[Value]) -> Sequence[Value]:
         wrt, outputs = ints_of(op, "wrt"), ints_of(op, "outputs")
         function = self.flat(op.callee)
+        if op.attributes["silent"]:
+            function = function.with_block(silenced(function.block))
         count = len(function.arguments)
         seeds = [Value(operands[i].type, None, i, "tangent") for i in wrt]
         scratch = _scratch(op.location)
@@ -188,5 +191,5 @@ def _has_requests(block: Block, inline: bool) -> bool:
 
 def _is_request(op: Operation, inline: bool) -> bool:
     if isinstance(op, Call):
-        return inline and not isinstance(op, CustomCall)
+        return inline and not op.has_own_derivative
     return isinstance(op, Jvp | Vjp | CustomTangent)

@@ -139,6 +139,7 @@ CASES = [
     structural(ir.Slice, (7,), label="reverse", starts=(6,), sizes=(7,), steps=(-1,)),
     structural(ir.Slice, (7, 2), label="empty", starts=(3, 0), sizes=(0, 2), steps=(2, 1)),
     structural(ir.Pad, (2, 3), low=(1, 0), high=(2, 1), value=5),
+    structural(ir.Barrier, (2, 3)),
     structural(ir.Concat, (2, 1), (2, 3), (2, 2), axis=1),
     Case(ir.Contract, matrix_product, (WIDE, WIDE), ((3, 4), (4, 2))),
     Case(ir.Gather, gathered, (WIDE,), ((2, 3, 2),)),
@@ -158,11 +159,14 @@ CASES = [
 ]
 STOPPED = {"stop_gradient"}
 """Constant to differentiation although the value depends on the operand."""
-EXPANDED = {"return", "call", "custom_call", "jvp", "vjp"}
+EXPANDED = {"return", "call", "custom_call", "remat_call", "jvp", "vjp"}
 """Gone before an op's derivative is asked for."""
 
 FLOW = {"scan", "while", "if"}
 """Have a table of their own, in test_flow_derivatives."""
+
+EFFECTS = {"print", "assert"}
+"""Have no results."""
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -175,7 +179,7 @@ def test_orders_1_and_2(case: Case) -> None:
 
 
 def test_every_op_is_in_the_table() -> None:
-    tested = {case.op.name for case in CASES} | STOPPED | EXPANDED | FLOW
+    tested = {case.op.name for case in CASES} | STOPPED | EXPANDED | FLOW | EFFECTS
     own = {n: op for n, op in registered_ops().items() if op.__module__.startswith("mapsto.")}
     missing = [n for n, op in own.items() if n not in tested and not op.not_differentiable]
     assert not missing
