@@ -138,6 +138,7 @@ _CLASSES: Mapping[str, tuple[type, ...]] = {
     "list": (Group,),
     "dtype": (ElementType,),
     "bool": (Truth, Tensor),
+    "tree": (ParameterTree,),
 }
 
 
@@ -193,5 +194,6 @@ _KIND_WORDS = {
     "bool": "true or false",
     "map": "a map",
     "module": "an instance of a module",
+    "tree": "a tree of parameters",
     **{name: f"a number of type {name} known before it runs" for name in DTYPES if name != "bool"},
 }

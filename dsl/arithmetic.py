@@ -11,6 +11,7 @@ from mapsto.dsl.evaluation import scalar_or_tensor
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.matmul import matrix_product
 from mapsto.dsl.source import Span
+from mapsto.dsl.structures import mapped, over_trees
 from mapsto.dsl.syntax import BinaryOperator as Op
 from mapsto.dsl.tensors import as_access, as_tensor, common_dtype, describe, elementwise, is_static
 from mapsto.dsl.values import (
@@ -20,6 +21,7 @@ from mapsto.dsl.values import (
     Group,
     Nothing,
     Number,
+    ParameterTree,
     Position,
     Product,
     Tensor,
@@ -57,6 +59,10 @@ def binary(frame: Frame, span: Span, operator: Op, left: Value, right: Value) ->
         same = _is_same(left, right)
         if same is not None:
             return Truth(same is (operator is Op.EQUAL))
+    if isinstance(left, ParameterTree) or isinstance(right, ParameterTree):
+        return over_trees(
+            frame, span, (left, right), lambda _, pair: binary(frame, span, operator, *pair)
+        )
     for operand in (left, right):
         if not isinstance(operand, Tensor | Product | Position | Number | Formula | Truth):
             fail(Kind.BAD_OPERAND, span, operator=operator.value, found=describe(operand))
@@ -307,6 +313,8 @@ def negate(frame: Frame, span: Span, value: Value) -> Value:
             return elementwise(frame, span, ir.Neg, [value])
         case Formula():
             return Formula(ir.Neg, (value,))
+        case ParameterTree():
+            return mapped(lambda leaf: negate(frame, span, leaf), value)
     return fail(Kind.BAD_OPERAND, span, operator="-", found=describe(value))
 
 

@@ -27,8 +27,10 @@ from mapsto.dsl.precision import PRECISION_MAPS
 from mapsto.dsl.random_numbers import RANDOM
 from mapsto.dsl.reductions import REDUCTIONS
 from mapsto.dsl.source import Span
+from mapsto.dsl.structures import over_trees
 from mapsto.dsl.tensors import as_tensor, describe, elementwise
 from mapsto.dsl.transforms import TRANSFORMS
+from mapsto.dsl.trees import TREES
 from mapsto.dsl.values import (
     Argument,
     Builtin,
@@ -40,6 +42,7 @@ from mapsto.dsl.values import (
     Group,
     Nothing,
     Number,
+    ParameterTree,
     Position,
     Truth,
     Value,
@@ -80,6 +83,8 @@ def elementwise_builtin(op: type[ir.Operation]) -> Builtin:
     def apply(frame: Frame, span: Span, arguments: Arguments, expected: Expected | None) -> Value:
         given = signature.match(name, arguments, span)
         values = [given[n].value for n in names]
+        if any(isinstance(value, ParameterTree) for value in values):
+            return over_trees(frame, span, values, lambda _, own: elementwise(frame, span, op, own))
         for n in names:
             _check_operand(name, given[n])
         numbers = [value for value in values if isinstance(value, Number | Formula)]
@@ -221,7 +226,7 @@ def builtins() -> Mapping[str, Value]:
         if _is_function(op)
     }
     maps_of_maps = {**TRANSFORMS, **MODES, **PRECISION_MAPS}
-    found |= {**REDUCTIONS, **ARRAY_FUNCTIONS, **maps_of_maps, **RANDOM, **EFFECTS}
+    found |= {**REDUCTIONS, **ARRAY_FUNCTIONS, **maps_of_maps, **RANDOM, **EFFECTS, **TREES}
     found |= CONFIGURATION
     found |= {function.name: function for function in _OWN}
     found["none"] = Nothing()

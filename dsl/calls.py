@@ -21,13 +21,14 @@ from mapsto.dsl.evaluation import (
     evaluates,
     scalar_or_tensor,
 )
-from mapsto.dsl.frame import Facts, Frame, fail
+from mapsto.dsl.frame import Facts, Frame, SlotKey, fail
 from mapsto.dsl.indexing import reduce_over_indices
-from mapsto.dsl.instances import Instance
+from mapsto.dsl.instances import Instance, copy_for, leaf_paths
 from mapsto.dsl.scope import Scope
 from mapsto.dsl.source import Span
 from mapsto.dsl.statements import evaluate_block
 from mapsto.dsl.tensors import as_tensor, coerce, describe, elementwise
+from mapsto.dsl.trees import apply_to_leaves, tree_for_tensor
 from mapsto.dsl.values import (
     Argument,
     Builtin,
@@ -149,6 +150,14 @@ def _instance(
     call = function.call
     if call is None:
         fail(Kind.NOT_CALLABLE, span, found=f"`{function.title}`, which has no unnamed map,")
+    tree = tree_for_tensor(call.definition, arguments)
+    if tree is not None:
+        paths = leaf_paths(tree)
+
+        def own(key: SlotKey) -> Value:
+            return copy_for(function, key, paths[key], frame)
+
+        return apply_to_leaves(own, frame, span, arguments)
     return apply(call, frame, span, arguments, expected)
 
 
@@ -160,6 +169,8 @@ def _closure(
     arguments: tuple[Argument, ...],
     expected: Expected | None,
 ) -> Value:
+    if tree_for_tensor(function.definition, arguments) is not None:
+        return apply_to_leaves(lambda _: function, frame, span, arguments)
     with frame.deeper(span, function.title):
         try:
             return _elaborate(function, frame, span, arguments, expected)

@@ -155,6 +155,8 @@ class Kind(Enum):
     NO_SUCH_ARGUMENT = auto()
     GRADIENT_IN_INDEX = auto()
     NOTHING_TO_MAP = auto()
+    TREES_DIFFER = auto()
+    UPDATE_IN_PART = auto()
 
     # Statements and members
     NO_VALUE = auto()

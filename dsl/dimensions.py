@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 DTYPES = {dtype.value: dtype for dtype in ir.DType if dtype is not ir.DType.U32}
-KINDS = frozenset({"int", "float", "str", "map", "module", "list", "dtype", "any"})
+KINDS = frozenset({"int", "float", "str", "map", "module", "list", "dtype", "any", "tree"})
 """Names in the place of a type for what exists only during elaboration."""
 _MAXIMUM_SIZE = 2**40
 

@@ -12,8 +12,9 @@ from mapsto.dsl.arithmetic import binary, decide, logical_not, negate
 from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind, Note, NoteKind, nearest
 from mapsto.dsl.evaluation import evaluate, evaluates, find, lookup, scalar_or_tensor, tensor_of
 from mapsto.dsl.frame import Facts, Frame, fail
-from mapsto.dsl.instances import Instance, member, slot_tensor
+from mapsto.dsl.instances import Instance, instances_in, member, slot_tensor
 from mapsto.dsl.source import Span
+from mapsto.dsl.structures import over_trees
 from mapsto.dsl.tensors import as_tensor, describe, is_static, select
 from mapsto.dsl.values import (
     Deferred,
@@ -212,6 +213,10 @@ def choose(frame: Frame, span: Span, condition: Tensor, then: Value, other: Valu
     if isinstance(then, Group) and isinstance(other, Group) and len(then.items) == len(other.items):
         pairs = zip(then.items, other.items, strict=True)
         return Group(tuple(choose(frame, span, condition, a, b) for a, b in pairs), then.is_list)
+    if isinstance(then, ParameterTree) and isinstance(other, ParameterTree):
+        return over_trees(
+            frame, span, (then, other), lambda _, pair: choose(frame, span, condition, *pair)
+        )
     for value in (then, other):
         if not isinstance(value, Position) and not scalar_or_tensor(value) and not is_static(value):
             fail(Kind.CANNOT_SELECT, span, found=describe(value))
@@ -256,10 +261,22 @@ def _of_namespace(base: Namespace, name: str, frame: Frame, span: Span) -> Value
 
 
 def _of_tree(base: ParameterTree, name: str, span: Span) -> Value:
-    tensor = base.tensors.get((base.instance, name))
+    tensor = base.tensors.get((base.instance, name)) if base.instance else None
     if tensor is not None:
         return tensor
-    child = base.instance.scope.names.get(name)
-    if child is not None and isinstance(child.value, Instance):
-        return ParameterTree(child.value, base.tensors)
-    return fail(Kind.NO_MEMBER, span, name=name, found=describe(base))
+    child = base.instance.scope.names.get(name) if base.instance else None
+    if child is None:
+        fail(Kind.NO_MEMBER, span, name=name, found=describe(base))
+    return _part_of_tree(base, child.value, name, span)
+
+
+def _part_of_tree(base: ParameterTree, part: Value, name: str, span: Span) -> Value:
+    """The tree of a submodule, or a list of those of several."""
+    if isinstance(part, Group):
+        items = tuple([_part_of_tree(base, item, name, span) for item in part.items])
+        return Group(items, part.is_list)
+    if not isinstance(part, Instance):
+        fail(Kind.NO_MEMBER, span, name=name, found=describe(base))
+    own = {(inner, slot.name) for _, inner in instances_in(part) for slot in inner.slots}
+    tensors = {key: tensor for key, tensor in base if key in own}
+    return ParameterTree(part, tensors)

@@ -96,6 +96,9 @@ class Session:
     """Parameters and states whose type is being found, to notice one that depends on itself."""
     budget: Budget = field(default_factory=Budget)
     depth: int = 0
+    parts: int = 0
+    """How many blocks inside another the one that is built is in: bodies of derivatives, of loops
+    and of branches."""
     training: bool = False
     """What the name `training` stands for."""
     mode_was_read: bool = False
@@ -129,10 +132,12 @@ class Session:
     def block(self) -> Iterator[ir.Builder]:
         """Builds into a block of its own."""
         outer, self.build = self.build, ir.Builder(ir.Block([]))
+        self.parts += 1
         try:
             yield self.build
         finally:
             self.build = outer
+            self.parts -= 1
 
     @contextmanager
     def scratch(self) -> Iterator[None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 from mapsto import ir
 from mapsto.dsl import syntax
@@ -10,7 +11,7 @@ from mapsto.dsl.arguments import bind_kind, check_names, match_arguments
 from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind, nearest
 from mapsto.dsl.dimensions import evaluate_type, free_names, names_in_type
 from mapsto.dsl.evaluation import applies, evaluate
-from mapsto.dsl.frame import Facts, Frame, StateCell, fail
+from mapsto.dsl.frame import Facts, Frame, SlotKey, StateCell, fail
 from mapsto.dsl.scope import Bound, InstanceScope
 from mapsto.dsl.source import Span
 from mapsto.dsl.values import (
@@ -30,7 +31,17 @@ from mapsto.dsl.values import (
     Value,
 )
 
-__all__ = ["Instance", "holds_tensors", "instances_in", "instantiate", "member", "slot_tensor"]
+__all__ = [
+    "Instance",
+    "copy_for",
+    "holds_tensors",
+    "instances_in",
+    "instantiate",
+    "leaf_paths",
+    "member",
+    "slot_paths",
+    "slot_tensor",
+]
 
 
 class Instance(Value):
@@ -39,11 +50,13 @@ class Instance(Value):
     `scope` holds its members, and the dimensions and dtypes that its first use fixed.
     """
 
-    __slots__ = ("definition", "scope")
+    __slots__ = ("copies", "definition", "scope")
 
     def __init__(self, definition: syntax.ModuleDefinition, scope: InstanceScope) -> None:
         self.definition = definition
         self.scope = scope
+        self.copies: dict[SlotKey, tuple[str, Instance]] = {}
+        """The instances that work in its place on each tensor of a tree, with their paths."""
 
     @property
     def title(self) -> str:
@@ -243,6 +256,35 @@ def _instances(value: Value, path: str, seen: set[Instance]) -> Iterator[tuple[s
     yield path, value
     for name, bound in value.scope.names.items():
         yield from _instances(bound.value, join(path, name), seen)
+    for own, copy in value.copies.values():
+        yield from _instances(copy, join(path, own), seen)
+
+
+def slot_paths(roots: Sequence[tuple[str, Value]]) -> dict[SlotKey, str]:
+    """The path of each parameter and state reachable from the roots, in declaration order."""
+    paths: dict[SlotKey, str] = {}
+    for prefix, root in roots:
+        for path, instance in instances_in(root, prefix):
+            for slot in instance.slots:
+                paths.setdefault((instance, slot.name), join(path, slot.name))
+    return paths
+
+
+def leaf_paths(tree: ParameterTree) -> dict[SlotKey, str]:
+    """The paths of a tree's tensors, as the instance whose parameters they stand for has them."""
+    known = {} if tree.instance is None else slot_paths([("", tree.instance)])
+    return {key: tree.paths.get(key) or known[key] for key in tree.tensors}
+
+
+def copy_for(instance: Instance, key: SlotKey, path: str, frame: Frame) -> Instance:
+    """The instance that works in place of this one on the tensor of a tree that has this key; it
+    has states of its own."""
+    if key not in instance.copies:
+        taken = {own for own, _ in instance.copies.values()}
+        names = (path if n == 1 else f"{path}.{n}" for n in itertools.count(1))
+        name = next(name for name in names if name not in taken)
+        instance.copies[key] = (name, copied(instance, frame))
+    return instance.copies[key][1]
 
 
 def join(path: str, name: str) -> str:

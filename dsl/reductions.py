@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mapsto import ir
 from mapsto.dsl.calling import Parameters
@@ -25,7 +25,9 @@ from mapsto.dsl.values import (
     Expected,
     Group,
     IndexVariable,
+    Nothing,
     Number,
+    ParameterTree,
     Product,
     Tensor,
     Truth,
@@ -138,6 +140,8 @@ _AXES = Parameters("x", "axis", "keepdims", required=1)
 def _reduce_axes(name: str, frame: Frame, span: Span, arguments: tuple[Argument, ...]) -> Value:
     given = _AXES.match(name, arguments, span)
     x = given["x"]
+    if isinstance(x.value, ParameterTree) and name not in _POSITIONS and not _chooses(given):
+        return _reduce_tree(frame, span, name, x.value)
     if not isinstance(x.value, Tensor | Product | Number | Truth):
         fail(Kind.NOT_A_TENSOR, x.span, found=describe(x.value))
     tensor = as_tensor(frame, span, x.value)
@@ -156,6 +160,49 @@ def _reduce_axes(name: str, frame: Frame, span: Span, arguments: tuple[Argument,
     leading = result.value.shape[: len(tensor.axes)]
     value = frame.emit(span, ir.Reshape, result.value, shape=(*leading, *shape))
     return Tensor(value, tensor.axes)
+
+
+def _chooses(given: Mapping[str, Argument]) -> bool:
+    """Whether axes are chosen or kept."""
+    others = [argument.value for name, argument in given.items() if name != "x"]
+    return any(value not in (Nothing(), Truth(False)) for value in others)
+
+
+_COMBINED = {
+    "sum": ir.Add,
+    "prod": ir.Mul,
+    "max": ir.Max,
+    "min": ir.Min,
+    "any": ir.Or,
+    "all": ir.And,
+}
+
+
+def _reduce_tree(frame: Frame, span: Span, name: str, tree: ParameterTree) -> Tensor:
+    """Reduces over all elements of all tensors; those of different dtypes meet in the widest."""
+    if name == "mean":
+        total = _reduce_tree(frame, span, "sum", tree)
+        count = sum((ir.product(leaf.shape) for _, leaf in tree), start=0)
+        return elementwise(frame, span, ir.Div, [total, Number(count)])
+    parts = [_reduction(name, frame, span, leaf) for _, leaf in tree]
+    if not parts:
+        fail(Kind.NOT_A_TENSOR, span, found="a tree without parameters")
+    widest = max((part.dtype for part in parts), key=lambda dtype: dtype.bits)
+    result, *rest = [_in_dtype(frame, span, part, widest) for part in parts]
+    for part in rest:
+        result = elementwise(frame, span, _COMBINED[name], [result, part])
+    return result
+
+
+def _reduction(name: str, frame: Frame, span: Span, value: Value) -> Tensor:
+    """A reduction of all elements of a tensor or of a tree."""
+    return as_tensor(frame, span, _reduce_axes(name, frame, span, (Argument(None, value, span),)))
+
+
+def _in_dtype(frame: Frame, span: Span, tensor: Tensor, dtype: ir.DType) -> Tensor:
+    if tensor.dtype is dtype:
+        return tensor
+    return elementwise(frame, span, ir.Cast, [tensor], dtype=dtype)
 
 
 def _axes(argument: Argument, rank: int) -> tuple[int, ...]:

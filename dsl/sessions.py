@@ -11,7 +11,7 @@ from mapsto.dsl.diagnostics import DiagnosticError, Kind
 from mapsto.dsl.elaborated import Elaborated, InputSpec, ParameterSpec, Structure
 from mapsto.dsl.frame import Budget, Frame, Session, SlotKey, fail
 from mapsto.dsl.functions import close
-from mapsto.dsl.instances import instances_in
+from mapsto.dsl.instances import instances_in, leaf_paths, slot_paths
 from mapsto.dsl.library import DiagnosticsError, resolve
 from mapsto.dsl.scope import Scope
 from mapsto.dsl.source import Span
@@ -69,12 +69,12 @@ def elaborating() -> Iterator[None]:
 def restoring(roots: Iterable[Value]) -> Iterator[None]:
     """Forgets the dimensions that a failed elaboration gave to module instances."""
     instances = [instance for root in roots for _, instance in instances_in(root)]
-    before = [dict(instance.scope.names) for instance in instances]
+    before = [(dict(instance.scope.names), dict(instance.copies)) for instance in instances]
     try:
         yield
     except BaseException:
-        for instance, names in zip(instances, before, strict=True):
-            instance.scope.names = names
+        for instance, (names, copies) in zip(instances, before, strict=True):
+            instance.scope.names, instance.copies = names, copies
         raise
 
 
@@ -101,17 +101,6 @@ def from_python(value: object) -> Value:
     raise TypeError(f"a {type(value).__name__} is no value of the language")
 
 
-def slot_paths(roots: Sequence[tuple[str, Value]]) -> dict[SlotKey, str]:
-    """The path of each parameter and state reachable from the roots, in declaration order."""
-    paths: dict[SlotKey, str] = {}
-    for prefix, root in roots:
-        for path, instance in instances_in(root, prefix):
-            for slot in instance.slots:
-                key = (instance, slot.name)
-                paths.setdefault(key, f"{path}.{slot.name}" if path else slot.name)
-    return paths
-
-
 def used_slots(frame: Frame, paths: Paths) -> dict[SlotKey, str]:
     """The slots that the elaboration used, with their paths; unreached ones by module name."""
     session = frame.session
@@ -128,15 +117,9 @@ def structure_of(value: Value, paths: Paths) -> Structure:
     if isinstance(value, Group):
         return tuple([structure_of(item, paths) for item in value.items])
     if isinstance(value, ParameterTree):
-        return {own: value.tensors[key].type for key, own in _own_paths(value).items()}
+        return {own: value.tensors[key].type for key, own in leaf_paths(value).items()}
     assert isinstance(value, Tensor)
     return value.type
-
-
-def _own_paths(tree: ParameterTree) -> dict[SlotKey, str]:
-    """The paths of a tree's tensors, as the instance whose parameters they stand for has them."""
-    paths = slot_paths([("", tree.instance)])
-    return {key: paths[key] for key in tree.tensors}
 
 
 def flat_results(frame: Frame, span: Span, value: Value) -> tuple[Value, list[ir.Value]]:
@@ -173,7 +156,7 @@ def finish(
     specs += _specs(states, used, values[len(parameters) :], True)
     _check_sizes(specs, span)
     arguments = [*values, *inputs]
-    renewed = dict(new_parameters or {})
+    renewed = dict(new_parameters or session.renewed)
     renewed |= {key: session.states[key].current for key in states if session.states[key].updated}
     order = [*parameters, *states]
     aliases = tuple(

@@ -6,14 +6,15 @@ and puts another together with `rebuilt`; a new kind of structure is added here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from mapsto.dsl.frame import Frame
+from mapsto.dsl.diagnostics import Kind
+from mapsto.dsl.frame import Frame, SlotKey, fail
 from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import as_tensor
-from mapsto.dsl.values import Group, Tensor, Value
+from mapsto.dsl.values import Group, ParameterTree, Tensor, Value
 
-__all__ = ["leaves", "mapped", "rebuilt", "same_structure", "tensors_in"]
+__all__ = ["leaves", "mapped", "over_trees", "rebuilt", "same_structure", "tensors_in"]
 
 
 def leaves(value: Value) -> Iterator[Value]:
@@ -21,6 +22,8 @@ def leaves(value: Value) -> Iterator[Value]:
     if isinstance(value, Group):
         for item in value.items:
             yield from leaves(item)
+    elif isinstance(value, ParameterTree):
+        yield from value.tensors.values()
     else:
         yield value
 
@@ -29,7 +32,51 @@ def mapped(function: Callable[[Value], Value], value: Value) -> Value:
     """The structure with the function of each leaf in its place."""
     if isinstance(value, Group):
         return Group(tuple([mapped(function, item) for item in value.items]), value.is_list)
+    if isinstance(value, ParameterTree):
+        return _tree(value, {key: function(tensor) for key, tensor in value})
     return function(value)
+
+
+def _tree(like: ParameterTree, leaves: Mapping[SlotKey, Value]) -> ParameterTree:
+    tensors = {key: leaf for key, leaf in leaves.items() if isinstance(leaf, Tensor)}
+    assert len(tensors) == len(leaves), "the leaves of a tree are tensors"
+    return ParameterTree(like.instance, tensors, like.paths)
+
+
+def over_trees(
+    frame: Frame,
+    span: Span,
+    values: Sequence[Value],
+    function: Callable[[SlotKey, list[Value]], Value],
+) -> Value:
+    """The tree of what a function gives at each parameter, from the key and the tensors of the
+    trees among the values there; other values are the same everywhere.
+
+    Where the function gives tuples, a tuple of trees.
+    """
+    trees = [value for value in values if isinstance(value, ParameterTree)]
+    for tree in trees[1:]:
+        if tree.tensors.keys() != trees[0].tensors.keys():
+            fail(Kind.TREES_DIFFER, span)
+    results = {
+        key: function(key, [v.tensors[key] if isinstance(v, ParameterTree) else v for v in values])
+        for key in trees[0].tensors
+    }
+    return _transposed(frame, span, trees[0], results)
+
+
+def _transposed(
+    frame: Frame, span: Span, like: ParameterTree, results: Mapping[SlotKey, Value]
+) -> Value:
+    """A tree of tuples as a tuple of trees."""
+    first = next(iter(results.values()), None)
+    if not isinstance(first, Group):
+        return _tree(like, {key: as_tensor(frame, span, v) for key, v in results.items()})
+    parts = [
+        {key: value.items[i] for key, value in results.items() if isinstance(value, Group)}
+        for i in range(len(first.items))
+    ]
+    return Group(tuple([_transposed(frame, span, like, part) for part in parts]), first.is_list)
 
 
 def tensors_in(frame: Frame, span: Span, value: Value) -> list[Tensor]:
@@ -50,4 +97,8 @@ def same_structure(first: Value, second: Value) -> bool:
         return len(first.items) == len(second.items) and all(
             same_structure(one, other) for one, other in pairs
         )
-    return not isinstance(first, Group) and not isinstance(second, Group)
+    if isinstance(first, ParameterTree) and isinstance(second, ParameterTree):
+        return first.tensors.keys() == second.tensors.keys()
+    return not isinstance(first, Group | ParameterTree) and not isinstance(
+        second, Group | ParameterTree
+    )

@@ -93,7 +93,7 @@ _KINDS: dict[type, str] = {
     Indices: "a group of indices",
     Key: "a random key",
     Namespace: "an imported file",
-    ParameterTree: "a gradient of parameters",
+    ParameterTree: "a tree of parameters",
     **dict.fromkeys(Applicable.__subclasses__(), "a map"),
 }
 

@@ -8,7 +8,7 @@ the leading axes of its IR value that stand for them, and the other axes are its
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -408,10 +408,14 @@ class Unknown(Value):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParameterTree(Value):
-    """A tensor for each parameter of a module instance, such as its gradient."""
+    """A tensor for each parameter of a module instance, such as its gradient.
 
-    instance: Instance
+    `paths` names the tensors where they do not belong to one instance.
+    """
+
+    instance: Instance | None
     tensors: dict[tuple[Instance, str], Tensor]
+    paths: Mapping[tuple[Instance, str], str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[tuple[tuple[Instance, str], Tensor]]:
         return iter(self.tensors.items())

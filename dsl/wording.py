@@ -123,6 +123,8 @@ MESSAGES: dict[Kind, str] = {
     Kind.NO_SUCH_ARGUMENT: "`{name}` by argument {number} of a call with {count}",
     Kind.GRADIENT_IN_INDEX: "a module's gradient cannot be taken inside index notation or `vmap`",
     Kind.NOTHING_TO_MAP: "`vmap` needs an argument with a first axis",
+    Kind.TREES_DIFFER: "the trees have different parameters",
+    Kind.UPDATE_IN_PART: "parameters cannot be updated inside a derivative, a loop or a branch",
     Kind.NO_VALUE: "the body of `{owner}` ends without a value",
     Kind.UNUSED_VALUE: "this value is not used",
     Kind.NO_VALUE_OF_STATEMENT: "`{name}` gives no value: it stands on a line of its own",

@@ -1,0 +1,145 @@
+"""Trees of parameters: a map of tensors that is called on trees works on each of their tensors.
+
+A module does so with states of its own for each tensor, so an optimizer of one parameter is one of
+a whole net: `adam(parameters(net), gradient)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from mapsto import ir
+from mapsto.dsl import syntax
+from mapsto.dsl.calling import Parameters
+from mapsto.dsl.diagnostics import Kind
+from mapsto.dsl.dimensions import is_kind
+from mapsto.dsl.evaluation import apply, is_applicable
+from mapsto.dsl.frame import Frame, SlotKey, fail
+from mapsto.dsl.instances import Instance, instances_in, slot_tensor
+from mapsto.dsl.source import Span
+from mapsto.dsl.structures import over_trees
+from mapsto.dsl.tensors import coerce, describe
+from mapsto.dsl.values import (
+    Argument,
+    Builtin,
+    Effect,
+    Expected,
+    ParameterTree,
+    Tensor,
+    Value,
+)
+
+__all__ = ["TREES", "apply_to_leaves", "tree_for_tensor"]
+
+
+def tree_for_tensor(
+    definition: syntax.MapDefinition, arguments: Sequence[Argument]
+) -> ParameterTree | None:
+    """The first tree among the arguments where the map takes a tensor."""
+    parameters = {p.name.name: p for p in definition.parameters}
+    positional = iter(definition.parameters)
+    for given in arguments:
+        parameter = next(positional, None) if given.name is None else parameters.get(given.name)
+        if not isinstance(given.value, ParameterTree) or parameter is None:
+            continue
+        if parameter.type is not None and not is_kind(parameter.type):
+            return given.value
+    return None
+
+
+def apply_to_leaves(
+    function: Callable[[SlotKey], Value],
+    frame: Frame,
+    span: Span,
+    arguments: Sequence[Argument],
+) -> Value:
+    """The tree of a call at each tensor of the trees among the arguments."""
+
+    def call(key: SlotKey, values: list[Value]) -> Value:
+        given = [replace(a, value=v) for a, v in zip(arguments, values, strict=True)]
+        return apply(function(key), frame, span, tuple(given))
+
+    return over_trees(frame, span, [argument.value for argument in arguments], call)
+
+
+def _tree_map(
+    frame: Frame, span: Span, arguments: tuple[Argument, ...], expected: Expected | None
+) -> Value:
+    """The map applied to each tensor."""
+    given = _MAPPED.match("tree_map", arguments[:2], span)
+    function = given["f"].value
+    if not is_applicable(function):
+        fail(Kind.NOT_CALLABLE, given["f"].span, found=describe(function))
+    trees = (given["tree"], *arguments[2:])
+    for tree in trees:
+        _checked("tree_map", tree)
+    return apply_to_leaves(lambda _: function, frame, span, trees)
+
+
+_MAPPED = Parameters("f", "tree", required=2)
+_PARAMETERS = Parameters("net", required=1)
+_UPDATE = Parameters("optimizer", "net", "gradient", required=3)
+
+
+def _checked(name: str, given: Argument) -> ParameterTree:
+    if not isinstance(given.value, ParameterTree):
+        found = describe(given.value)
+        fail(Kind.WRONG_KIND, given.span, name=name, expected="a tree of parameters", found=found)
+    return given.value
+
+
+def _net(name: str, given: Argument) -> Instance:
+    if not isinstance(given.value, Instance):
+        found = describe(given.value)
+        fail(Kind.WRONG_KIND, given.span, name=name, expected="a module instance", found=found)
+    return given.value
+
+
+def _parameters(
+    frame: Frame, span: Span, arguments: tuple[Argument, ...], expected: Expected | None
+) -> Value:
+    """The parameters of a module as a tree, states left out."""
+    net = _net("parameters", _PARAMETERS.match("parameters", arguments, span)["net"])
+    slots = [slot for _, inner in instances_in(net) for slot in inner.slots if not slot.is_state]
+    tensors = {(slot.instance, slot.name): slot_tensor(frame, slot, span) for slot in slots}
+    return ParameterTree(net, tensors)
+
+
+def _update(frame: Frame, span: Span, arguments: tuple[Argument, ...]) -> None:
+    """Gives the parameters of a module the values that an optimizer makes of their gradient."""
+    given = _UPDATE.match("update", arguments, span)
+    net, gradient = _net("update", given["net"]), _checked("update", given["gradient"])
+    session = frame.session
+    if session.parts:
+        fail(Kind.UPDATE_IN_PART, span)
+    keys = {(inner, slot.name) for _, inner in instances_in(net) for slot in inner.slots}
+    if not gradient.tensors.keys() <= keys:
+        fail(Kind.TREES_DIFFER, given["gradient"].span)
+    old = {key: Tensor(session.current(key)) for key in gradient.tensors}
+    tree = ParameterTree(net, old, gradient.paths)
+    steps = [Argument(None, part, given["gradient"].span) for part in (tree, gradient)]
+    new = apply(given["optimizer"].value, frame, span, tuple(steps))
+    place = given["optimizer"].span
+    if not isinstance(new, ParameterTree) or new.tensors.keys() != old.keys():
+        reason = "it does not give the new parameters"
+        fail(Kind.NOT_AN_OPTIMIZER, place, name=describe(given["optimizer"].value), reason=reason)
+    renewed: dict[SlotKey, ir.Value] = {
+        key: coerce(frame, place, tensor, old[key].type, what=f"the new value of `{key[1]}`").value
+        for key, tensor in new
+    }
+    session.renewed |= renewed
+
+
+TREES: Mapping[str, Value] = {
+    "tree_map": Builtin(
+        "tree_map", "a map applied to each tensor of trees of parameters", _tree_map
+    ),
+    "parameters": Builtin("parameters", "the parameters of a module, as a tree", _parameters),
+    "update": Effect(
+        "update",
+        "a statement: the parameters of a module become what an optimizer makes of their gradient",
+        _update,
+    ),
+}
+"""The functions of trees by name."""
