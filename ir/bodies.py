@@ -1,14 +1,15 @@
 """The regions of ops that are lowered on their own, as functions.
 
 A body has the interface of a function: arguments, results, and `aliases`, the results that take the
-place of arguments.  From step to step of a loop these are the values carried along.
+place of arguments.  From step to step of a loop these are the values carried along.  `constants`
+is the number of first arguments that all steps have in common.
 """
 
 from __future__ import annotations
 
-from mapsto.ir.core import Function, Operation
+from mapsto.ir.core import Attribute, Function, Operation, Value
 
-__all__ = ["alias_pairs", "body_functions"]
+__all__ = ["alias_pairs", "body_functions", "constant_arguments"]
 
 
 def alias_pairs(function: Function) -> list[tuple[int, int]]:
@@ -24,9 +25,19 @@ def alias_pairs(function: Function) -> list[tuple[int, int]]:
 
 def body_functions(op: Operation, prefix: str = "") -> tuple[Function, ...]:
     """The regions of an op as functions, which are named `prefix` and what the region is."""
+    names = [prefix + name.replace(" ", "_") for name in op.region_names]
     return tuple(
-        Function(
-            prefix + name.replace(" ", "_"), region.block, {"aliases": op.region_aliases(number)}
-        )
-        for number, (name, region) in enumerate(zip(op.region_names, op.regions, strict=True))
+        Function(name, region.block, _facts(op, number))
+        for number, (name, region) in enumerate(zip(names, op.regions, strict=True))
     )
+
+
+def _facts(op: Operation, number: int) -> dict[str, Attribute]:
+    return {"aliases": op.region_aliases(number), "constants": op.region_constants(number)}
+
+
+def constant_arguments(function: Function) -> frozenset[Value]:
+    """The arguments of a body that all steps have in common; none of another function."""
+    count = function.attributes.get("constants", 0)
+    assert isinstance(count, int)
+    return frozenset(function.arguments[:count])

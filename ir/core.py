@@ -315,6 +315,11 @@ class Operation:
             raise MissingDerivative(self)
         return parts
 
+    def region_constants(self, number: int) -> int:
+        """How many first arguments of a region are the same each time that it runs, where that is
+        often."""
+        return 0
+
     def rebuilt(
         self, operands: Sequence[Value], regions: Sequence[Region] | None = None
     ) -> Operation:

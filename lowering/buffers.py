@@ -20,9 +20,11 @@ from mapsto.ir.fusion import buffer_of
 from mapsto.ir.kernel_key import kernel_key
 from mapsto.ir.ops.control import Kernel
 from mapsto.ir.stages import is_literal
+from mapsto.ir.types import DType
 from mapsto.lowering.sharing import KernelSharing, PairSharing, Sharing
 
 __all__ = [
+    "Ahead",
     "Arena",
     "Argument",
     "BufferPlan",
@@ -66,7 +68,15 @@ class Literal:
     value: Value
 
 
-Place = Argument | Result | Arena | Literal
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """At this offset, in bytes, in the memory that is filled ahead of a loop around the function.
+    No tensor of the function lives there."""
+
+    offset: Dim
+
+
+Place = Argument | Result | Arena | Literal | Ahead
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,10 +110,9 @@ def is_step(op: Operation) -> bool:
     return isinstance(op, Kernel) or op.has(Trait.APART)
 
 
-def padded_bytes(value: Value) -> Dim:
-    """The bytes of a tensor, rounded up to whole cache lines."""
-    size = value.type.elements * value.dtype.bytes
-    return floor_div(size + (ALIGNMENT - 1), ALIGNMENT) * ALIGNMENT
+def padded_bytes(elements: Dim, dtype: DType) -> Dim:
+    """The bytes of an array, rounded up to whole cache lines."""
+    return floor_div(elements * dtype.bytes + (ALIGNMENT - 1), ALIGNMENT) * ALIGNMENT
 
 
 def assign_buffers(
@@ -214,7 +223,7 @@ class _Assignment:
                     continue
                 unit = self._unit_to_take(step, number, value, home, taken)
                 if unit is None:
-                    unit = _Unit(padded_bytes(value), number, number)
+                    unit = _Unit(padded_bytes(value.type.elements, value.dtype), number, number)
                     self.units.append(unit)
                 unit.values.append(value)
                 unit.last = max(number, self.last.get(value, number))

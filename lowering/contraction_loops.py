@@ -17,7 +17,8 @@ the cache of the core that needs it.  With rows private:
 
 Packing evaluates the operand's index map and whatever is fused into reading it, so a convolution
 is packed window by window and never spread out in memory as a whole.  A side that is read only once
-or twice, straight from memory, is not packed at all.  The division into tasks depends on sizes
+or twice, straight from memory, is not packed at all; one that stays the same while a loop runs the
+kernel again and again is packed ahead of the loop.  The division into tasks depends on sizes
 alone, and each result is summed in one order, so the bits do not depend on the number of threads.
 """
 
@@ -51,7 +52,7 @@ from mapsto.lowering.loops import (
     fma,
 )
 
-__all__ = ["Schedule", "contraction_body"]
+__all__ = ["Packing", "Schedule", "contraction_body", "contraction_packings"]
 
 PADDING = 16
 """Elements added to the stride of packed rows."""
@@ -74,6 +75,16 @@ class Schedule:
     pack_columns: bool
     parallel: bool = True
     """Whether the work is worth waking other threads."""
+    ahead: frozenset[str] = frozenset()
+    """The sides, rows or columns, that are packed ahead of a loop around the kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """What packs a side ahead: the packed buffer and the statements that fill it."""
+
+    buffer: Buffer
+    body: tuple[Statement, ...]
 
 
 def contraction_body(problem: ContractionProblem, schedule: Schedule) -> tuple[Statement, ...]:
@@ -81,9 +92,14 @@ def contraction_body(problem: ContractionProblem, schedule: Schedule) -> tuple[S
     return _Loops(problem, schedule).body()
 
 
+def contraction_packings(problem: ContractionProblem, schedule: Schedule) -> tuple[Packing, ...]:
+    """What has to be done ahead, before the contraction's statements run."""
+    return _Loops(problem, schedule).packings()
+
+
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """Rows or columns: how its elements are packed.
+    """Rows or columns: how its elements are packed, and whether that is done `ahead`.
 
     `element(batch, position, k)` reads the operand; `width` is the tile's extent along the side.
     `k_inner` tells the order inside a tile: [position][k] where k is contiguous in memory and the
@@ -99,6 +115,7 @@ class _Side:
     k_inner: bool
     transposed: bool = False
     lanes: int = 1
+    ahead: bool = False
 
     @property
     def size(self) -> Index:
@@ -123,7 +140,10 @@ class _Side:
         """Memory for packed tiles."""
         # A row stride that is a large power of two would map all rows to the same cache sets.
         order = (self.width, depth + PADDING) if self.k_inner else (depth, self.width)
-        return Buffer(f"packed_{self.name}", self.dtype, (tiles, *order), Space.LOCAL)
+        name, shape = f"packed_{self.name}", (tiles, *order)
+        if self.ahead:
+            return Buffer(name, self.dtype, shape, alignment=64)
+        return Buffer(name, self.dtype, shape, Space.LOCAL)
 
     @property
     def dtype(self) -> DType:
@@ -207,13 +227,14 @@ class _Loops:
     def rows(self) -> _Side:
         problem, schedule = self.problem, self.schedule
         k_inner = problem.contiguous_in(problem.row_operand, problem.reduced)
-        width, packed = schedule.tile.rows, schedule.pack_rows
-        return _Side("rows", problem.rows, problem.read_row, width, packed, k_inner)
+        width, ahead = schedule.tile.rows, "rows" in schedule.ahead
+        packed = schedule.pack_rows or ahead
+        return _Side("rows", problem.rows, problem.read_row, width, packed, k_inner, ahead=ahead)
 
     @property
     def columns(self) -> _Side:
         problem, schedule = self.problem, self.schedule
-        width, packed = schedule.tile.columns, schedule.pack_columns
+        width, ahead = schedule.tile.columns, "columns" in schedule.ahead
         operand = 1 - problem.row_operand
         transposed = (
             problem.contiguous_in(operand, problem.reduced)
@@ -225,10 +246,11 @@ class _Loops:
             problem.columns,
             problem.read_column,
             width,
-            packed,
+            schedule.pack_columns or ahead,
             k_inner=False,
             transposed=transposed,
             lanes=schedule.tile.lanes,
+            ahead=ahead,
         )
 
     @property
@@ -270,18 +292,25 @@ class _Loops:
 
     def _pack_shared(self) -> list[Statement]:
         side = self.shared
-        if not side.packed:
+        if not side.packed or side.ahead:
             return []
-        buffer = self._shared_buffer()
+        return [Allocate(self._whole(side)), Comment(f"pack {side.name}"), self._pack_whole(side)]
+
+    def packings(self) -> tuple[Packing, ...]:
+        """What packs the sides that are packed ahead."""
+        sides = [side for side in (self.rows, self.columns) if side.ahead]
+        return tuple(Packing(self._whole(side), (self._pack_whole(side),)) for side in sides)
+
+    def _pack_whole(self, side: _Side) -> For:
         task = variable("tile")
         batch, tile = _unflatten(task, self.batches, side.tiles)
-        pack = side.pack(buffer, task, batch, tile, 0, from_dim(self.depth))
+        pack = side.pack(self._whole(side), task, batch, tile, 0, from_dim(self.depth))
         count = from_dim(self.batches * side.tiles)
-        loop = For("tile", 0, count, tuple(pack), self._outer)
-        return [Allocate(buffer), Comment(f"pack {side.name}"), loop]
+        return For("tile", 0, count, tuple(pack), self._outer)
 
-    def _shared_buffer(self) -> Buffer:
-        return self.shared.buffer(self.batches * self.shared.tiles, self.depth)
+    def _whole(self, side: _Side) -> Buffer:
+        """Memory for all tiles of a side."""
+        return side.buffer(self.batches * side.tiles, self.depth)
 
     def _private_buffer(self) -> Buffer:
         slots = self.schedule.block if self.schedule.private_rows else 1
@@ -293,7 +322,8 @@ class _Loops:
         body = self._row_task(batch, first, count)
         if not self.schedule.private_rows:
             body = self._column_task(batch, first, count)
-        buffers = [Allocate(self._private_buffer())] if self.private.packed else []
+        packs = self.private.packed and not self.private.ahead
+        buffers = [Allocate(self._private_buffer())] if packs else []
         partial = [Allocate(self._partial())] if self.k_blocks != 1 else []
         return [*buffers, *partial, *body]
 
@@ -319,7 +349,7 @@ class _Loops:
 
     def _pack_private(self, place: _Place, slot: Index, count: Index) -> list[Statement]:
         side = self.private
-        if not side.packed:
+        if not side.packed or side.ahead:
             return []
         buffer = self._private_buffer()
         rows = self.schedule.private_rows
@@ -410,21 +440,27 @@ class _Loops:
         i = variable("i")
         if not self.rows.packed:
             return self.rows.direct_element(place.batch, place.row_tile, i, place.k_start + k)
-        buffer, offset = self._packed(self.rows, place)
-        return self.rows.packed_element(buffer, place.row_slot, i, offset + k)
+        buffer, slot, offset = self._packed(self.rows, place)
+        return self.rows.packed_element(buffer, slot, i, offset + k)
 
     def _column_element(self, place: _Place, k: Index) -> Expression:
         j, side = variable("j"), self.columns
         if not side.packed:
             return side.direct_element(place.batch, place.column_tile, j, place.k_start + k)
-        buffer, offset = self._packed(side, place)
-        return side.packed_element(buffer, place.column_slot, j, offset + k)
+        buffer, slot, offset = self._packed(side, place)
+        return side.packed_element(buffer, slot, j, offset + k)
 
-    def _packed(self, side: _Side, place: _Place) -> tuple[Buffer, Index]:
-        """The packed buffer of a side, and where the current block of the reduction starts."""
+    def _packed(self, side: _Side, place: _Place) -> tuple[Buffer, Index, Index]:
+        """The packed buffer of a side, the tile's slot in it, and where the current block of the
+        reduction starts."""
+        is_rows = side.name == "rows"
+        slot = place.row_slot if is_rows else place.column_slot
+        if side.ahead:
+            tile = place.row_tile if is_rows else place.column_tile
+            return self._whole(side), place.batch * from_dim(side.tiles) + tile, place.k_start
         if side.name == self.private.name:
-            return self._private_buffer(), 0
-        return self._shared_buffer(), place.k_start
+            return self._private_buffer(), slot, 0
+        return self._whole(side), slot, place.k_start
 
     def _epilogue(
         self, place: _Place, value: Callable[[Index, Index], Expression]

@@ -6,23 +6,50 @@ for packing; what is not of this form (`None`) is lowered as a plain loop nest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mapsto.ir.ops.contraction import Contract
-from mapsto.lowering.contraction_loops import contraction_body
-from mapsto.lowering.contraction_problem import OperandAccess, analyze
+from mapsto.lowering.contraction_loops import Packing, contraction_body, contraction_packings
+from mapsto.lowering.contraction_problem import ContractionProblem, OperandAccess, analyze
 from mapsto.lowering.cpu.contraction_schedule import choose_schedule
 from mapsto.lowering.cpu.machine import Machine
-from mapsto.lowering.loops import Statement
+from mapsto.lowering.indices import variable
+from mapsto.lowering.loop_walk import subexpressions
+from mapsto.lowering.loops import Expression, Load, Statement
 
-__all__ = ["lower_contraction"]
+__all__ = ["LoweredContraction", "lower_contraction"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoweredContraction:
+    """The body of a contraction's kernel, and what is packed ahead of a loop around it."""
+
+    body: tuple[Statement, ...]
+    packings: tuple[Packing, ...]
 
 
 def lower_contraction(
-    op: Contract, access: OperandAccess, machine: Machine
-) -> Sequence[Statement] | None:
-    """The body of a kernel that computes the contraction; None where it has no such schedule."""
+    op: Contract, access: OperandAccess, machine: Machine, invariant: frozenset[str] = frozenset()
+) -> LoweredContraction | None:
+    """The body of a kernel that computes the contraction; None where it has no such schedule.
+
+    `invariant` are the names of buffers that stay the same while a loop runs the kernel again.
+    """
     problem = analyze(op, access)
     if problem is None or not problem.dtype.is_float:
         return None
-    return contraction_body(problem, choose_schedule(problem, machine))
+    schedule = choose_schedule(problem, machine, _invariant_sides(problem, invariant))
+    return LoweredContraction(
+        contraction_body(problem, schedule), contraction_packings(problem, schedule)
+    )
+
+
+def _invariant_sides(problem: ContractionProblem, invariant: frozenset[str]) -> frozenset[str]:
+    """The sides of which all elements come from these buffers."""
+    point = variable("b"), variable("p"), variable("k")
+    sides = {"rows": problem.read_row(*point), "columns": problem.read_column(*point)}
+    return frozenset(name for name, element in sides.items() if _buffers(element) <= invariant)
+
+
+def _buffers(expression: Expression) -> set[str]:
+    return {e.buffer.name for e in subexpressions(expression) if isinstance(e, Load)}

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 from mapsto.ir.bodies import alias_pairs
 from mapsto.ir.core import Operation, Value
+from mapsto.ir.dims import Dim
 from mapsto.ir.ops.flow import Scan, While
 from mapsto.lowering.apart import ApartWriter, Sizes
 from mapsto.lowering.buffers import padded_bytes
-from mapsto.lowering.llvm.types import I1, I8, I64, PTR, Operand, constant
+from mapsto.lowering.llvm.types import I1, I8, I64, PTR, VOID, Operand, constant
 from mapsto.lowering.lowered import LoweredFunction
 
 __all__ = ["IfLowering", "ScanLowering", "WhileLowering"]
@@ -52,8 +53,9 @@ class WhileLowering:
     def scratch_bytes(
         self, sizes: Sizes, op: Operation, bodies: Sequence[LoweredFunction]
     ) -> Operand:
-        most = sizes.f.smax(*map(sizes.arena_bytes, bodies))
-        return sizes.f.add(_exchange_bytes(sizes, op, bodies[1]), most)
+        condition, body = bodies
+        kept = sizes.f.add(sizes.dim(condition.prepared_bytes), _kept_bytes(sizes, op, body))
+        return sizes.f.add(kept, sizes.f.smax(*map(sizes.arena_bytes, bodies)))
 
     def write(self, writer: ApartWriter) -> None:
         f, op = writer.f, writer.op
@@ -65,7 +67,8 @@ class WhileLowering:
             part.pass_arguments(writer.operands[:first])
         truth = f.alloca(I8)
         f.store(truth, asked.result(0))
-        carried = _Carried(writer, buffers, body, first, len(op.carried))
+        arena = buffers.prepare(asked.prepare(writer.scratch))
+        carried = _Carried(writer, buffers, first, len(op.carried), arena)
         carried.begin(constant(I1, 1))
         ask, step, after = f.block("ask"), f.block("step"), f.block("after")
         f.branch(ask)
@@ -89,7 +92,7 @@ class ScanLowering:
         self, sizes: Sizes, op: Operation, bodies: Sequence[LoweredFunction]
     ) -> Operand:
         (body,) = bodies
-        return sizes.f.add(_exchange_bytes(sizes, op, body), sizes.arena_bytes(body))
+        return sizes.f.add(_kept_bytes(sizes, op, body), sizes.arena_bytes(body))
 
     def write(self, writer: ApartWriter) -> None:
         f, op = writer.f, writer.op
@@ -98,7 +101,8 @@ class ScanLowering:
         buffers = _Buffers(writer, body)
         first = len(op.constants)
         buffers.pass_arguments(writer.operands[:first])
-        carried = _Carried(writer, buffers, body, first, len(op.carried))
+        arena = buffers.prepare(writer.scratch)
+        carried = _Carried(writer, buffers, first, len(op.carried), arena)
         extent = writer.sizes.dim(op.extent)
         # So the last step writes what is exchanged to the results.
         is_odd = f.trunc(extent, I1)
@@ -141,13 +145,18 @@ def _holds(writer: ApartWriter, truth: Operand) -> Operand:
     return writer.f.icmp("ne", writer.f.load(I8, truth), constant(I8, 0))
 
 
-def _exchange_bytes(sizes: Sizes, op: Operation, body: LoweredFunction) -> Operand:
-    """The size of the second buffers of values that are carried and not updated in place."""
+def _kept_bytes(sizes: Sizes, op: Operation, body: LoweredFunction) -> Operand:
+    """The memory that is in use from step to step: what the body has prepared, and the second
+    buffers of values that are carried and not updated in place."""
     assert isinstance(op, Scan | While)
-    total = constant(I64, 0)
+    total = sizes.dim(body.prepared_bytes)
     for number in _exchanged(body, len(op.carried)):
-        total = sizes.f.add(total, sizes.dim(padded_bytes(op.carried[number])))
+        total = sizes.f.add(total, sizes.dim(_value_bytes(op.carried[number])))
     return total
+
+
+def _value_bytes(value: Value) -> Dim:
+    return padded_bytes(value.type.elements, value.dtype)
 
 
 def _exchanged(body: LoweredFunction, carried: int) -> list[int]:
@@ -157,12 +166,14 @@ def _exchanged(body: LoweredFunction, carried: int) -> list[int]:
 
 class _Buffers:
     """The array of pointers that a region's function gets: its arguments, then the results that
-    alias no argument."""
+    alias no argument, then what it has prepared."""
 
     def __init__(self, writer: ApartWriter, body: LoweredFunction) -> None:
         self.writer = writer
+        self.body = body
         arguments, results = len(body.entry.arguments), len(body.entry.results)
-        self.pointer = writer.f.alloca(PTR, max(2, arguments + results), 8)
+        self.prepared = arguments + results
+        self.pointer = writer.f.alloca(PTR, max(2, self.prepared + 1), 8)
         aliased = {result for result, _ in alias_pairs(body.function)}
         free = [i for i in range(len(body.function.results)) if i not in aliased]
         self._slots = {result: arguments + i for i, result in enumerate(free)}
@@ -175,6 +186,18 @@ class _Buffers:
         """The address of the pointer to a result that aliases no argument."""
         return self.writer.f.getelementptr(PTR, self.pointer, self._slots[number])
 
+    def prepare(self, arena: Operand) -> Operand:
+        """Does what the body has done ahead, for arguments that are passed already; gives the rest
+        of the arena."""
+        f, body = self.writer.f, self.body
+        if not body.preparation:
+            return arena
+        f.store(arena, f.getelementptr(PTR, self.pointer, self.prepared))
+        rest = self.writer.past(arena, self.writer.sizes.dim(body.prepared_bytes))
+        arguments = [self.pointer, self.writer.sizes.dims, rest]
+        f.call(f"{body.entry.name}.prepare", VOID, arguments)
+        return rest
+
     def pass_arguments(self, pointers: Sequence[Operand]) -> None:
         """Stores the pointers of the first arguments."""
         for number, pointer in enumerate(pointers):
@@ -186,7 +209,7 @@ class _Carried:
     the op's result i."""
 
     def __init__(
-        self, writer: ApartWriter, buffers: _Buffers, body: LoweredFunction, first: int, count: int
+        self, writer: ApartWriter, buffers: _Buffers, first: int, count: int, arena: Operand
     ) -> None:
         self.writer = writer
         self.buffers = buffers
@@ -194,11 +217,11 @@ class _Carried:
         self.count = count
         self.second: dict[int, Operand] = {}
         """The second buffers of those that are exchanged."""
-        self.arena = writer.scratch
+        self.arena = arena
         """What is left of the scratch memory."""
-        for number in _exchanged(body, count):
+        for number in _exchanged(buffers.body, count):
             self.second[number] = self.arena
-            size = writer.sizes.dim(padded_bytes(writer.op.results[number]))
+            size = writer.sizes.dim(_value_bytes(writer.op.results[number]))
             self.arena = writer.past(self.arena, size)
 
     def begin(self, to_results: Operand) -> None:

@@ -10,18 +10,26 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mapsto.ir.bodies import alias_pairs, body_functions
+from mapsto.ir.bodies import alias_pairs, body_functions, constant_arguments
 from mapsto.ir.core import Function, Module, Operation
-from mapsto.ir.fusion import fuse_function
+from mapsto.ir.dims import Dim, product
+from mapsto.ir.fusion import buffer_of, fuse_function
 from mapsto.ir.kernel_key import kernel_key
 from mapsto.ir.levels import FUSED, check_level
 from mapsto.ir.ops.control import Kernel
 from mapsto.ir.passes.fuse import is_fused
 from mapsto.lowering.assertions import Assertion, AssertionTable
-from mapsto.lowering.buffers import BufferPlan, assign_buffers, is_step
+from mapsto.lowering.buffers import (
+    Ahead,
+    BufferPlan,
+    Place,
+    assign_buffers,
+    is_step,
+    padded_bytes,
+)
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.entry import write_entry
-from mapsto.lowering.kernels import has_errors, lower_kernel
+from mapsto.lowering.kernels import LoweredKernel, has_errors, lower_kernel
 from mapsto.lowering.llvm.loop_emitter import emit_loop_function
 from mapsto.lowering.llvm.writer import ModuleWriter
 from mapsto.lowering.loops import LoopFunction
@@ -74,18 +82,24 @@ class KernelTable:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.written: dict[LoopFunction, LoopFunction] = {}
-        self._lowered: dict[Hashable, LoopFunction] = {}
+        self._lowered: dict[Hashable, LoweredKernel] = {}
 
-    def loops(self, op: Kernel, shared: frozenset[str], owner: str) -> LoopFunction:
-        """The loops of a kernel; a new one is named after the function that it is first in."""
-        key = kernel_key(op), shared
+    def find(
+        self, op: Kernel, shared: frozenset[str], invariant: frozenset[str], owner: str
+    ) -> LoweredKernel:
+        """The loops of a kernel; new ones are named after the function that they are first in."""
+        key = kernel_key(op), shared, invariant
         found = self._lowered.get(key)
         if found is None:
-            lowered = lower_kernel(op, "", self.machine, shared)
-            name = f"{owner}.kernel{len(self.written)}"
-            found = self.written.setdefault(lowered, replace(lowered, name=name))
+            lowered = lower_kernel(op, self.machine, shared, invariant)
+            ahead = tuple(self._named(loops, f"{owner}.ahead") for loops in lowered.ahead)
+            found = LoweredKernel(self._named(lowered.loops, f"{owner}.kernel"), ahead)
             self._lowered[key] = found
         return found
+
+    def _named(self, loops: LoopFunction, prefix: str) -> LoopFunction:
+        named = replace(loops, name=f"{prefix}{len(self.written)}")
+        return self.written.setdefault(loops, named)
 
 
 def lower_function(function: Function, kernels: KernelTable) -> LoweredFunction:
@@ -112,6 +126,8 @@ class _Lowering:
         self.function = function
         self.entry = entry
         self.kernels = kernels
+        self.preparation: list[KernelCall] = []
+        self.prepared_bytes: Dim = 0
         self.steps = [op for op in function.block.operations if is_step(op)]
         self.bodies = {
             op: self._lower_bodies(op, number)
@@ -130,7 +146,8 @@ class _Lowering:
             return self._with_plan(self.function, plan)
         copied = {argument for _, argument in plan.copies}
         kept = tuple(pair for pair in alias_pairs(self.function) if pair[1] not in copied)
-        function = replace(self.function, attributes={"aliases": kept})
+        attributes = {**self.function.attributes, "aliases": kept}
+        function = replace(self.function, attributes=attributes)
         self.entry = entry_point(function, self.entry.sizes)
         return self._with_plan(function, self._plan(function))
 
@@ -146,14 +163,34 @@ class _Lowering:
 
     def _with_plan(self, function: Function, plan: BufferPlan) -> LoweredFunction:
         calls = tuple(self._call(op, plan) for op in self.steps)
-        return LoweredFunction(function, self.entry, plan, calls)
+        return LoweredFunction(
+            function, self.entry, plan, calls, tuple(self.preparation), self.prepared_bytes
+        )
 
     def _call(self, op: Operation, plan: BufferPlan) -> Call:
         places = tuple(plan.place(value) for value in (*op.operands, *op.results))
         if not isinstance(op, Kernel):
             return ApartCall(op, places, self.bodies[op])
-        loops = self.kernels.loops(op, _shared_names(op, plan), self.function.name)
-        return KernelCall(loops, places, has_errors(op.regions[0].block))
+        invariant = self._invariant_names(op)
+        kernel = self.kernels.find(op, _shared_names(op, plan), invariant, self.function.name)
+        ahead = tuple(self._prepare(loops, places) for loops in kernel.ahead)
+        return KernelCall(kernel.loops, places, has_errors(op.regions[0].block), ahead)
+
+    def _invariant_names(self, op: Kernel) -> frozenset[str]:
+        """The names of a kernel's operands that all steps have in common."""
+        same = constant_arguments(self.function)
+        bases = enumerate(map(buffer_of, op.operands))
+        return frozenset(f"x{i}" for i, base in bases if base in same)
+
+    def _prepare(self, loops: LoopFunction, places: Sequence[Place]) -> Ahead:
+        """Plans the call, ahead of a loop, of what prepares a kernel with operands at these places;
+        gives the place of its result."""
+        *read, written = loops.buffers
+        target = Ahead(self.prepared_bytes)
+        self.prepared_bytes += padded_bytes(product(written.shape), written.dtype)
+        operands = [places[int(buffer.name[1:])] for buffer in read]
+        self.preparation.append(KernelCall(loops, (*operands, target)))
+        return target
 
 
 def _in_place(op: Operation, bodies: Sequence[LoweredFunction]) -> PairSharing:
@@ -198,6 +235,6 @@ def _bodies(lowered: LoweredFunction) -> Iterator[LoweredFunction]:
 
 
 def _emit_kernels(module: ModuleWriter, lowered: LoweredFunction, machine: Machine) -> None:
-    for call in lowered.kernel_calls:
+    for call in (*lowered.preparation, *lowered.kernel_calls):
         if not module.has_function(call.loops.name):
             emit_loop_function(module, call.loops, machine)

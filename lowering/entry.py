@@ -6,8 +6,14 @@
 `buffers` are the pointers of the arguments, then of the results that alias no argument; `dims` the
 values (i64) of the named sizes, sorted by name; `arena` is 64-byte aligned scratch memory of
 `NAME.arena_bytes(dims)` bytes: first the tensors between the steps, then what a step needs inside.
-It returns 0, or the code of a check that failed.  The regions of loops and branches are functions
-of the same kind.
+It returns 0, or the code of a check that failed.
+
+The regions of loops and branches are functions of the same kind.  Where the body of a loop needs
+something that is the same for all steps, as packed weights, a function of the same parameters
+
+    define void @NAME.prepare(ptr %buffers, ptr %dims, ptr %arena)
+
+computes it ahead; its memory is one more pointer at the end of `buffers`.
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ from mapsto.ir.types import DType
 from mapsto.lowering.apart import ApartWriter, Sizes
 from mapsto.lowering.apart_rules import apart_rule
 from mapsto.lowering.assertions import AssertionTable
-from mapsto.lowering.buffers import Arena, Argument, Literal, Place, Result
+from mapsto.lowering.buffers import Ahead, Arena, Argument, Literal, Place, Result
 from mapsto.lowering.llvm.loop_scratch import scratch_sizes
 from mapsto.lowering.llvm.types import I8, I32, I64, PTR, VOID, Operand, constant
 from mapsto.lowering.llvm.writer import FunctionWriter, ModuleWriter
@@ -39,6 +45,9 @@ def write_entry(
     parameters = [(PTR, "buffers"), (PTR, "dims"), (PTR, "arena")]
     f = module.function(name, parameters, I32, linkage)
     _EntryWriter(module, f, lowered, assertions).write()
+    if lowered.preparation:
+        f = module.function(f"{name}.prepare", parameters, VOID, linkage)
+        _EntryWriter(module, f, lowered, assertions).write_preparation()
     size = module.function(f"{name}.arena_bytes", [(PTR, "dims")], I64, linkage)
     _write_arena_bytes(size, lowered)
 
@@ -88,6 +97,7 @@ class _EntryWriter:
         """Writes the steps, the copies at the end and the return."""
         # All addresses are computed first, where they dominate every step.
         used = [place for call in self.lowered.calls for place in call.places]
+        used += [place for call in self.lowered.kernel_calls for place in call.ahead]
         for place in (*used, *(self.plan.place(value) for value, _ in self.plan.copies)):
             self._pointer(place)
         for _, argument in self.plan.copies:
@@ -106,6 +116,13 @@ class _EntryWriter:
             self.f.memcpy(target, source, self.sizes.bytes(value))
         self.f.ret(constant(I32, 0))
 
+    def write_preparation(self) -> None:
+        """Writes what is done ahead of a loop.  It takes the same buffers, of which only those are
+        there that stay the same."""
+        for call in self.lowered.preparation:
+            self._call(call, self.arena)
+        self.f.ret()
+
     def _pointer(self, place: Place) -> Operand:
         found = self.pointers.get(place)
         if found is None:
@@ -122,6 +139,10 @@ class _EntryWriter:
                 return f.load(PTR, f.getelementptr(PTR, self.buffers, number))
             case Arena(offset):
                 return f.getelementptr(I8, self.arena, self.sizes.dim(offset))
+            case Ahead(offset):
+                number = len(self.lowered.entry.arguments) + len(self.lowered.entry.results)
+                start = f.load(PTR, f.getelementptr(PTR, self.buffers, number))
+                return f.getelementptr(I8, start, self.sizes.dim(offset))
             case Literal(value):
                 return _literal(self.module, f"{f.name}.constant{len(self.pointers)}", value)
 
@@ -129,6 +150,7 @@ class _EntryWriter:
         pointers = [self._pointer(place) for place in call.places]
         if call.checked:
             pointers.append(self._error_code())
+        pointers += map(self._pointer, call.ahead)
         sizes = [self.sizes.values[name] for name in call.loops.sizes]
         self.f.call(call.loops.name, VOID, [*pointers, *sizes, scratch])
         if call.checked:

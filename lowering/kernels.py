@@ -8,6 +8,7 @@ ops and reductions (`row_kernels`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from mapsto.ir.affine import AffineMap
 from mapsto.ir.core import Attribute, Block, Operation, Trait, Value
@@ -20,37 +21,72 @@ from mapsto.ir.ops.updates import DynamicUpdate
 from mapsto.ir.stages import Stage, find_stages, is_heavy
 from mapsto.ir.types import DType, TensorType
 from mapsto.lowering.contraction_access import KernelAccess
+from mapsto.lowering.contraction_loops import Packing
 from mapsto.lowering.contractions import lower_contraction
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.element_rules import ELEMENT_RULES
 from mapsto.lowering.indexed import IndexedEmitter
 from mapsto.lowering.kernel_space import kernel_space
-from mapsto.lowering.loops import Buffer, LoopFunction, Statement
+from mapsto.lowering.loop_walk import expressions
+from mapsto.lowering.loops import Buffer, Load, LoopFunction, Statement
 from mapsto.lowering.row_kernels import RowKernel
 from mapsto.lowering.whole_kernels import WHOLE_KERNELS
 
-__all__ = ["STAGE_OPS", "has_errors", "heavy_contraction", "kernel_sizes", "lower_kernel"]
+__all__ = [
+    "STAGE_OPS",
+    "LoweredKernel",
+    "has_errors",
+    "heavy_contraction",
+    "kernel_sizes",
+    "lower_kernel",
+]
 
 
 STAGE_OPS: tuple[type[Operation], ...] = (Contract, ArgMax, ArgMin, *WHOLE_KERNELS)
 """The ops whose elements take a loop; the rows of all others are in `ELEMENT_RULES`."""
 
 
-def lower_kernel(
-    kernel: Kernel, name: str, machine: Machine, shared: frozenset[str] = frozenset()
-) -> LoopFunction:
-    """The loop function of a kernel: its buffers are the operands `x0, x1, ..`, the results
-    `y0, y1, ..` and, where something is checked, the error code.
+@dataclass(frozen=True, slots=True)
+class LoweredKernel:
+    """The loop function of a kernel, and those that run ahead of a loop around it.
 
-    `shared` are the names of buffers that may be the same memory as another one.
+    The buffers of a kernel are the operands `x0, x1, ..`, the results `y0, y1, ..`, where something
+    is checked the error code, and what each function that ran `ahead` has written.  Those take the
+    operands that they read, then their result.
+    """
+
+    loops: LoopFunction
+    ahead: tuple[LoopFunction, ...] = ()
+
+
+def lower_kernel(
+    kernel: Kernel,
+    machine: Machine,
+    shared: frozenset[str] = frozenset(),
+    invariant: frozenset[str] = frozenset(),
+) -> LoweredKernel:
+    """The loop functions of a kernel, without names yet.
+
+    `shared` are the names of buffers that may be the same memory as another one; `invariant` those
+    of operands that stay the same while a loop runs the kernel again.
     """
     block = kernel.regions[0].block
     stages = find_stages(block)
     lowered = _lower_whole(block, stages, shared) or _lower_contraction(
-        block, stages, machine, shared
+        block, stages, machine, shared, invariant
     )
-    frame, body = lowered or _lower_rows(block, stages, shared)
-    return LoopFunction(name, frame.buffers, kernel_sizes(block), tuple(body))
+    frame, body, packings = lowered or _lower_rows(block, stages, shared)
+    sizes = kernel_sizes(block)
+    buffers = (*frame.buffers, *(packing.buffer for packing in packings))
+    ahead = tuple(_function_of(packing, frame, sizes) for packing in packings)
+    return LoweredKernel(LoopFunction("", buffers, sizes, tuple(body)), ahead)
+
+
+def _function_of(packing: Packing, frame: _Frame, sizes: tuple[str, ...]) -> LoopFunction:
+    loads = (e for e in expressions(packing.body) if isinstance(e, Load))
+    read = {load.buffer.name for load in loads}
+    buffers = [buffer for buffer in frame.buffers if buffer.name in read]
+    return LoopFunction("", (*buffers, packing.buffer), sizes, packing.body)
 
 
 def has_errors(block: Block) -> bool:
@@ -99,7 +135,7 @@ class _Frame:
         self.emitter = IndexedEmitter(block, inputs, ELEMENT_RULES, errors[0] if errors else None)
 
 
-_Lowered = tuple[_Frame, Sequence[Statement]]
+_Lowered = tuple[_Frame, Sequence[Statement], Sequence[Packing]]
 
 
 def _lower_whole(block: Block, stages: Sequence[Stage], shared: frozenset[str]) -> _Lowered | None:
@@ -108,11 +144,15 @@ def _lower_whole(block: Block, stages: Sequence[Stage], shared: frozenset[str]) 
         return None
     frame = _Frame(block, shared, lambda value: value.shape)
     output = frame.outputs[op.result][0]
-    return frame, WHOLE_KERNELS[type(op)](op, frame.emitter, output)
+    return frame, WHOLE_KERNELS[type(op)](op, frame.emitter, output), ()
 
 
 def _lower_contraction(
-    block: Block, stages: Sequence[Stage], machine: Machine, shared: frozenset[str]
+    block: Block,
+    stages: Sequence[Stage],
+    machine: Machine,
+    shared: frozenset[str],
+    invariant: frozenset[str],
 ) -> _Lowered | None:
     op = heavy_contraction(stages)
     if op is None:
@@ -120,14 +160,14 @@ def _lower_contraction(
     frame = _Frame(block, shared, lambda value: value.shape)
     epilogue = [stage.value for stage in stages]
     access = KernelAccess(op, frame.emitter, epilogue, frame.outputs)
-    body = lower_contraction(op, access, machine)
-    return None if body is None else (frame, body)
+    lowered = lower_contraction(op, access, machine, invariant)
+    return None if lowered is None else (frame, lowered.body, lowered.packings)
 
 
 def _lower_rows(block: Block, stages: Sequence[Stage], shared: frozenset[str]) -> _Lowered:
     space = kernel_space(stages)
     frame = _Frame(block, shared, space.shape)
-    return frame, RowKernel(space, frame.emitter, frame.outputs).body()
+    return frame, RowKernel(space, frame.emitter, frame.outputs).body(), ()
 
 
 def heavy_contraction(stages: Sequence[Stage]) -> Contract | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mapsto.ir.core import Function, Operation
+from mapsto.ir.dims import Dim
 from mapsto.ir.types import TensorType
-from mapsto.lowering.buffers import BufferPlan, Place
+from mapsto.lowering.buffers import Ahead, BufferPlan, Place
 from mapsto.lowering.loops import LoopFunction
 
 __all__ = ["ApartCall", "Call", "EntryPoint", "KernelCall", "LoweredFunction"]
@@ -28,11 +29,13 @@ class EntryPoint:
 
 @dataclass(frozen=True, slots=True)
 class KernelCall:
-    """A kernel and where its operands and results are; `checked`: it may set an error code."""
+    """A kernel and where its operands and results are; `checked`: it may set an error code;
+    `ahead`: what was prepared for it ahead of a loop."""
 
     loops: LoopFunction
     places: tuple[Place, ...]
-    checked: bool
+    checked: bool = False
+    ahead: tuple[Ahead, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +60,10 @@ class LoweredFunction:
     entry: EntryPoint
     plan: BufferPlan
     calls: tuple[Call, ...]
+    preparation: tuple[KernelCall, ...] = ()
+    """What is done ahead of a loop whose body the function is."""
+    prepared_bytes: Dim = 0
+    """The memory that the preparation fills."""
 
     @property
     def kernel_calls(self) -> list[KernelCall]:

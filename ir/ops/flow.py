@@ -145,6 +145,9 @@ class Scan(Flow):
     def region_aliases(self, number: int) -> tuple[tuple[int, int], ...]:
         return tuple((i, len(self.constants) + i) for i in range(len(self.carried)))
 
+    def region_constants(self, number: int) -> int:
+        return 0 if self.extent in (0, 1) else len(self.constants)
+
     def infer(self) -> tuple[TensorType, ...]:
         self.check_regions()
         self.check_counts("constants", "carried")
@@ -232,6 +235,9 @@ class While(Flow):
     def region_aliases(self, number: int) -> tuple[tuple[int, int], ...]:
         is_body = self.region_names[number] == "body"
         return tuple((i, len(self.constants) + i) for i in range(len(self.carried) * is_body))
+
+    def region_constants(self, number: int) -> int:
+        return len(self.constants)
 
     def infer(self) -> tuple[TensorType, ...]:
         self.check_regions()

@@ -8,6 +8,7 @@ memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import ceil, prod
 
 from mapsto.ir.dims import Dim
@@ -28,8 +29,13 @@ DIRECT_USES = 2
 """A side whose elements are used by at most so many tiles is read where it lies."""
 
 
-def choose_schedule(problem: ContractionProblem, machine: Machine) -> Schedule:
-    """The schedule for this machine; depends on sizes, never on the number of threads."""
+def choose_schedule(
+    problem: ContractionProblem, machine: Machine, invariant: frozenset[str] = frozenset()
+) -> Schedule:
+    """The schedule for this machine; depends on sizes, never on the number of threads.
+
+    `invariant` are the sides, rows or columns, that stay the same while the kernel runs again.
+    """
     tile = choose_tile(machine, problem.dtype.bits, problem.rows.size, problem.columns.size)
     private_rows = _rows_are_private(problem)
     pack_rows, pack_columns = _packing(problem, tile)
@@ -41,7 +47,23 @@ def choose_schedule(problem: ContractionProblem, machine: Machine) -> Schedule:
         pack_rows=pack_rows,
         pack_columns=pack_columns,
         parallel=_work(problem) >= PARALLEL_WORK,
+        ahead=frozenset(_packed_ahead(problem, invariant, tile, pack_rows)),
     )
+
+
+def _packed_ahead(
+    problem: ContractionProblem, invariant: frozenset[str], tile: Tile, pack_rows: bool
+) -> Iterator[str]:
+    """Which side is packed once for all runs.  Columns gain even where they would be read where
+    they lie: a panel is read in one go, and not a few elements on each page of memory."""
+    if "columns" in invariant:
+        size = _known(problem.columns.size) * _known(problem.reduced.size)
+        if size > tile.columns and not _spread(problem, 1 - problem.row_operand, size):
+            yield "columns"
+    elif "rows" in invariant and pack_rows:
+        size = _known(problem.rows.size) * _known(problem.reduced.size)
+        if not _spread(problem, problem.row_operand, size):
+            yield "rows"
 
 
 def _known(size: Dim) -> int:

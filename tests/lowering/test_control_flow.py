@@ -12,6 +12,8 @@ from mapsto.ir.dims import symbol
 from mapsto.ir.ops.contraction import contract, reduce_axes
 from mapsto.ir.ops.flow import branch, scan, while_loop
 from mapsto.ir.types import DType
+from mapsto.lowering.loop_walk import statements
+from mapsto.lowering.loops import Allocate
 
 F32, F64, I64 = DType.F32, DType.F64, DType.I64
 n, t = symbol("n"), symbol("t")
@@ -264,3 +266,63 @@ def test_kernels_of_bodies_are_compiled_once() -> None:
     (native, *_) = check(build("f", types, body), on=machines()[:1])
     first, second = native.compiled.functions["f"].bodies
     assert [c.loops for c in first.kernel_calls] == [c.loops for c in second.kernel_calls]
+
+
+def transposed_product(b: ir.Builder, x: ir.Value, w: ir.Value) -> ir.Value:
+    maps = [ir.projection((0, 2), 3), ir.projection((1, 2), 3)]
+    return contract(b, [x, w], maps, (x.shape[0], w.shape[0], x.shape[1]), 2)
+
+
+def product_from_left(b: ir.Builder, x: ir.Value, w: ir.Value) -> ir.Value:
+    """w x, where a step's value is the right factor."""
+    maps = [ir.projection((0, 2), 3), ir.projection((2, 1), 3)]
+    return contract(b, [w, x], maps, (w.shape[0], x.shape[1], x.shape[0]), 2)
+
+
+@pytest.mark.parametrize(
+    ("multiply", "shape"),
+    [
+        *((product, (rows, 40)) for rows in (1, 21)),
+        *((transposed_product, (rows, 40)) for rows in (1, 21)),
+        (product_from_left, (40, 150)),
+    ],
+)
+def test_weights_are_packed_once_ahead_of_a_loop(multiply, shape) -> None:
+    def body(b, w, x, xs):
+        def step(b, carried, slices):
+            return [b.emit(ir.Add, multiply(b, carried[0], w), slices[0])], []
+
+        return scan(b, step, [x], [xs])[0]
+
+    function = build("f", [(F32, (40, 40)), (F32, shape), (F32, (t, *shape))], body)
+    for native in check(function, sizes={"t": 3}):
+        (loop,) = native.compiled.functions["f"].bodies
+        assert len(loop.preparation) == 1
+        (call,) = loop.kernel_calls
+        local = [s.buffer for s in statements(call.loops.body) if isinstance(s, Allocate)]
+        copied = {b.name for b in local if b.name.startswith("packed")}
+        weights = "packed_rows" if multiply is product_from_left else "packed_columns"
+        assert weights not in copied
+
+
+def test_weights_of_a_loop_with_a_condition_are_packed_ahead() -> None:
+    def body(b, w, v, x):
+        def more(b, carried):
+            total = reduce_axes(b, "sum", product(b, carried[0], v), [0, 1])
+            return [b.emit(ir.Lt, total, b.constant(1e6, F32))]
+
+        def step(b, carried):
+            return [product(b, carried[0], w)]
+
+        return list(while_loop(b, more, step, [x]))
+
+    function = build("f", [(F32, (24, 24)), (F32, (24, 24)), (F32, (n, 24))], body)
+    given = [np.abs(a) + 0.1 for a in random_arguments(function, sizes={"n": 5})]
+    for native in check(function, given):
+        assert [len(b.preparation) for b in native.compiled.functions["f"].bodies] == [1, 1]
+
+
+def test_what_runs_once_packs_nothing_ahead() -> None:
+    function = build("f", [(F32, (20, 20)), (F32, (3, 20)), (F32, (1, 3, 20))], recurrent)
+    (native, *_) = check(function, on=machines()[:1])
+    assert not native.compiled.functions["f"].bodies[0].preparation
