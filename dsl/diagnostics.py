@@ -232,6 +232,8 @@ class Help(Enum):
     ADD_PATTERN = auto()
     OPTIMIZER_PAIR = auto()
     ADD_TYPE = auto()
+    MASKS = auto()
+    COMPUTED_START = auto()
     DECIDE_IN_MAP = auto()
     GIVE_SHAPE = auto()
 

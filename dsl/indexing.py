@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mapsto import ir
 from mapsto.dsl import syntax
-from mapsto.dsl.diagnostics import Kind, Note, NoteKind
+from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind
 from mapsto.dsl.evaluation import evaluate, evaluates, scalar_or_tensor
 from mapsto.dsl.extents import bind_indices
 from mapsto.dsl.frame import Facts, Frame, fail
@@ -201,7 +201,8 @@ def _classify(
         tensor = as_tensor(frame, item.span, value)
         if tensor.dtype.is_integer:
             return _Axis(tensor, item.span)
-        fail(Kind.BAD_INDEX, item.span, found=tensor.type)
+        help = Help.MASKS if tensor.dtype is ir.DType.BOOL else None
+        fail(Kind.BAD_INDEX, item.span, help=help, found=tensor.type)
     return fail(Kind.BAD_INDEX, item.span, found=describe(value))
 
 

@@ -26,7 +26,7 @@ from mapsto.dsl.values import Argument, Group, Number, Tensor, Value
 
 __all__ = ["SCATTERING"]
 
-_OPS = {"add": ir.ScatterAdd, "max": ir.ScatterMax, "min": ir.ScatterMin}
+_OPS = {"max": ir.ScatterMax, "min": ir.ScatterMin}
 _COMBINE = {"add": ir.Add, "max": ir.Max, "min": ir.Min}
 
 
@@ -55,6 +55,9 @@ def _into(
         "axes": tuple(range(len(axes) + 1)),
         "shape": (*(v.extent for v in axes), *shape),
     }
+    if kind == "add":
+        with frame.building(span) as build:
+            return Tensor(ir.scatter_sum(build, values, [*indices, index], **facts), axes)
     return Tensor(frame.emit(span, _OPS[kind], values, *indices, index, **facts), axes)
 
 

@@ -189,6 +189,14 @@ HELPS: dict[Help, str] = {
     Help.UPDATE_STATE: "write the name of a state before `<-`, for a comparison `a < -b`",
     Help.POSITIONAL_FIRST: "write positional arguments first",
     Help.ADD_TYPE: "write `{name}: f32[n]`, or a kind such as `int` or `map`",
+    Help.MASKS: (
+        "how many are true is known only when it runs: choose with `where(mask, x, 0)`, or reduce "
+        "with a condition inside"
+    ),
+    Help.COMPUTED_START: (
+        "the size of a part has to be known; for a computed start write "
+        "`dynamic_slice(x, [start], [size])`"
+    ),
     Help.CAST: "convert with the name of a dtype, such as `f32(x)`",
     Help.DECLARE_STATE: "declare it in a module: `state {name}: f32[...s] = 0`",
     Help.INSTANTIATE: "make an instance: `{module}()`",

@@ -17,7 +17,16 @@ from mapsto.ir.ops.logic import Cast, Eq, Gt, Select
 from mapsto.ir.ops.shaping import dims_of, ints_of
 from mapsto.ir.types import DType, TensorType
 
-__all__ = ["ArgMax", "ArgMin", "Gather", "Scatter", "ScatterAdd", "ScatterMax", "ScatterMin"]
+__all__ = [
+    "ArgMax",
+    "ArgMin",
+    "Gather",
+    "Scatter",
+    "ScatterAdd",
+    "ScatterMax",
+    "ScatterMin",
+    "scatter_sum",
+]
 
 
 class _Indexed(Operation):
@@ -81,7 +90,7 @@ class Gather(_Indexed):
         self, build: Builder, cotangent: Value, linear: Sequence[bool]
     ) -> Sequence[Value | None]:
         shape = self.operands[0].shape
-        total = build.emit(ScatterAdd, cotangent, *self.indices, axes=self.axes, shape=shape)
+        total = scatter_sum(build, cotangent, self.indices, self.axes, shape)
         return [total, *[None] * len(self.indices)]
 
 
@@ -128,8 +137,7 @@ class Scatter(_Indexed):
 
     def added(self, build: Builder, updates: Value) -> Value:
         """Other updates, added up at the same places."""
-        attributes: dict[str, Any] = {"axes": self.axes, "shape": self.shape}
-        return build.emit(ScatterAdd, updates, *self.indices, **attributes)
+        return scatter_sum(build, updates, self.indices, self.axes, self.shape)
 
 
 class ScatterAdd(Scatter):
@@ -151,6 +159,22 @@ class ScatterAdd(Scatter):
     ) -> Sequence[Value | None]:
         gathered = build.emit(Gather, cotangent, *self.indices, axes=self.axes)
         return [gathered, *[None] * len(self.indices)]
+
+
+def scatter_sum(
+    build: Builder,
+    updates: Value,
+    indices: Sequence[Value],
+    axes: Sequence[int],
+    shape: Sequence[Dim],
+) -> Value:
+    """Updates added up at their places; those of half precision are added in f32."""
+    facts: dict[str, Any] = {"axes": tuple(axes), "shape": tuple(shape)}
+    if updates.dtype not in (DType.F16, DType.BF16):
+        return build.emit(ScatterAdd, updates, *indices, **facts)
+    wide = build.emit(Cast, updates, dtype=DType.F32)
+    total = build.emit(ScatterAdd, wide, *indices, **facts)
+    return build.emit(Cast, total, dtype=updates.dtype)
 
 
 class _ScatterExtremum(Scatter):

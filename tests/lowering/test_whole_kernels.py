@@ -159,6 +159,35 @@ def test_a_scatter_of_rows_that_count_up_goes_over_its_own_updates() -> None:
     check(build("f", arguments, body), [x, ids], on=NATIVE)
 
 
+@pytest.mark.parametrize("dtype", [DType.F16, DType.BF16], ids=str)
+def test_half_precision_is_added_in_single(dtype: DType) -> None:
+    """Thousands of halves are more than such a type could count in steps of 1/2."""
+
+    def body(b, x):
+        half = b.emit(ir.Cast, x, dtype=dtype)
+        zeros = b.constant(0, DType.I32, (5000,))
+        line = ir.TensorType(dtype, (5000, 4))
+        ones = b.constant(1, dtype, line.shape)
+        maps = [ir.projection((0, 1), 2), ir.projection((0, 1), 2)]
+        sums = [
+            ir.scatter_sum(b, half, [zeros], (0,), (2, 4)),
+            b.emit(ir.Recurrence, ones, half, axis=0),
+            b.emit(ir.Cumulative, half, kind="sum", axis=0),
+            ir.reduce_axes(b, "sum", half, [0]),
+            ir.reduce_axes(b, "sum", b.emit(ir.Transpose, half, permutation=(1, 0)), [1]),
+            ir.reduce_axes(b, "sum", half, [0, 1]),
+            ir.contract(b, [half, ones], maps, (5000, 4), 0),
+            b.emit(ir.Slice, half, starts=(0, 0), sizes=(1, 1), steps=(1, 1)),
+        ]
+        return [b.emit(ir.Cast, total, dtype=DType.F32) for total in sums]
+
+    native = Native(build("f", [(DType.F32, (5000, 4))], body), machines()[0])
+    found = native([np.full((5000, 4), 0.5, np.float32)])
+    wanted = [2500, 2500, 2500, 2500, 2500, 10_000, 10_000, 0.5]
+    for total, number in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(total.max(), number, rtol=1e-2)
+
+
 def update(b, x, part, start):
     return b.emit(ir.DynamicUpdate, x, part, start, axes=(1,))
 
