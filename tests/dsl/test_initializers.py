@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from elaborating import Array, initial_slots
+from elaborating import Array, initial_slots, run_map
 
 from mapsto import ir
 from mapsto.dsl.program import Program
@@ -96,3 +96,8 @@ def test_parameters_have_streams_of_their_own() -> None:
     instance.elaborate("", {"x": ir.TensorType(ir.DType.F32, (2, 6))})
     slots = initial_slots(instance)
     assert not np.any(slots["layers.0.w"] == slots["layers.1.w"])
+
+
+@pytest.mark.parametrize(("mode", "fan"), [("fan_in", 4), ("fan_out", 6), ("fan_average", 5)])
+def test_fans(mode: str, fan: float) -> None:
+    assert run_map(f'map f(x: f32): x * fan_of(4, 6, "{mode}")', {"x": np.float32(1)}) == fan
