@@ -129,8 +129,7 @@ class Trainer:
         of gradients."""
         roots: list[tuple[str, Value]] = [*self.modules()]
         paths = slot_paths(roots)
-        copies = {} if self._optimizers is None else self._optimizers.copies()
-        roots += [(f"optimizer.{paths[key]}", copies[key]) for key in paths if key in copies]
+        roots += [] if self._optimizers is None else self._optimizers.roots(paths)
         sums = self._sums.items()
         roots += [(f"gradients.{name}.{paths[key]}", s) for (name, key), s in sums]
         return roots if self._scaling is None else [*roots, ("scaling", self._scaling.instance)]
@@ -215,21 +214,26 @@ class Trainer:
     ) -> list[Tensor]:
         """Changes parameters by gradients, or keeps these; the gradients that were used."""
         paths = slot_paths(self.roots())
-        used = []
+        used: dict[SlotKey, Tensor] = {}
         for key, gradient in gradients.items():
             if what is not Gradients.USE:
                 gradient = self._with_kept(frame, self._sum(frame, loss, key), gradient, what)
             if what is not Gradients.KEEP:
-                self._update(frame, key, paths[key], gradient)
-                used.append(gradient)
-        return used
+                used[key] = gradient
+        self._update(frame, used, paths)
+        return list(used.values())
 
-    def _update(self, frame: Frame, key: SlotKey, path: str, gradient: Tensor) -> None:
-        """Changes a parameter by its gradient."""
-        old = Tensor(frame.session.current(key))
-        new = self._optimizer().renewed(frame, key, path, old, gradient).value
-        if new is not old.value:
-            frame.session.renewed[key] = new
+    def _update(
+        self, frame: Frame, gradients: Mapping[SlotKey, Tensor], paths: Mapping[SlotKey, str]
+    ) -> None:
+        """Changes parameters by their gradients."""
+        if not gradients:
+            return
+        old = {key: Tensor(frame.session.current(key)) for key in gradients}
+        new = self._optimizer().renewed(frame, old, gradients, paths)
+        for key, tensor in new.items():
+            if tensor.value is not old[key].value:
+                frame.session.renewed[key] = tensor.value
 
     def _with_kept(self, frame: Frame, total: Instance, by: Tensor, what: Gradients) -> Tensor:
         """Adds a gradient to those that were kept, or gives the mean of all."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from mapsto import ir
 from mapsto.dsl import syntax
 from mapsto.dsl.calling import Parameters
 from mapsto.dsl.diagnostics import Kind
@@ -30,7 +29,7 @@ from mapsto.dsl.values import (
     Value,
 )
 
-__all__ = ["TREES", "apply_to_leaves", "tree_for_tensor"]
+__all__ = ["TREES", "apply_to_leaves", "new_parameters", "tree_for_tensor"]
 
 
 def tree_for_tensor(
@@ -120,15 +119,21 @@ def _update(frame: Frame, span: Span, arguments: tuple[Argument, ...]) -> None:
     tree = ParameterTree(net, old, gradient.paths)
     steps = [Argument(None, part, given["gradient"].span) for part in (tree, gradient)]
     new = apply(given["optimizer"].value, frame, span, tuple(steps))
-    place = given["optimizer"].span
-    if not isinstance(new, ParameterTree) or new.tensors.keys() != old.keys():
-        reason = "it does not give the new parameters"
-        fail(Kind.NOT_AN_OPTIMIZER, place, name=describe(given["optimizer"].value), reason=reason)
-    renewed: dict[SlotKey, ir.Value] = {
-        key: coerce(frame, place, tensor, old[key].type, what=f"the new value of `{key[1]}`").value
-        for key, tensor in new
+    tensors = new_parameters(frame, given["optimizer"].span, new, tree)
+    session.renewed |= {key: tensor.value for key, tensor in tensors.items()}
+
+
+def new_parameters(
+    frame: Frame, span: Span, value: Value, old: ParameterTree
+) -> dict[SlotKey, Tensor]:
+    """What an optimizer, given at `span`, made of a tree of parameters; each keeps its type."""
+    if not isinstance(value, ParameterTree) or value.tensors.keys() != old.tensors.keys():
+        reason = "its map does not give the tree of new parameters"
+        fail(Kind.NOT_AN_OPTIMIZER, span, name=describe(value), reason=reason)
+    return {
+        key: coerce(frame, span, value.tensors[key], tensor.type, what=f"the new `{key[1]}`")
+        for key, tensor in old
     }
-    session.renewed |= renewed
 
 
 TREES: Mapping[str, Value] = {

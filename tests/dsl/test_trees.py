@@ -114,6 +114,33 @@ def test_a_module_over_trees_sees_all_parameters() -> None:
     assert optimizer.states["steps"] == 2
 
 
+def test_an_optimizer_over_trees_trains_a_block() -> None:
+    text = (
+        TEXT
+        + """
+train Fit(net = Net(), optimizer = Clipped(Adam(0.05), 0.25)):
+    loss(x: f32[n, 4], y: f32[n, 1]) = mse(net(x), y)
+
+train Parts(net = Net(), optimizer = [("layers.0.*", Clipped(SGD(1), 0.25)), ("*", SGD(0.1))]):
+    loss(x: f32[n, 4], y: f32[n, 1]) = mse(net(x), y)
+"""
+    )
+    lib = mt.loads(text)
+    net, optimizer, run = lib.Net(seed=1), lib.Clipped(lib.Adam(0.05), 0.25), lib.Fit(seed=1)
+    for _ in range(3):
+        assert float(lib.step(net, optimizer, X, Y)) == pytest.approx(run.step(x=X, y=Y), rel=1e-6)
+    assert {"optimizer.steps", "optimizer.optimizer.layers.1.b.v"} <= set(run.arrays)
+    parts = lib.Parts(seed=1)
+    parts.net.init(x=mt.f32[8, 4])
+    before = {path: p.copy() for path, p in parts.net.params.items()}
+    g = mt.grad(lib.error)(parts.net, X, Y)
+    parts.step(x=X, y=Y)
+    change = {path: before[path] - p for path, p in parts.net.params.items()}
+    first = {path: c for path, c in change.items() if path.startswith("layers.0")}
+    assert total(first) == pytest.approx(0.25, rel=1e-4)
+    np.testing.assert_allclose(change["layers.1.w"], 0.1 * g["layers.1.w"], rtol=1e-3, atol=1e-6)
+
+
 def test_one_optimizer_of_two_nets_has_states_for_each() -> None:
     text = (
         TEXT
