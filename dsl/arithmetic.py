@@ -53,6 +53,13 @@ _ELEMENTWISE: dict[Op, type[ir.Operation]] = {
 _LOGICAL = frozenset({Op.AND, Op.OR})
 
 
+def _joined(operator: Op, left: Value, right: Value) -> Group | None:
+    """One list after another: `[first] + others`."""
+    if operator is not Op.ADD or not (isinstance(left, Group) and isinstance(right, Group)):
+        return None
+    return Group(left.items + right.items, True) if left.is_list and right.is_list else None
+
+
 def binary(frame: Frame, span: Span, operator: Op, left: Value, right: Value) -> Value:
     """The value of `left operator right`."""
     if operator in _EQUALITY:
@@ -63,6 +70,9 @@ def binary(frame: Frame, span: Span, operator: Op, left: Value, right: Value) ->
         return over_trees(
             frame, span, (left, right), lambda _, pair: binary(frame, span, operator, *pair)
         )
+    joined = _joined(operator, left, right)
+    if joined is not None:
+        return joined
     for operand in (left, right):
         if not isinstance(operand, Tensor | Product | Position | Number | Formula | Truth):
             fail(Kind.BAD_OPERAND, span, operator=operator.value, found=describe(operand))

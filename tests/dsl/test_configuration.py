@@ -57,6 +57,27 @@ def test_lists_of_modules() -> None:
     np.testing.assert_allclose(lib.Stack(last=None)(X), net(X))
 
 
+def test_lists_are_joined() -> None:
+    lib = mt.loads(
+        """
+layers = [Dense(3)] + [Dense(n) for n in [4, 5]]
+
+module Net():
+    all = layers + [Dense(2)]
+
+    map (x: f32[n, d]): chain(all)(x)
+
+map ends(x: f32[n, m]) -> f32[n, 2*m]: concat([x] + [2 * x], axis=1)
+"""
+    )
+    net = lib.Net()
+    assert net(np.ones((1, 2), np.float32)).shape == (1, 2)
+    assert [net.params[f"all.{i}.b"].size for i in range(4)] == [3, 4, 5, 2]
+    assert lib.ends(np.float32([[1, 2]])).tolist() == [[1, 2, 2, 4]]
+    with pytest.raises(mt.DiagnosticsError, match="`-` cannot be applied to a list"):
+        mt.loads("map f(x: f32[n]): stack([x] - [x])").f(X)
+
+
 def test_a_module_that_contains_itself() -> None:
     net = mt.loads(STACK).Tower(3)
     np.testing.assert_allclose(net(X), 6 * X)
