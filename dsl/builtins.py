@@ -13,6 +13,7 @@ import numpy as np
 
 from mapsto import ir
 from mapsto.dsl.array_functions import ARRAY_FUNCTIONS
+from mapsto.dsl.branches import choose
 from mapsto.dsl.calling import Parameters
 from mapsto.dsl.calls import convert
 from mapsto.dsl.configuration import CONFIGURATION
@@ -20,8 +21,8 @@ from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.dimensions import DTYPES
 from mapsto.dsl.effects import EFFECTS
 from mapsto.dsl.evaluation import is_applicable, scalar_or_tensor
-from mapsto.dsl.expressions import choose
 from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.loops import LOOPS
 from mapsto.dsl.modes import MODES
 from mapsto.dsl.precision import PRECISION_MAPS
 from mapsto.dsl.random_numbers import RANDOM
@@ -225,7 +226,7 @@ def builtins() -> Mapping[str, Value]:
         for op in ir.registered_ops().values()
         if _is_function(op)
     }
-    maps_of_maps = {**TRANSFORMS, **MODES, **PRECISION_MAPS}
+    maps_of_maps = {**TRANSFORMS, **LOOPS, **MODES, **PRECISION_MAPS}
     found |= {**REDUCTIONS, **ARRAY_FUNCTIONS, **maps_of_maps, **RANDOM, **EFFECTS, **TREES}
     found |= CONFIGURATION
     found |= {function.name: function for function in _OWN}

@@ -158,6 +158,14 @@ class Kind(Enum):
     TREES_DIFFER = auto()
     UPDATE_IN_PART = auto()
 
+    # Loops that run
+    CARRY_CHANGES = auto()
+    STEP_WITHOUT_PAIR = auto()
+    NOT_A_SEQUENCE = auto()
+    LENGTHS_DIFFER = auto()
+    LENGTH_UNKNOWN = auto()
+    STATE_IN_CONDITION = auto()
+
     # Statements and members
     NO_VALUE = auto()
     UNUSED_VALUE = auto()
@@ -195,6 +203,7 @@ class NoteKind(Enum):
     INDEX_RUNS = auto()
     DIMENSION_ANY = auto()
     DECLARED_HERE = auto()
+    CARRY_STARTS = auto()
 
 
 class Help(Enum):
@@ -234,6 +243,7 @@ class Help(Enum):
     ADD_TYPE = auto()
     MASKS = auto()
     COMPUTED_START = auto()
+    GIVE_LENGTH = auto()
     DECIDE_IN_MAP = auto()
     GIVE_SHAPE = auto()
 

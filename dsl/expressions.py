@@ -9,13 +9,13 @@ from itertools import zip_longest
 from mapsto import ir
 from mapsto.dsl import syntax
 from mapsto.dsl.arithmetic import binary, decide, logical_not, negate
+from mapsto.dsl.branches import branch
 from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind, Note, NoteKind, nearest
 from mapsto.dsl.evaluation import evaluate, evaluates, find, lookup, scalar_or_tensor, tensor_of
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.instances import Instance, instances_in, member, slot_tensor
 from mapsto.dsl.source import Span
-from mapsto.dsl.structures import over_trees
-from mapsto.dsl.tensors import as_tensor, describe, is_static, select
+from mapsto.dsl.tensors import as_tensor, describe
 from mapsto.dsl.values import (
     Deferred,
     ElementType,
@@ -26,7 +26,7 @@ from mapsto.dsl.values import (
     Namespace,
     Number,
     ParameterTree,
-    Position,
+    Product,
     Slot,
     Tensor,
     Text,
@@ -35,7 +35,7 @@ from mapsto.dsl.values import (
     Value,
 )
 
-__all__ = ["choose", "rounds", "settle"]
+__all__ = ["rounds", "settle"]
 
 _MAXIMUM_ITERATIONS = 10_000
 
@@ -134,12 +134,14 @@ _CONNECTIVES = {syntax.BinaryOperator.AND: False, syntax.BinaryOperator.OR: True
 @evaluates(syntax.Binary)
 def _binary(node: syntax.Binary, frame: Frame, expected: Expected | None) -> Value:
     hint = _hint(node.operator, expected)
-    left = evaluate(node.left, frame, hint)
+    right = None
+    if _chooses_on_the_left(node):
+        right = evaluate(node.right, frame, hint)
+    left = evaluate(node.left, frame, hint if right is None else _like(node, right, hint))
     if isinstance(left, Truth) and _CONNECTIVES.get(node.operator) is left.value:
         return left
-    if isinstance(left, Tensor) and node.operator not in _UNLIKE_OPERANDS:
-        hint = Expected(left.dtype, left.shape, is_hint=True)
-    right = evaluate(node.right, frame, hint)
+    if right is None:
+        right = evaluate(node.right, frame, _like(node, left, hint))
     try:
         result = binary(frame, node.span, node.operator, left, right)
     except DiagnosticError as error:
@@ -161,6 +163,29 @@ def _hint(operator: syntax.BinaryOperator, expected: Expected | None) -> Expecte
     if expected is None or operator.value not in _ARITHMETIC:
         return None
     return replace(expected, is_hint=True)
+
+
+def _like(node: syntax.Binary, other: Value, hint: Expected | None) -> Expected | None:
+    """What an operand is asked for where the other one is known."""
+    if node.operator in _UNLIKE_OPERANDS:
+        return hint
+    if isinstance(other, Product):
+        return Expected(other.dtype)
+    if isinstance(other, Tensor):
+        return Expected(other.dtype, other.shape, is_hint=True)
+    return hint
+
+
+def _chooses_on_the_left(node: syntax.Binary) -> bool:
+    """Whether the left operand may be a choice of numbers, which the right one gives a dtype."""
+    connective = node.operator in _CONNECTIVES
+    return not connective and _is_conditional(node.left) and not _is_conditional(node.right)
+
+
+def _is_conditional(node: syntax.Expression) -> bool:
+    if isinstance(node, syntax.Unary):
+        return _is_conditional(node.operand)
+    return isinstance(node, syntax.Conditional)
 
 
 def _operand_notes(node: syntax.Binary, frame: Frame, *values: Value) -> Iterator[Note]:
@@ -196,31 +221,20 @@ def _conditional(node: syntax.Conditional, frame: Frame, expected: Expected | No
     condition = decide(frame, node.condition.span, evaluate(node.condition, frame))
     if isinstance(condition, bool):
         return evaluate(node.then if condition else node.otherwise, frame, expected)
-    then = evaluate(node.then, frame, expected)
-    otherwise = evaluate(node.otherwise, frame, expected)
-    if expected is not None and expected.dtype not in (None, ir.DType.BOOL) and is_number(then):
-        then = as_tensor(frame, node.then.span, then, expected.dtype)
-    return choose(frame, node.span, condition, then, otherwise)
+    dtype = None if expected is None or expected.dtype is ir.DType.BOOL else expected.dtype
+
+    def side(part: syntax.Expression) -> Value:
+        value = evaluate(part, frame, expected)
+        is_wish = dtype is not None and is_number(value)
+        return as_tensor(frame, part.span, value, dtype) if is_wish else value
+
+    sides = (lambda: side(node.then), lambda: side(node.otherwise))
+    return branch(frame, node.span, condition, *sides)
 
 
 def is_number(value: Value) -> bool:
     """Whether the value takes the element type that the context asks for."""
     return isinstance(value, Number | Formula)
-
-
-def choose(frame: Frame, span: Span, condition: Tensor, then: Value, other: Value) -> Value:
-    """`then` where the condition holds, else `other`; item by item for groups."""
-    if isinstance(then, Group) and isinstance(other, Group) and len(then.items) == len(other.items):
-        pairs = zip(then.items, other.items, strict=True)
-        return Group(tuple(choose(frame, span, condition, a, b) for a, b in pairs), then.is_list)
-    if isinstance(then, ParameterTree) and isinstance(other, ParameterTree):
-        return over_trees(
-            frame, span, (then, other), lambda _, pair: choose(frame, span, condition, *pair)
-        )
-    for value in (then, other):
-        if not isinstance(value, Position) and not scalar_or_tensor(value) and not is_static(value):
-            fail(Kind.CANNOT_SELECT, span, found=describe(value))
-    return select(frame, span, condition, then, other)
 
 
 @evaluates(syntax.Attribute)

@@ -143,10 +143,12 @@ class Session:
     def scratch(self) -> Iterator[None]:
         """Builds what is thrown away, to learn types."""
         states = {key: (cell, cell.current) for key, cell in self.states.items()}
+        functions = dict(self.functions)
         try:
             with self.block():
                 yield
         finally:
+            self.functions = functions
             self.states = {key: cell for key, (cell, _) in states.items()}
             for cell, current in states.values():
                 cell.current = current

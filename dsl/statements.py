@@ -7,14 +7,15 @@ from contextlib import contextmanager
 
 from mapsto.dsl import syntax
 from mapsto.dsl.arithmetic import decide
+from mapsto.dsl.branches import branch_all
 from mapsto.dsl.conformance import conform, type_of_result
 from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind
 from mapsto.dsl.evaluation import call_arguments, evaluate, fail_unknown, find, tensor_of
-from mapsto.dsl.expressions import choose, rounds
+from mapsto.dsl.expressions import rounds
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.instances import Instance, member, slot_tensor
 from mapsto.dsl.scope import Scope
-from mapsto.dsl.tensors import as_tensor, coerce, describe
+from mapsto.dsl.tensors import coerce, describe
 from mapsto.dsl.values import Closure, Effect, Expected, Group, Slot, Tensor, Unknown, Value
 
 __all__ = ["evaluate_block"]
@@ -148,37 +149,34 @@ def _if(statement: syntax.If, frame: Frame, expected: Expected | None) -> Value 
     if isinstance(condition, bool):
         block = statement.then if condition else statement.otherwise
         return None if block is None else evaluate_block(block, frame, expected)
-    if condition.shape or condition.axes:
-        fail(Kind.CONDITION_NOT_SCALAR, span, found=condition.type)
+    if condition.shape:
+        fail(Kind.CONDITION_NOT_SCALAR, span, construct="an `if` statement", found=condition.type)
     return _both(statement, frame, condition, expected)
 
 
 def _both(
     statement: syntax.If, frame: Frame, condition: Tensor, expected: Expected | None
 ) -> Value | None:
-    """Runs both branches and selects what they bind, update and give."""
-    span = statement.span
-    before = {key: cell.current for key, cell in frame.session.states.items()}
-    then = frame.inside(Scope(frame.scope))
-    value = evaluate_block(statement.then, then, expected)
-    after = {key: cell.current for key, cell in frame.session.states.items()}
-    for key, cell in frame.session.states.items():
-        cell.current = before.get(key, cell.initial)
-    other = frame.inside(Scope(frame.scope))
-    otherwise = None
-    if statement.otherwise is not None:
-        otherwise = evaluate_block(statement.otherwise, other, expected)
-    for key, cell in frame.session.states.items():
-        updated = after.get(key, cell.initial)
-        if updated is not cell.current:
-            chosen = choose(frame, span, condition, Tensor(updated), Tensor(cell.current))
-            cell.current = as_tensor(frame, span, chosen).value
-    for name in _rebound(frame, then.scope, other.scope):
-        values = [_bound(frame, scope, name) for scope in (then.scope, other.scope)]
-        frame.scope.bind(name, choose(frame, span, condition, *values), span)
-    if value is None or otherwise is None:
-        return None
-    return choose(frame, span, condition, value, otherwise)
+    """Elaborates both branches; chooses between what they bind, update and give."""
+    then, other = frame.nested(), frame.nested()
+    names: list[str] = []
+
+    def otherwise() -> Value | None:
+        block = statement.otherwise
+        return None if block is None else evaluate_block(block, other, expected)
+
+    def pairs(value: Value | None, second: Value | None) -> list[tuple[Value, Value]]:
+        names.extend(_rebound(frame, then.scope, other.scope))
+        found = [(_bound(frame, then.scope, n), _bound(frame, other.scope, n)) for n in names]
+        return found if value is None or second is None else [*found, (value, second)]
+
+    def first() -> Value | None:
+        return evaluate_block(statement.then, then, expected)
+
+    chosen = branch_all(frame, statement.span, condition, first, otherwise, pairs)
+    for name, value in zip(names, chosen, strict=False):
+        frame.scope.bind(name, value, statement.span)
+    return chosen[-1] if len(chosen) > len(names) else None
 
 
 def _rebound(frame: Frame, then: Scope, other: Scope) -> Iterator[str]:

@@ -11,10 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.frame import Frame, SlotKey, fail
 from mapsto.dsl.source import Span
-from mapsto.dsl.tensors import as_tensor
+from mapsto.dsl.tensors import as_tensor, describe
 from mapsto.dsl.values import Group, ParameterTree, Tensor, Value
 
-__all__ = ["leaves", "mapped", "over_trees", "rebuilt", "same_structure", "tensors_in"]
+__all__ = [
+    "describe_structure",
+    "leaves",
+    "mapped",
+    "over_trees",
+    "rebuilt",
+    "same_structure",
+    "tensors_in",
+]
 
 
 def leaves(value: Value) -> Iterator[Value]:
@@ -102,3 +110,11 @@ def same_structure(first: Value, second: Value) -> bool:
     return not isinstance(first, Group | ParameterTree) and not isinstance(
         second, Group | ParameterTree
     )
+
+
+def describe_structure(value: Value) -> str:
+    """A structure in the words of a message: `(f32[n], i32[])`."""
+    if isinstance(value, Group):
+        inside = ", ".join(map(describe_structure, value.items))
+        return f"[{inside}]" if value.is_list else f"({inside})"
+    return describe(value)

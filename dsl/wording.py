@@ -81,10 +81,16 @@ MESSAGES: dict[Kind, str] = {
     Kind.NOT_A_TENSOR: "expected a tensor, found {found}",
     Kind.NUMBER_OF_DTYPE: "{value} is not a number of type {dtype}",
     Kind.CANNOT_SELECT: "a condition on a tensor cannot choose {found}",
-    Kind.CONDITION_NOT_SCALAR: (
-        "the condition of an `if` statement is one truth value, found {found}"
+    Kind.CONDITION_NOT_SCALAR: ("the condition of {construct} is one truth value, found {found}"),
+    Kind.CARRY_CHANGES: "the step carries {found} on where it got {expected}",
+    Kind.STEP_WITHOUT_PAIR: (
+        "a step gives a pair of what it carries on and an output, found {found}"
     ),
     Kind.CONDITION_UNKNOWN: "the condition of a list has to be known before it runs, found {found}",
+    Kind.NOT_A_SEQUENCE: "`scan` runs along the first axis of a tensor, found {found}",
+    Kind.LENGTHS_DIFFER: "{type} has {found} elements where {other} has {expected}",
+    Kind.LENGTH_UNKNOWN: "nothing says how many steps `scan` makes",
+    Kind.STATE_IN_CONDITION: "the condition of `while` cannot update the state `{name}`",
     Kind.ILL_TYPED_OPERATION: "ill-typed operation: {reason}",
     Kind.NOT_A_WHOLE_NUMBER: "expected a whole number known before it runs, found {found}",
     Kind.SYMBOLIC_NUMBER: "the value of `{value}` is not known before it runs",
@@ -163,6 +169,7 @@ NOTES: dict[NoteKind, str] = {
     NoteKind.DEFINED_HERE: "`{name}` is defined here",
     NoteKind.CALLED_HERE: "in this call of `{name}`",
     NoteKind.DIMENSION_ANY: "`{name}` stands for any size here",
+    NoteKind.CARRY_STARTS: "before the first step it is {type}",
     NoteKind.DECLARED_HERE: "the type is declared here",
     NoteKind.INDEX_RUNS: "index `{name}` runs over {value} because of this",
 }
@@ -188,6 +195,7 @@ HELPS: dict[Help, str] = {
     Help.WRITE_BINDERS: "an index lambda is written `[...s, i] |-> x[...s, i]`",
     Help.UPDATE_STATE: "write the name of a state before `<-`, for a comparison `a < -b`",
     Help.POSITIONAL_FIRST: "write positional arguments first",
+    Help.GIVE_LENGTH: "give it sequences, or their length: `length=n`",
     Help.ADD_TYPE: "write `{name}: f32[n]`, or a kind such as `int` or `map`",
     Help.MASKS: (
         "how many are true is known only when it runs: choose with `where(mask, x, 0)`, or reduce "
