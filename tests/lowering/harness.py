@@ -37,21 +37,18 @@ def build(name: str, arguments, body, aliases=()) -> Function:
 
 class Native:
     """A compiled function; calling it gives the results that alias no argument, or an error code
-    as an `int`; arguments that are updated are changed in place."""
+    as an `int`; arguments that are updated are changed in place.
 
-    def __init__(self, function: Function, machine: Machine) -> None:
+    A pool of one thread poses as several workers, unless `threads` asks for that of the process.
+    """
+
+    def __init__(self, function: Function, machine: Machine, threads: bool = False) -> None:
         self.function = function
         self.compiled: Compiled = lower(Module.of(function), function.name, machine)
         for kernel in self.compiled.kernels:
             verify_loops(kernel)
-        lines = [
-            line
-            for line in self.compiled.text.splitlines()
-            if "declare void @mapsto_parallel_for" not in line
-            and "declare i64 @mapsto_worker_limit" not in line
-        ]
-        text = "\n".join(lines) + PARALLEL_FOR + _WORKER_LIMIT
-        self.module = compile_module(text, machine)
+        text = self.compiled.text
+        self.module = compile_module(text if threads else _with_own_pool(text), machine)
         pointer = ctypes.c_void_p
         self._entry = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer, pointer)(
             self.module.address(function.name)
@@ -84,6 +81,12 @@ class Native:
         code = self._entry(pointers, dims, arena.ctypes.data + start)
         assert (arena[start + size :] == 0xA5).all(), "written past the end of the arena"
         return int(code)
+
+
+def _with_own_pool(text: str) -> str:
+    declared = ("declare void @mapsto_parallel_for", "declare i64 @mapsto_worker_limit")
+    lines = [line for line in text.splitlines() if not line.startswith(declared)]
+    return "\n".join(lines) + PARALLEL_FOR + _WORKER_LIMIT
 
 
 def random_arguments(

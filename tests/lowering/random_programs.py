@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 from mapsto import ir
@@ -10,9 +10,13 @@ from mapsto.ir.affine import axis, projection
 from mapsto.ir.core import Function, Value
 from mapsto.ir.dims import Dim, dim_value, symbol
 from mapsto.ir.ops.contraction import access, contract, reduce_axes
+from mapsto.ir.ops.flow import branch, scan, while_loop
 from mapsto.ir.types import DType, TensorType
 
 n = symbol("n")
+DEEPEST = 2
+"""How deep loops and branches nest."""
+
 LARGEST = 20_000
 """Programs have no tensors with more elements than this for n = 7."""
 
@@ -25,6 +29,7 @@ class ProgramWriter:
 
     def __init__(self, random: Random) -> None:
         self.random = random
+        self.depth = 0
         self.dims = random.choice(DIMS)
         shapes = [self._shape() for _ in range(random.randint(1, 3))]
         if not any(n in shape for shape in shapes):
@@ -57,6 +62,24 @@ class ProgramWriter:
                     taken.add(j)
                     yield i, j
                     break
+
+    def inside(self, build: ir.Builder, values: Sequence[Value]) -> ProgramWriter:
+        """A writer of a few operations in a region, on these values and some from outside."""
+        inner = ProgramWriter.__new__(ProgramWriter)
+        inner.random, inner.dims, inner.depth = self.random, self.dims, self.depth + 1
+        inner.build, inner.values = build, [*self.values[-3:], *values]
+        for _ in range(self.random.randint(1, 4)):
+            step = self.random.choice(STEPS if inner.depth < DEEPEST else PLAIN_STEPS)
+            value = step(inner, self.random.choice(inner.values))
+            if value is not None and _elements(value) <= LARGEST // 20:
+                inner.values.append(value)
+        return inner
+
+    def result_like(self, value: Value) -> Value:
+        """A value of the same type, not far from zero where it was computed here."""
+        found = self.pick(lambda other: other.type == value.type) or value
+        is_computed = found.owner is not None and found.defining_op in self.build.block.operations
+        return self.build.emit(ir.Tanh, found) if is_computed else found
 
     def pick(self, fits: Callable[[Value], bool]) -> Value | None:
         """One of the values so far for which a condition holds."""
@@ -178,7 +201,52 @@ def window(p: ProgramWriter, x: Value) -> Value | None:
     return access(p.build, x, exprs, x.shape)
 
 
-STEPS: tuple[Step, ...] = (
+def loop(p: ProgramWriter, x: Value) -> Value | None:
+    """A scan over x: what is carried is another value, or an element of x."""
+    if x.type.rank == 0:
+        return None
+    element = x.type.with_shape(x.shape[1:])
+    carried = [p.pick(lambda value: True) or x]
+    if p.random.random() < 0.5:
+        carried.append(p.build.constant(0.5, element.dtype, element.shape))
+
+    def body(build: ir.Builder, states: Sequence[Value], slices: Sequence[Value]):
+        inner = p.inside(build, [*states, *slices])
+        new = [inner.result_like(state) for state in states]
+        return new, [p.random.choice(inner.values[-4:])]
+
+    finals, outputs = scan(p.build, body, carried, [x], reverse=p.random.random() < 0.3)
+    p.values += [value for value in finals if _elements(value) <= LARGEST]
+    return outputs[0]
+
+
+def conditional_loop(p: ProgramWriter, x: Value) -> Value:
+    """A few steps of a `while`."""
+    steps = p.build.constant(p.random.randint(0, 3), DType.I64)
+
+    def more(build: ir.Builder, states: Sequence[Value]):
+        return [build.emit(ir.Gt, states[1], build.constant(0, DType.I64))]
+
+    def body(build: ir.Builder, states: Sequence[Value]):
+        inner = p.inside(build, states[:1])
+        return [inner.result_like(states[0]), build.emit(ir.Sub, states[1], build.like(1, steps))]
+
+    return while_loop(p.build, more, body, [x, steps])[0]
+
+
+def branches(p: ProgramWriter, x: Value) -> Value:
+    top = reduce_axes(p.build, "max", x, list(range(x.type.rank)))
+    condition = p.build.emit(ir.Gt, top, p.build.like(p.random.choice([0.0, 0.7, 5.0]), top))
+
+    def one(build: ir.Builder) -> list[Value]:
+        return [p.inside(build, [x]).result_like(x)]
+
+    return branch(p.build, condition, one, one)[0]
+
+
+PLAIN_STEPS: tuple[Step, ...] = (
     *(unary, binary, binary, chosen, broadcast, broadcast, transpose, reduction, reduction),
     *(pad, concat, slice_, reshape, product, product, position, window),
 )
+
+STEPS: tuple[Step, ...] = (*PLAIN_STEPS, loop, conditional_loop, branches)

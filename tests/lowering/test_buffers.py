@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 from harness import Native, build, check, machines, random_arguments
+from random_programs import ProgramWriter
 
 from mapsto import ir
 from mapsto.ir.affine import axis
-from mapsto.ir.core import Function
-from mapsto.ir.dims import symbol
-from mapsto.ir.fusion import fuse_function
+from mapsto.ir.core import Function, Value
+from mapsto.ir.dims import dim_value, symbol
+from mapsto.ir.fusion import buffer_of, fuse_function
 from mapsto.ir.ops.contraction import access, contract, reduce_axes
 from mapsto.ir.types import DType
-from mapsto.lowering.buffers import Arena, Argument, BufferPlan, Result, assign_buffers
+from mapsto.lowering.buffers import Arena, Argument, BufferPlan, Result, assign_buffers, is_step
+from mapsto.lowering.driver import KernelTable, LoweredFunction, lower_function
 
 F32 = DType.F32
 n = symbol("n")
@@ -224,3 +228,41 @@ def test_the_places_of_arguments_are_their_own() -> None:
     plan = assign_buffers(fused)
     assert [plan.place(a) for a in fused.arguments] == [Argument(0), Argument(1)]
     assert np.prod(fused.arguments[0].shape) == 64 * 64
+
+
+def assert_no_overlap(lowered: LoweredFunction, sizes: dict[str, int]) -> None:
+    """What lives at the same time is apart in the arena, in this function and in all bodies."""
+    steps = [op for op in lowered.function.block.operations if is_step(op)]
+    lives: dict[Value, tuple[int, int]] = {}
+    for number, op in enumerate(steps):
+        lives |= dict.fromkeys(op.results, (number, number))
+        for base in filter(lives.__contains__, map(buffer_of, op.operands)):
+            lives[base] = (lives[base][0], number)
+    placed = [(v, lowered.plan.place(v), *lives[v]) for v in lives]
+    inside = [(v, p, first, last) for v, p, first, last in placed if isinstance(p, Arena)]
+    for i, (left, place, first, last) in enumerate(inside):
+        start, end = _range(place, left, sizes)
+        assert end <= dim_value(lowered.plan.arena_bytes, sizes)
+        for right, other, begins, ends in inside[i + 1 :]:
+            low, high = _range(other, right, sizes)
+            takes_over = place == other and begins == last
+            apart = end <= low or high <= start or begins > last or ends < first
+            assert apart or takes_over, (left, right)
+    for body in lowered.bodies:
+        assert_no_overlap(body, sizes)
+
+
+def _range(place: Arena, value: Value, sizes: dict[str, int]) -> tuple[int, int]:
+    start = dim_value(place.offset, sizes)
+    return start, start + dim_value(value.type.elements, sizes) * value.dtype.bytes
+
+
+def test_what_lives_at_the_same_time_is_apart() -> None:
+    table = KernelTable(machines()[0])
+    with_bodies = 0
+    for seed in range(60):
+        lowered = lower_function(ProgramWriter(Random(seed)).write(), table)
+        with_bodies += bool(lowered.bodies)
+        for size in (1, 7):
+            assert_no_overlap(lowered, {"n": size})
+    assert with_bodies > 5

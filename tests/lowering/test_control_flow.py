@@ -14,6 +14,7 @@ from mapsto.ir.ops.flow import branch, scan, while_loop
 from mapsto.ir.types import DType
 from mapsto.lowering.loop_walk import statements
 from mapsto.lowering.loops import Allocate
+from mapsto.runtime.threads import set_threads, threads
 
 F32, F64, I64 = DType.F32, DType.F64, DType.I64
 n, t = symbol("n"), symbol("t")
@@ -326,3 +327,29 @@ def test_what_runs_once_packs_nothing_ahead() -> None:
     function = build("f", [(F32, (20, 20)), (F32, (3, 20)), (F32, (1, 3, 20))], recurrent)
     (native, *_) = check(function, on=machines()[:1])
     assert not native.compiled.functions["f"].bodies[0].preparation
+
+
+def test_the_bits_do_not_depend_on_the_number_of_threads() -> None:
+    """Parallel kernels in a body, one that packs ahead and one whose rows are tasks."""
+
+    def body(b, w, x, xs):
+        def step(b, carried, slices):
+            gate = b.emit(ir.Sigmoid, product(b, carried[0], w))
+            return [b.emit(ir.Mul, gate, slices[0])], [reduce_axes(b, "sum", gate, [0])]
+
+        finals, outputs = scan(b, step, [x], [xs])
+        return [*finals, *outputs]
+
+    types = [(F32, (256, 256)), (F32, (64, 256)), (F32, (5, 64, 256))]
+    function = build("f", types, body)
+    native = Native(function, machines()[0], threads=True)
+    arguments = random_arguments(function)
+    before, results = threads(), []
+    try:
+        for count in (1, 2, 3):
+            set_threads(count)
+            results.append([array.tobytes() for array in native(arguments)])
+    finally:
+        set_threads(before)
+    assert results[0] == results[1] == results[2]
+    check(function, arguments, on=machines()[:1])
