@@ -102,6 +102,9 @@ class Contract(Operation):
         return (first.with_shape(self.extents[: self.rank]),)
 
     def evaluate(self, *operands: Array) -> Sequence[Array]:
+        product = self._as_product(operands)
+        if product is not None:
+            return (product,)
         extents = [e for e in self.extents if isinstance(e, int)]
         dtype = operands[0].dtype
         total: Array = np.ones((1,) * len(extents), dtype)
@@ -116,6 +119,30 @@ class Contract(Operation):
         axes = tuple(self.reduced)
         result = REDUCTIONS[self.kind].reduce(terms, axis=axes, initial=identity, dtype=dtype)
         return (np.asarray(result, dtype),)
+
+    def _as_product(self, operands: Sequence[Array]) -> Array | None:
+        """The sum of products as one of NumPy's, which takes no memory for the whole domain; None
+        where reads are anything but whole axes, or numbers are no floating-point numbers."""
+        if self.kind != "sum" or not self.reduced or not self.operands[0].dtype.is_float:
+            return None
+        if len(operands) < 2 or not all(map(self._reads_whole, operands, self.maps)):
+            return None
+        places = [[expr.dims[0] for expr in map_.results] for map_ in self.maps]
+        if {d for place in places for d in place} != set(range(len(self.extents))):
+            return None
+        dtype = operands[0].dtype
+        wide = [x.astype(np.float32) if dtype == np.float16 else x for x in operands]
+        pairs: list[Any] = [part for pair in zip(wide, places, strict=True) for part in pair]
+        einsum: Any = np.einsum
+        result = einsum(*pairs, list(range(self.rank)), optimize=True)
+        return np.asarray(result, dtype)
+
+    def _reads_whole(self, operand: Array, map_: AffineMap) -> bool:
+        """Whether each axis of the operand is read at a dimension of its own, over its extent."""
+        dims = [expr.single for expr in map_.results]
+        known = [d for d in dims if d is not None]
+        sizes = [self.extents[d] for d in known]
+        return len(set(known)) == len(dims) and sizes == list(operand.shape)
 
     def jvp(
         self, build: Builder, results: Sequence[Value], tangents: Sequence[Value | None]
