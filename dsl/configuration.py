@@ -9,11 +9,23 @@ from typing import NoReturn
 from mapsto import ir
 from mapsto.dsl.calling import Parameters
 from mapsto.dsl.diagnostics import Kind
+from mapsto.dsl.evaluation import applies, apply, is_applicable
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.initialization import initialize
 from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import describe
-from mapsto.dsl.values import Argument, Builtin, Expected, Group, Key, Number, Text, Value
+from mapsto.dsl.values import (
+    Argument,
+    Builtin,
+    Expected,
+    Frozen,
+    Group,
+    Key,
+    Number,
+    Partial,
+    Text,
+    Value,
+)
 
 __all__ = ["CONFIGURATION"]
 
@@ -47,6 +59,52 @@ def _initial(frame: Frame, span: Span, expected: Expected | None, given: Given) 
     if not isinstance(key.value, Key):
         _wrong_kind("key", "a random key", key)
     return initialize(given["initializer"].value, frame, span, key.value, expected)
+
+
+@applies(Frozen)
+def _apply_frozen(
+    function: Frozen,
+    frame: Frame,
+    span: Span,
+    arguments: tuple[Argument, ...],
+    expected: Expected | None,
+) -> Value:
+    with frame.session.freezing():
+        return apply(function.function, frame, span, arguments, expected)
+
+
+@applies(Partial)
+def _apply_partial(
+    function: Partial,
+    frame: Frame,
+    span: Span,
+    arguments: tuple[Argument, ...],
+    expected: Expected | None,
+) -> Value:
+    """What a call gives by name counts, whatever was given before."""
+    names = {argument.name for argument in arguments if argument.name is not None}
+    earlier = (a for a in function.arguments if a.name is None or a.name not in names)
+    given = sorted((*earlier, *arguments), key=lambda argument: argument.name is not None)
+    return apply(function.function, frame, span, tuple(given), expected)
+
+
+def _frozen(frame: Frame, span: Span, expected: Expected | None, given: Given) -> Value:
+    _check_callable(given["f"])
+    return Frozen(given["f"].value)
+
+
+def _partial(
+    frame: Frame, span: Span, arguments: tuple[Argument, ...], expected: Expected | None
+) -> Value:
+    if not arguments or arguments[0].name is not None:
+        fail(Kind.MISSING_ARGUMENT, span, name="f", owner="partial")
+    _check_callable(arguments[0])
+    return Partial(arguments[0].value, arguments[1:])
+
+
+def _check_callable(given: Argument) -> None:
+    if not is_applicable(given.value):
+        fail(Kind.NOT_CALLABLE, given.span, found=describe(given.value))
 
 
 def _whole(argument: Argument) -> ir.Dim:
@@ -90,6 +148,8 @@ _FUNCTIONS = (
         _at_least,
     ),
     _builtin("initial", "a first value from an initializer", ("initializer", "key"), _initial),
+    _builtin("frozen", "the map `f`, its parameters constants to derivatives", ("f",), _frozen),
+    Builtin("partial", "the map `f` with the arguments that follow it", _partial),
 )
 CONFIGURATION: Mapping[str, Value] = {function.name: function for function in _FUNCTIONS}
 """The functions by name."""

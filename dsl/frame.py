@@ -95,6 +95,8 @@ class Session:
     resolving: set[SlotKey] = field(default_factory=set)
     """Parameters and states whose type is being found, to notice one that depends on itself."""
     budget: Budget = field(default_factory=Budget)
+    frozen: bool = False
+    """Whether parameters are constants to derivatives."""
     depth: int = 0
     parts: int = 0
     """How many blocks inside another the one that is built is in: bodies of derivatives, of loops
@@ -123,6 +125,15 @@ class Session:
             yield
         finally:
             self.training = outer
+
+    @contextmanager
+    def freezing(self) -> Iterator[None]:
+        """Elaborates with parameters as constants to derivatives."""
+        outer, self.frozen = self.frozen, True
+        try:
+            yield
+        finally:
+            self.frozen = outer
 
     def current(self, key: SlotKey) -> ir.Value:
         """The value that a parameter has now."""

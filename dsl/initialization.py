@@ -11,7 +11,7 @@ from mapsto.dsl.evaluation import apply, evaluate, is_applicable
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import coerce
-from mapsto.dsl.values import Argument, Closure, Expected, Key, Slot, Tensor, Value
+from mapsto.dsl.values import Argument, Closure, Expected, Key, Partial, Slot, Tensor, Value
 
 __all__ = ["initial_value", "initialize", "stream_of"]
 
@@ -65,6 +65,8 @@ def initialize(
 
 def _takes_key(value: Value) -> bool:
     """Whether the first parameter of a map is named `key`."""
+    if isinstance(value, Partial):
+        return _takes_key(value.function) and all(a.name is not None for a in value.arguments)
     if not isinstance(value, Closure):
         return False
     parameters = value.definition.parameters

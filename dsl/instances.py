@@ -10,7 +10,7 @@ from mapsto.dsl import syntax
 from mapsto.dsl.arguments import bind_kind, check_names, match_arguments
 from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind, nearest
 from mapsto.dsl.dimensions import evaluate_type, free_names, names_in_type
-from mapsto.dsl.evaluation import applies, evaluate
+from mapsto.dsl.evaluation import applies, evaluate, find
 from mapsto.dsl.frame import Facts, Frame, SlotKey, StateCell, fail
 from mapsto.dsl.scope import Bound, InstanceScope
 from mapsto.dsl.source import Span
@@ -20,14 +20,18 @@ from mapsto.dsl.values import (
     Composition,
     Deferred,
     Expected,
+    Frozen,
     Group,
     Mode,
     ModuleClass,
+    Nothing,
     ParameterTree,
+    Partial,
     Precision,
     Slot,
     Tensor,
     Transform,
+    Truth,
     Value,
 )
 
@@ -65,10 +69,12 @@ class Instance(Value):
 
     @property
     def slots(self) -> Iterator[Slot]:
-        """Its own parameters and states, as declared."""
+        """Its own parameters and states, as declared, but for those that are left out."""
         for node in self.definition.members:
             if isinstance(node, syntax.ParamDeclaration | syntax.StateDeclaration):
-                yield Slot(self, node)
+                bound = self.scope.names[node.name.name].value
+                if isinstance(bound, Slot):
+                    yield bound
 
     @property
     def call(self) -> Closure | None:
@@ -151,13 +157,27 @@ def _configure(
 
 def _bind_member(instance: Instance, node: syntax.ModuleMember, inner: Frame) -> None:
     scope = instance.scope
-    if isinstance(node, syntax.ParamDeclaration | syntax.StateDeclaration):
+    if isinstance(node, syntax.ParamDeclaration) and _is_left_out(node.initializer, inner):
+        scope.bind(node.name.name, Nothing(), node.name.span)
+    elif isinstance(node, syntax.ParamDeclaration | syntax.StateDeclaration):
         scope.bind(node.name.name, Slot(instance, node), node.name.span)
     elif isinstance(node, syntax.MapDefinition) and node.name is not None:
         title = f"{instance.title}.{node.name.name}"
         scope.bind(node.name.name, Closure(node, scope, title), node.name.span)
     elif isinstance(node, syntax.Binding):
         scope.bind(node.name.name, constant_value(node, inner), node.name.span)
+
+
+def _is_left_out(initializer: syntax.Expression | None, frame: Frame) -> bool:
+    """Whether the configuration says that there is no such parameter, as in
+    `param b: f32[n] ~ if bias then zeros else none`."""
+    if isinstance(initializer, syntax.Conditional):
+        condition = evaluate(initializer.condition, frame)
+        if not isinstance(condition, Truth):
+            return False
+        chosen = initializer.then if condition.value else initializer.otherwise
+        return _is_left_out(chosen, frame)
+    return isinstance(initializer, syntax.Name) and find(frame, initializer.name) == Nothing()
 
 
 def constant_value(node: syntax.Binding, frame: Frame) -> Value:
@@ -206,6 +226,13 @@ def slot_type(frame: Frame, slot: Slot) -> ir.TensorType:
 
 def slot_tensor(frame: Frame, slot: Slot, span: Span) -> Tensor:
     """The tensor of a parameter or state, which becomes an argument of what is elaborated."""
+    tensor = _slot_tensor(frame, slot, span)
+    if slot.is_state or not frame.session.frozen:
+        return tensor
+    return Tensor(frame.emit(span, ir.StopGradient, tensor.value))
+
+
+def _slot_tensor(frame: Frame, slot: Slot, span: Span) -> Tensor:
     session, key = frame.session, (slot.instance, slot.name)
     cell = session.states.get(key)
     if cell is not None:
@@ -248,7 +275,7 @@ def _instances(value: Value, path: str, seen: set[Instance]) -> Iterator[tuple[s
         items = value.items if isinstance(value, Group) else value.functions
         for i, item in enumerate(items):
             yield from _instances(item, join(path, str(i)), seen)
-    if isinstance(value, Mode | Precision | Transform):
+    if isinstance(value, Frozen | Mode | Partial | Precision | Transform):
         yield from _instances(value.function, path, seen)
     if not isinstance(value, Instance) or value in seen:
         return

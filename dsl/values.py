@@ -36,6 +36,7 @@ __all__ = [
     "ElementType",
     "Expected",
     "Formula",
+    "Frozen",
     "Group",
     "IndexVariable",
     "Indices",
@@ -47,6 +48,7 @@ __all__ = [
     "Nothing",
     "Number",
     "ParameterTree",
+    "Partial",
     "Position",
     "Precision",
     "Product",
@@ -334,6 +336,21 @@ class Mode(Applicable):
 
     function: Value
     training: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frozen(Applicable):
+    """A map whose parameters are constants to derivatives: `frozen(f)`."""
+
+    function: Value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Partial(Applicable):
+    """A map with some of its arguments: `partial(normal, std=0.02)`."""
+
+    function: Value
+    arguments: tuple[Argument, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
