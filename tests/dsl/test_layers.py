@@ -63,10 +63,28 @@ MAPS: list[tuple[str, Shapes]] = [
     ("rms_norm(a, b)", [(2, 3, 5), (5,)]),
     ("group_norm(a, 2, b, c)", [(2, 4, 3), (4,), (4,)]),
     ("instance_norm(a, b, c)", [(2, 4, 3), (4,), (4,)]),
+    ("batch_norm(a, b, c^2, c, b)", [(2, 4, 3), (4,), (4,)]),
+    ("batch_statistics(a)[0] * batch_statistics(a)[1]", [(2, 4, 3)]),
+    ("weight_norm(a, b)", [(3, 4), (4,)]),
+    ("unit(a)", [(4,)]),
+    ("sparsemax(a)", [(3, 5)]),
+    ("attention(a, b, c, causal=true)", [(2, 3, 4), (2, 5, 4), (2, 5, 3)]),
+    ("grouped_attention(a, b, c)", [(1, 4, 3, 2), (1, 2, 3, 2), (1, 2, 3, 2)]),
+    ("split_heads(a, 2)", [(2, 3, 4)]),
+    ("join_heads(a)", [(2, 3, 4, 2)]),
+    ("rotary(a, start=3, base=100.0)", [(2, 3, 4)]),
+    ("a * sinusoidal_positions(3, 5, f64)", [(3, 5)]),
+    ("upsample_nearest(a, 2)", [(1, 2, 2, 3)]),
+    ("upsample_bilinear(a, 2)", [(1, 2, 2, 3)]),
+    ("resize_bilinear(a, [3, 2], align_corners=true)", [(1, 2, 2, 3)]),
+    ("pixel_shuffle(a, 2)", [(1, 4, 2, 3)]),
+    ("pixel_unshuffle(a, 2)", [(1, 2, 2, 4)]),
 ]
 
 MODULES: list[tuple[str, Shapes]] = [
     ("Dense(3, tanh)", [(2, 4)]),
+    ("Dense(3, bias=false)", [(2, 4)]),
+    ("Dense(3, bias=false)", [(2, 4)]),
     ("Bilinear(3)", [(2, 4), (2, 5)]),
     ("PReLU()", [(2, 3, 4)]),
     ("Conv1d(4, 3, groups=2)", [(2, 2, 5)]),
@@ -80,6 +98,21 @@ MODULES: list[tuple[str, Shapes]] = [
     ("GroupNorm(2)", [(2, 4, 3)]),
     ("InstanceNorm()", [(2, 4, 3)]),
     ("Flatten()", [(2, 3, 4)]),
+    ("BatchNorm()", [(3, 2, 4)]),
+    ("train_mode(BatchNorm())", [(3, 2, 4)]),
+    ("train_mode(Dropout(0.4))", [(3, 4)]),
+    ("train_mode(ChannelDropout(0.4))", [(3, 4, 2)]),
+    ("Upsample(2)", [(1, 2, 2, 3)]),
+    ("LearnedPositions(5)", [(2, 3, 4)]),
+    ("FeedForward(3, 4, silu)", [(2, 3)]),
+    ("MultiHeadAttention(4, 2, causal=true, rotate=true)", [(2, 3, 4)]),
+    ("MultiHeadAttention(8, 4, groups=2)", [(2, 3, 4), (2, 5, 6)]),
+    ("TransformerEncoderBlock(4, 2, 6)", [(2, 3, 4)]),
+    ("TransformerDecoderBlock(4, 2, 6, pre_norm=false)", [(2, 3, 4), (2, 2, 5)]),
+    ("Dense(3, reparametrization=WeightNorm())", [(2, 4)]),
+    ("Conv1d(3, 2, reparametrization=ChannelWeightNorm())", [(2, 2, 4)]),
+    ("Dense(3, reparametrization=SpectralNorm())", [(2, 4)]),
+    ("Conv1d(3, 2, reparametrization=ChannelSpectralNorm())", [(2, 2, 4)]),
     ("Residual(Dense(4, tanh))", [(2, 4)]),
     ("Sequential([Dense(4, tanh), Dense(3)])", [(2, 4)]),
 ]
@@ -125,17 +158,19 @@ def check_gradient(layer: str, body: str, shapes: Shapes) -> None:
     given = inputs | {"u": random.normal(size=shape)}
     types = {name: type_of(x) for name, x in given.items()}
     elaborated = program.elaborate_map("slopes", types, {"net": net})
-    slots = {path: random.normal(size=x.shape) for path, x in initial_slots(net).items()}
+    slots = initial_slots(net)
+    states = net.state_paths()
+    slots |= {p: random.normal(size=x.shape) for p, x in slots.items() if p not in states}
     _, (by_parameters, *by_inputs) = run(elaborated, slots, given)
     found = dict(zip(inputs, by_inputs, strict=True)) | by_parameters
-    here = {**inputs, **slots}
+    here = inputs | {path: x for path, x in slots.items() if path not in states}
     assert set(found) == set(here)
     direction = {name: random.normal(size=x.shape) for name, x in here.items()}
     step = 1e-6
     ends = []
     for sign in (1, -1):
         there = {name: x + sign * step * direction[name] for name, x in here.items()}
-        value, _ = run(elaborated, there, given | {name: there[name] for name in inputs})
+        value, _ = run(elaborated, slots | there, given | {n: there[n] for n in inputs})
         ends.append(float(value))
     expected = (ends[0] - ends[1]) / (2 * step)
     slope = sum(float(np.sum(found[name] * direction[name])) for name in found)
@@ -197,3 +232,79 @@ def test_embedding_leaves_out_the_padding() -> None:
     net = Program.loads(source).instantiate("Net")
     found = call_module(net, ids=np.array([3, 1, 0], np.int32))
     np.testing.assert_array_equal(found, [[1, 1], [0, 0], [1, 1]])
+
+
+CACHED = """
+module Net():
+    block = TransformerEncoderBlock(6, 3, 8, {options}, causal=true, rotate=true)
+    places = LearnedPositions(7)
+
+    map (x: f64[n, t, 6]): block(places(x))
+
+    map in_parts(x: f64[n, t, 6]):
+        let cache = block.attention.empty_cache(n, 6, f64)
+        let (first, cache) = block.step(places(x[:, :3]), cache, 0)
+        let (second, cache) = block.step(places.step(x[:, 3:4], 3), cache, 3)
+        let (third, cache) = block.step(places.step(x[:, 4:], 4), cache, 4)
+        concat([first, second, third], axis=1)
+"""
+
+
+@pytest.mark.parametrize("options", ["groups=1", "pre_norm=false"])
+def test_a_cache_continues_a_sequence(options: str) -> None:
+    net = Program.loads(CACHED.format(options=options)).instantiate("Net")
+    x = np.random.default_rng(0).normal(size=(2, 6, 6))
+    np.testing.assert_allclose(call_module(net, "in_parts", x=x), call_module(net, x=x), rtol=1e-9)
+
+
+def test_power_iteration_finds_the_greatest_singular_value() -> None:
+    m = np.random.default_rng(0).normal(size=(4, 3))
+    source = (
+        "map f(m: f64[4, 3], r: f64[3]):\n    let right = r\n    for step in range(60):\n"
+        "        let right = improved(m, right)\n    singular_value(m, right)"
+    )
+    found = run_map(source, {"m": m, "r": np.ones(3)})
+    assert found == pytest.approx(np.linalg.svd(m).S[0])
+
+
+def test_padding_is_no_key() -> None:
+    kept = np.array([[True, True, False]])
+    source = (
+        "map f(k: bool[n, s], x: f64[n, s, d]):\n"
+        "    attention(x, x, x, mask=reshape(keys_mask(k), [n, 1, s]))"
+    )
+    x = np.random.default_rng(0).normal(size=(1, 3, 2))
+    without = "map f(x: f64[n, s, d], y: f64[n, t, d]): attention(x, y, y)"
+    short = run_map(without, {"x": x, "y": x[:, :2]})
+    np.testing.assert_allclose(run_map(source, {"k": kept, "x": x}), short, rtol=1e-12)
+
+
+def test_a_frozen_base_has_no_slope() -> None:
+    source = (
+        "module Net():\n    base = Dense(3)\n    change = LowRank(base, 3, rank=2)\n"
+        "    map (x: f64[n, 4]): change(x)\n"
+        "    map slopes(x: f64[n, 4]): grad(total)(change, x)\n"
+        "map total(net: module, x: f64[n, 4]) -> f64: sum(net(x)^2)"
+    )
+    net = Program.loads(source).instantiate("Net")
+    slopes = call_module(net, "slopes", x=np.ones((2, 4)))
+    assert {path: bool(slope.any()) for path, slope in slopes.items()} == {
+        "base.w": False,
+        "base.b": False,
+        "a": False,
+        "b": True,
+    }
+
+
+def test_dropped_elements_are_made_up_for() -> None:
+    found = run_map(
+        "map f(x: f64[n], k: bool[n]): dropped(x, k, 0.5)",
+        {"x": np.ones(2), "k": np.array([True, False])},
+    )
+    np.testing.assert_array_equal(found, [2, 0])
+
+
+def test_weights_of_interpolation_sum_to_1() -> None:
+    for corners in ("true", "false"):
+        weights = run_map(f"map f(): interpolation(3, 7, {corners})", {})
+        np.testing.assert_allclose(weights.sum(1), np.ones(7))
