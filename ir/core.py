@@ -220,7 +220,8 @@ class Operation:
 
     def has(self, trait: Trait) -> bool:
         """Whether the op has the trait."""
-        return bool(self.traits & trait)
+        # By their numbers: `&` makes a new flag, which takes a tenth of the time of all passes.
+        return bool(self.traits._value_ & trait._value_)
 
     @property
     def has_effect(self) -> bool:
