@@ -33,7 +33,7 @@ from mapsto.dsl.sessions import (
     restoring,
     slot_paths,
 )
-from mapsto.dsl.source import Source, Span
+from mapsto.dsl.source import Source
 from mapsto.dsl.values import (
     Argument,
     Closure,
@@ -273,22 +273,15 @@ def elaborate_initializers(frame: Frame, roots: list[tuple[str, Value]]) -> Elab
     """First values of what is reachable from the roots and has a known size."""
     seed = ir.Value(ir.TensorType(ir.DType.I64), None, 0, "seed")
     values: dict[str, Tensor] = {}
-    span: Span | None = None
-    for prefix, root in roots:
-        found = instances_in(root, prefix)
-        slots = ((path, instance, slot) for path, instance in found for slot in instance.slots)
-        for path, instance, slot in slots:
-            type = _known_type(frame, slot)
-            full = f"{path}.{slot.name}" if path else slot.name
-            if type is not None and full not in values:
-                values[full] = initial_value(frame, slot, type, seed, full)
-            span = instance.definition.name.span
+    slots = {(i, s.name): s for _, root in roots for _, i in instances_in(root) for s in i.slots}
+    for key, path in slot_paths(roots).items():
+        type = _known_type(frame, slots[key])
+        if type is not None and path not in values:
+            values[path] = initial_value(frame, slots[key], type, seed, path)
     build = frame.session.build
     results = [tensor.value for tensor in values.values()]
     function = close("init", build, [seed], results)
     structure: Structure = {path: tensor.type for path, tensor in values.items()}
-    if span is None and not values:
-        structure = {}
     module = ir.Module({"init": function, **frame.session.functions})
     return Elaborated(module, "init", (), (), (InputSpec("seed", seed.type),), structure)
 

@@ -19,7 +19,7 @@ from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.elaborated import Elaborated, Structure
 from mapsto.dsl.evaluation import apply, lookup
 from mapsto.dsl.frame import Frame, SlotKey, fail
-from mapsto.dsl.instances import Instance, instantiate, member
+from mapsto.dsl.instances import Instance, instances_in, instantiate, member
 from mapsto.dsl.loss_scaling import LossScaling
 from mapsto.dsl.optimizing import Optimizers
 from mapsto.dsl.scope import Scope
@@ -281,6 +281,23 @@ class Trainer:
             entry, paths = f"{self.name}.evaluate", slot_paths(self.roots())
             span, result = self.definition.name.span, Group(tuple(values.values()))
             return _named(finish(frame, entry, span, result, inputs, paths), values)
+
+    def elaborate_observe(self) -> Elaborated | None:
+        """What follows an evaluation, of a figure (f32[]): schedules and other modules with a map
+        `observe` of one argument take note of it.  None where there are none."""
+        parts = {part: None for _, root in self.roots() for _, part in instances_in(root)}
+        observers = [part.scope.names.get("observe") for part in parts]
+        maps = [bound.value for bound in observers if bound and isinstance(bound.value, Closure)]
+        maps = [closure for closure in maps if len(closure.definition.parameters) == 1]
+        if not maps:
+            return None
+        with elaborating(), restoring([root for _, root in self.roots()]):
+            frame, span = new_frame(self.scope), self.definition.name.span
+            figure = ir.Value(ir.TensorType(ir.DType.F32), None, 0, "figure")
+            for closure in maps:
+                apply(closure, frame, span, (Argument(None, Tensor(figure), span),))
+            entry, paths = f"{self.name}.observe", slot_paths(self.roots())
+            return finish(frame, entry, span, Group(()), [figure], paths)
 
     def gathering(self) -> frozenset[str]:
         """The names of the metrics that gather over the batches."""

@@ -25,7 +25,7 @@ from mapsto.runtime.history import Figure, History
 from mapsto.runtime.monitor import Monitor
 from mapsto.runtime.observers import Callback
 from mapsto.runtime.training import evaluate, fit, restore
-from mapsto.training_steps import Evaluation, Step, Trainee
+from mapsto.training_steps import Evaluation, Observation, Step, Trainee
 
 __all__ = ["Data", "Trainer"]
 
@@ -66,6 +66,7 @@ class Trainer:
         self._first_values: dict[str, Array] = {}
         """Of the states in which metrics gather, to begin anew."""
         self.compiled_evaluation = Evaluation(self)
+        self._observation: Observation | None = None
         self.set_precision("f32")
 
     def __repr__(self) -> str:
@@ -160,6 +161,14 @@ class Trainer:
             self._storage[path][...] = first
         return self.inner.gathering()
 
+    def observe(self, figure: float) -> None:
+        """Tells a figure of an evaluation, such as the loss, to the schedules that have a map
+        `observe`, such as `ReduceOnPlateau`; `fit` does so with the monitored figure."""
+        if self._observation is None and self.inner.elaborate_observe() is not None:
+            self._observation = Observation(self)
+        if self._observation is not None:
+            self._observation(figure=figure)
+
     def fit(
         self,
         train: Data,
@@ -193,7 +202,6 @@ class Trainer:
         uninterrupted training would have reached.  Raises DataError, TrainingError (the loss is not
         finite, an option is wrong), TrainingInterrupted (ctrl-C) and CheckpointError.
         """
-        watches = patience is not None or keep_best is not None
         options = FitOptions(
             epochs=epochs,
             batch=batch,
@@ -206,7 +214,7 @@ class Trainer:
             accumulate=accumulate,
             max_steps=max_steps,
             evaluate_every=evaluate_every,
-            monitor=Monitor(monitor, mode, patience, min_delta) if watches else None,
+            monitor=Monitor(monitor, mode, patience, min_delta),
             keep_best=_path(keep_best),
             restore_best=restore_best,
         )

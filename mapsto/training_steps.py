@@ -15,14 +15,14 @@ from mapsto.dsl.syntax import MapDefinition
 from mapsto.dsl.train_members import Loss
 from mapsto.dsl.training import Gradients
 from mapsto.ir.core import Array
-from mapsto.ir.types import TensorType
+from mapsto.ir.types import DType, TensorType
 from mapsto.runtime.dataset import Batch, converted
 from mapsto.runtime.history import Figure, Figures
 
 if TYPE_CHECKING:
     from mapsto.trainer import Trainer
 
-__all__ = ["Evaluation", "Step", "Trainee"]
+__all__ = ["Evaluation", "Observation", "Step", "Trainee"]
 
 
 class _Compiled(Compilable):
@@ -128,6 +128,20 @@ class Evaluation(_Compiled):
         return {"loss": float(sum(found[name] for name in names)), **found}
 
 
+class Observation(_Compiled):
+    """What schedules do with a figure of an evaluation."""
+
+    definitions = ()
+    parameters = (Parameter("figure", True, DType.F32, False),)
+
+    def elaborate(
+        self, types: Mapping[str, TensorType], static: Mapping[str, object]
+    ) -> Elaborated:
+        elaborated = self.owner.inner.elaborate_observe()
+        assert elaborated is not None
+        return elaborated
+
+
 class Trainee:
     """The trainer as the training loop sees it; `accumulates` where some steps only keep their
     gradients."""
@@ -147,6 +161,10 @@ class Trainee:
     def evaluate(self, batch: Batch) -> Figures:
         """Losses and metrics."""
         return self.trainer.compiled_evaluation.run(batch)
+
+    def observe(self, figure: float) -> None:
+        """Tells schedules."""
+        self.trainer.observe(figure)
 
     def arrays(self) -> Mapping[str, Array]:
         """Everything that training changes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mapsto.runtime.errors import TrainingError
@@ -36,7 +36,7 @@ class FitOptions:
     accumulate: int = 1
     max_steps: int | None = None
     evaluate_every: int | None = None
-    monitor: Monitor | None = None
+    monitor: Monitor = field(default_factory=Monitor)
     keep_best: Path | None = None
     restore_best: bool = False
 

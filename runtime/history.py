@@ -59,7 +59,7 @@ class History:
     evaluations: list[Evaluation] = field(default_factory=list)
     stopped: str = ""
     best_epoch: int = 0
-    """The number of the epoch in which the monitored figure was best; 0 without one."""
+    """The number of the epoch in which the monitored figure was best."""
 
     @property
     def losses(self) -> list[float]:

@@ -25,6 +25,8 @@ class Monitor:
     mode: str = "min"
     patience: int | None = None
     min_delta: float = 0.0
+    last: float = 0.0
+    """The value that was taken last."""
     best: float | None = None
     best_epoch: int = 0
     waited: int = 0
@@ -45,7 +47,7 @@ class Monitor:
 
         Raises TrainingError where the figure is not among them, or is no number.
         """
-        value = self._value(test, train)
+        value = self.last = self._value(test, train)
         if self._is_better(value):
             self.best, self.best_epoch, self.waited = value, epoch, 0
             return True

@@ -57,7 +57,7 @@ def write_position(
         **counts,
         "seconds": position.seconds,
         "totals": {name: total.hex() for name, total in position.totals.items()},
-        "monitor": None if options.monitor is None else options.monitor.state(),
+        "monitor": options.monitor.state(),
         "observers": observers.state(),
     }
     return {
@@ -89,8 +89,7 @@ def read_position(
         counts = (int(state["step"]), int(state["examples"]))
         position = Position(history, *counts, totals, float(state["seconds"]), int(state["steps"]))
         _check_identity(known, {"seed": str(options.seed), **_rhythm(options), **identity}, source)
-        if options.monitor is not None and state["monitor"] is not None:
-            options.monitor.restore(state["monitor"])
+        options.monitor.restore(state["monitor"])
         observers.restore(state["observers"])
     except CheckpointError:
         raise

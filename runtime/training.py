@@ -56,6 +56,9 @@ class Trainee(Protocol):
     def evaluate(self, batch: Batch) -> Figures:
         """Loss and metrics on a batch."""
 
+    def observe(self, figure: float) -> None:
+        """Tells schedules that look at it the monitored figure of an evaluation."""
+
     def arrays(self) -> Mapping[str, Array]:
         """Parameters, states and optimizer states by unique name; the live arrays."""
 
@@ -130,7 +133,7 @@ class _Run:
     @property
     def monitor_exhausted(self) -> bool:
         """Whether the monitored figure has not become better for too long."""
-        return self.options.monitor is not None and self.options.monitor.exhausted
+        return self.options.monitor.exhausted
 
     def resume(self) -> None:
         """Goes to where the checkpoint stands, if that is wanted and there is one."""
@@ -154,8 +157,7 @@ class _Run:
                 break
             self._epoch(interrupted)
         self.history.stopped = self.stopped
-        if self.options.monitor is not None:
-            self.history.best_epoch = self.options.monitor.best_epoch
+        self.history.best_epoch = self.options.monitor.best_epoch
         if self.options.restore_best:
             assert self.options.keep_best is not None
             arrays, _ = load_checkpoint(self.options.keep_best)
@@ -247,16 +249,16 @@ class _Run:
             self.stopped = self.stopped or "a callback ended it"
 
     def _watch(self, number: int, test: Figures, train: Figures) -> None:
-        """Shows figures to the monitor; keeps the arrays where they are the best."""
+        """Shows figures to the monitor; keeps the arrays where they are the best; tells schedules
+        the figure."""
         monitor = self.options.monitor
-        if monitor is None or not monitor.take(test, train, number):
-            return
-        if self.options.keep_best is not None:
+        is_best = monitor.take(test, train, number)
+        if is_best and self.options.keep_best is not None:
             save_checkpoint(self.options.keep_best, dict(self.trainee.arrays()))
+        self.trainee.observe(monitor.last)
 
     def _patience_is_over(self) -> str:
         monitor = self.options.monitor
-        assert monitor is not None
         return f"`{monitor.figure}` has not become better for {monitor.waited} evaluations"
 
     def _save(self) -> None:

@@ -177,13 +177,13 @@ def _print_figures(history: History, options: argparse.Namespace) -> None:
     if options.json:
         figures = {"loss": last.loss, "test": plain(last.test)}
         ending = {"stopped": history.stopped} if history.stopped else {}
-        best = {"best_epoch": history.best_epoch} if history.best_epoch else {}
+        best = {"best_epoch": history.best_epoch} if _watches(options) else {}
         result = {"result": figures, "epochs": len(history.epochs), "written": written}
         print(json.dumps({**result, **ending, **best}))
         return
     if history.stopped:
         print(f"stopped: {history.stopped}")
-    if history.best_epoch:
+    if _watches(options):
         print(f"best epoch {history.best_epoch}")
     print(f"train loss {last.loss:.4f}")
     for name, value in last.test.items():
@@ -193,6 +193,11 @@ def _print_figures(history: History, options: argparse.Namespace) -> None:
             print(f"test {name}\n{value}")
     if written:
         print(f"wrote {' and '.join(written)}")
+
+
+def _watches(options: argparse.Namespace) -> bool:
+    """Whether it matters to the training which epoch was best."""
+    return options.patience is not None or options.keep_best is not None
 
 
 def _plot(history: History, path: Path) -> None:

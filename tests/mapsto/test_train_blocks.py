@@ -208,3 +208,20 @@ train Fit(net = Dense(2), optimizer = SGD()):
     x, y = mt.windows(text[:-1], 8, stride=4), mt.windows(text[1:], 8, stride=4)
     assert x.shape == (11, 8) and y[0].tolist() == list(range(1, 9))
     assert run.fit({"x": x, "y": y}, batch=4, progress=False).epochs[0].examples == 11
+
+
+def test_a_schedule_observes_the_monitored_figure(tmp_path) -> None:
+    text = SINGLE.replace("Adam(lr=0.05)", "SGD(lr=ReduceOnPlateau(0.1, patience=0))")
+    library, batch = mt.loads(text), data()
+    run = library.Fit(seed=1)
+    # The held-out loss cannot fall: it is of labels that have nothing to do with the data.
+    held_out = {"x": batch["x"], "y": 100 * np.sign(batch["y"][::-1])}
+    options = {"checkpoint": tmp_path / "c", "resume": True, "progress": False}
+    history = run.fit(batch, held_out, epochs=4, **options)
+    (rate,) = (a for path, a in run.arrays.items() if path.endswith("lr.current"))
+    worse = [e.test["loss"] for e in history.epochs]
+    falls = sum(later >= 0.9999 * min(worse[: i + 1]) for i, later in enumerate(worse[1:]))
+    assert rate == pytest.approx(0.1 * 0.1**falls) and falls > 0
+    again = library.Fit(seed=1)
+    again.fit(batch, held_out, epochs=4, **options)
+    assert again.step(**batch) == run.step(**batch)

@@ -45,6 +45,9 @@ class Line:
     def evaluate(self, batch: Mapping[str, Any]) -> Mapping[str, float]:
         return {"loss": float(((batch["x"] @ self.weight - batch["y"]) ** 2).mean())}
 
+    def observe(self, figure: float) -> None:
+        """Nothing: it has no schedule."""
+
     def arrays(self) -> Mapping[str, Any]:
         return {"weight": self.weight, "velocity": self.velocity}
 

@@ -27,6 +27,7 @@ class Counter:
         self.count = np.zeros((), np.int64)
         self.figure = figure
         self.updates: list[bool] = []
+        self.observed: list[float] = []
 
     def step(self, batch: Mapping[str, Any], update: bool = True) -> Mapping[str, float]:
         self.count += 1
@@ -38,6 +39,9 @@ class Counter:
 
     def evaluate(self, batch: Mapping[str, Any]) -> Mapping[str, float]:
         return {"loss": self.figure(int(self.count)), "last": float(batch["x"][-1])}
+
+    def observe(self, figure: float) -> None:
+        self.observed.append(figure)
 
     def arrays(self) -> Mapping[str, Any]:
         return {"count": self.count}
@@ -57,6 +61,7 @@ def test_patience_ends_the_training() -> None:
     trainee = Counter(valley)
     history = run(trainee, monitor=Monitor(patience=2))
     assert [epoch.test["loss"] for epoch in history.epochs] == [6, 3, 0, 3, 6]
+    assert trainee.observed == [6, 3, 0, 3, 6]
     assert (history.best_epoch, history.stopped) == (
         3,
         "`loss` has not become better for 2 evaluations",
