@@ -16,6 +16,7 @@ from mapsto.ir.core import Array
 from mapsto.runtime.errors import ArtifactError
 from mapsto.runtime.library import Library
 from mapsto.runtime.native import ARTIFACT_SUFFIXES
+from mapsto.trainer import Trainer
 
 __all__ = ["build"]
 
@@ -53,10 +54,16 @@ def build(options: argparse.Namespace) -> int:
 def _check_owners(entries: Sequence[Entry]) -> None:
     """The arrays of a library go by their paths, so all of them have to belong together."""
     owners = {id(entry.owner): entry for entry in entries if entry.owner is not None}
-    nets = {id(getattr(entry.owner, "net", entry.owner)) for entry in owners.values()}
+    nets = {id(_net(entry.owner)) for entry in owners.values()}
     if len(nets) > 1:
         names = " and ".join(entry.name for entry in owners.values())
         raise MapstoError(f"{names} have different parameters; build a library for each")
+
+
+def _net(owner: object) -> object:
+    """The module instance whose paths an owner of parameters has; a trainer with several nets has
+    paths of its own."""
+    return owner.nets.get("net", owner) if isinstance(owner, Trainer) else owner
 
 
 def _summary(library: Library) -> str:

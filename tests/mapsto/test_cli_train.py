@@ -146,3 +146,92 @@ def test_plots(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
         )
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     workspace.fails(*TRAIN, "--plot", "loss.png", says="pip install 'mapsto[plot]'")
+
+
+def test_early_stopping_and_the_best(workspace: Workspace) -> None:
+    workspace.data()
+    options = ("--epochs", "9", "--patience", "2", "--monitor", "train loss", "--mode", "max")
+    outcome = workspace.run(*TRAIN, *options, "--keep-best", "best", "--restore-best")
+    lines = outcome.out.splitlines()
+    assert lines[3:5] == [
+        "stopped: `train loss` has not become better for 2 evaluations",
+        "best epoch 1",
+    ]
+    as_json = workspace.run(*TRAIN, *options, "--json").out.splitlines()
+    last = json.loads(as_json[-1])
+    assert (last["epochs"], last["best_epoch"]) == (3, 1)
+    assert last["stopped"].startswith("`train loss`")
+    assert set(load_checkpoint("best")[0]) >= {"layer.w", "layer.b"}
+    workspace.fails(*TRAIN, "--restore-best", says="name a file: keep_best")
+    workspace.fails(*TRAIN, "--patience", "1", "--monitor", "acc", says="no figure `acc`")
+
+
+def test_rhythm(workspace: Workspace) -> None:
+    workspace.data()
+    outcome = workspace.run(*TRAIN, "--json", "--max-steps", "2", "--evaluate-every", "1")
+    first, second, epoch, last = map(json.loads, outcome.out.splitlines())
+    assert (first["step"], set(first["test"])) == (1, {"loss", "error"})
+    assert second == {"step": 2, "test": epoch["test"]}
+    assert (epoch["step"], last["stopped"]) == (2, "it has made 2 steps")
+    assert epoch["seconds"] > 0 and epoch["examples_per_second"] > 0
+    for options in (("--accumulate", "2"), ("--precision", "bf16"), ("--drop-last",)):
+        assert workspace.run(*TRAIN, *options, "--no-shuffle").code == 0
+    workspace.fails(*TRAIN, "--drop-last", "--batch", "99", says="is larger than the data")
+    assert workspace.run(*TRAIN, "--precision", "f8").code == 2
+
+
+def test_arrays_of_several_files(workspace: Workspace) -> None:
+    workspace.data()
+    folder = workspace.folder / "parts"
+    folder.mkdir()
+    with np.load("data.npz") as found:
+        for name in found.files:
+            np.save(folder / f"{name}.npy", found[name])
+    together = workspace.run(*TRAIN).out
+    options = ("train", "program.mto", "--batch", "8")
+    assert workspace.run(*options, "--data", "parts").out == together
+    named = [f"--data={name}=parts/{name}.npy" for name in ("x_train", "y_train")]
+    tested = [f"--test={name}=parts/{name}_test.npy" for name in ("x", "y")]
+    assert workspace.run(*options, *named, *tested).out == together
+    wrong = ("--data", "x=parts/x_train.npy", "--data")
+    workspace.fails(*options, *wrong, "x=parts/y_train.npy", says="`x` is given twice")
+    workspace.fails(*options, *wrong, "parts", says="of several files each is given as name=x.npy")
+    workspace.fails(*options, *wrong, "y=none.npy", says="none.npy: no such file")
+    np.save(folder / "y_test.npy", np.zeros((3, 3)))
+    workspace.fails(*options, "--data", "parts", says="parts: the arrays have different numbers")
+
+
+def test_configuration_of_the_modules_of_a_block(workspace: Workspace) -> None:
+    workspace.data()
+    text = workspace.folder.joinpath("program.mto").read_text()
+    workspace.write("program.mto", text.replace("f32[n, 3]) = m", "f32[n, m]) = m"))
+    workspace.fails(*TRAIN, "--static", "net.unit=3", says="`Linear` has no argument `unit`")
+    workspace.fails(*TRAIN, "--static", "nett.units=3", says="`Fit` has nothing of this name")
+    resting = workspace.run(*TRAIN, "--static", "optimizer.lr=0.0", "--epochs", "2")
+    first, second = (line.partition("loss")[2] for line in resting.out.splitlines()[:2])
+    assert first == second
+
+
+LOSSES = """
+train Pair(first = Dense(3), second = Dense(3), optimizer = SGD(lr=0.1)):
+    loss one[first](x: f32[n, 4], y: f32[n, 3]) = mse(first(x), y)
+    loss two[second](x: f32[n, 4]) = mse(second(x), stop_gradient(first(x)))
+"""
+
+
+def test_several_losses(workspace: Workspace) -> None:
+    workspace.data()
+    workspace.write("pair.mto", LOSSES)
+    options = ("train", "pair.mto", "--data", "data.npz", "--batch", "8", "--save", "w.st")
+    outcome = workspace.run(*options, "--json")
+    epoch, last = map(json.loads, outcome.out.splitlines())
+    assert set(epoch["train"]) == {"one", "two"}
+    assert set(last["result"]["test"]) == {"loss", "one", "two"}
+    assert {"first.w", "second.b"} <= set(load_checkpoint("w.st")[0])
+    for entry in ("step", "step_two", "evaluate"):
+        output = workspace.folder / f"{entry}.o"
+        built = workspace.run("build", f"pair.mto:Pair.{entry}", "-o", output, "--weights", "w.st")
+        assert (built.code, output.exists()) == (0, True), built.err
+    workspace.fails("build", "pair.mto:Pair.step_tow", "-o", "o.o", says="did you mean `step_two`?")
+    assert workspace.run("ir", "pair.mto:Pair.step_one", "--static", "n=8").code == 0
+    assert workspace.run("ir", "pair.mto:Pair.first", "--static", "d=4").code == 0
