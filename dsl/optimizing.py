@@ -1,9 +1,8 @@
 """Which optimizer changes a parameter, and the change.
 
-The `optimizer` of a `train` block is a module with a map from a parameter and its gradient to the
-new parameter, or a list of pairs `(which, optimizer)` of which the first that fits is taken.
-`which` is a pattern of paths such as `"layers.*.bias"`, a module, or a list of those.  A module
-whose map takes trees sees all parameters that it is for at once.
+The `optimizer` of a `train` block is a module with a map from a parameter and its gradient, or
+trees of them, to what is new; or a list of pairs `(which, optimizer)` of which the first that fits
+is taken.  `which` is a pattern of paths such as `"layers.*.bias"`, a module, or a list of those.
 """
 
 from __future__ import annotations
@@ -11,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import NoReturn
 
-from mapsto.dsl import syntax
 from mapsto.dsl.diagnostics import Help, Kind
 from mapsto.dsl.evaluation import apply
 from mapsto.dsl.frame import Frame, SlotKey, fail
 from mapsto.dsl.instances import Instance, copied, instances_in
 from mapsto.dsl.source import Span
-from mapsto.dsl.tensors import coerce, describe
+from mapsto.dsl.tensors import describe
 from mapsto.dsl.trees import new_parameters
-from mapsto.dsl.values import Argument, Group, ParameterTree, Tensor, Text, Value
+from mapsto.dsl.values import Argument, Closure, Group, ParameterTree, Tensor, Text, Value
 
 __all__ = ["Optimizers"]
 
@@ -34,39 +33,29 @@ class _Choice:
     modules: frozenset[Instance]
     template: Instance
 
-    @property
-    def over_trees(self) -> bool:
-        """Whether it takes all its parameters at once."""
-        assert self.template.call is not None
-        type = self.template.call.definition.parameters[0].type
-        return isinstance(type, syntax.ValueType) and type.name.name == "tree"
-
     def fits(self, key: SlotKey, path: str) -> bool:
         """Whether it is for this parameter."""
         return key[0] in self.modules or any(fnmatchcase(path, p) for p in self.patterns)
 
 
 class Optimizers:
-    """The optimizer of a block, with a copy for each parameter that it has changed.
+    """The optimizer of a block; `span` is where it was given.
 
-    `span` is where it was given.  Raises DiagnosticError where the value is no optimizer.
+    An optimizer of tensors has states of its own for each parameter, one of trees sees all that it
+    is for (`trees.py`).  Raises DiagnosticError where the value is no optimizer.
     """
 
     def __init__(self, value: Value, span: Span) -> None:
         self.span = span
         self._choices = list(_choices(value, span))
-        self._copies: dict[SlotKey, Instance] = {}
-        self._wholes: dict[int, Instance] = {}
-        """The optimizers over trees that were used, by their number among the choices."""
+        self._used: dict[int, Instance] = {}
+        """A copy of each optimizer that was used, by its number among the choices."""
 
-    def roots(self, paths: Mapping[SlotKey, str]) -> list[tuple[str, Instance]]:
-        """The optimizers of what was changed so far, with the prefix of the paths of their states:
-        the path of the parameter that is theirs alone."""
-        own = [key for key in paths if key in self._copies]
-        found = [(f"optimizer.{paths[key]}", self._copies[key]) for key in own]
+    def roots(self) -> list[tuple[str, Instance]]:
+        """The optimizers that were used, by the prefix of the paths of their states."""
         alone = len(self._choices) == 1
-        wholes = self._wholes.items()
-        return found + [("optimizer" if alone else f"optimizer.{i}", w) for i, w in wholes]
+        used = self._used.items()
+        return [("optimizer" if alone else f"optimizer.{i}", optimizer) for i, optimizer in used]
 
     def check_patterns(self, paths: Sequence[str]) -> None:
         """Reports a pattern that none of the paths of parameters fits."""
@@ -74,54 +63,44 @@ class Optimizers:
             if pattern != "*" and not any(fnmatchcase(path, pattern) for path in paths):
                 fail(Kind.UNUSED_PATTERN, self.span, pattern=pattern)
 
-    def renewed(
-        self,
-        frame: Frame,
-        old: Mapping[SlotKey, Tensor],
-        by: Mapping[SlotKey, Tensor],
-        paths: Mapping[SlotKey, str],
-    ) -> dict[SlotKey, Tensor]:
-        """The new values of parameters, by their gradients."""
-        chosen = {key: self._choice(key, paths[key]) for key in old}
-        new: dict[SlotKey, Tensor] = {}
+    def update(
+        self, frame: Frame, gradients: Mapping[SlotKey, Tensor], paths: Mapping[SlotKey, str]
+    ) -> None:
+        """Gives parameters the values that the optimizers make of their gradients."""
         for number, choice in enumerate(self._choices):
-            own = {key: paths[key] for key in old if chosen[key] == number}
-            if own and choice.over_trees:
-                new |= self._renewed_whole(frame, number, old, by, own)
-        for key in old:
-            if key not in new:
-                new[key] = self._renewed_alone(frame, chosen[key], key, old[key], by[key])
-        return new
+            own = {k: g for k, g in gradients.items() if self._chosen(k, paths[k]) == number}
+            if own:
+                if number not in self._used:
+                    self._used[number] = copied(choice.template, frame)
+                self._update(frame, self._used[number], own, {key: paths[key] for key in own})
 
-    def _renewed_alone(
-        self, frame: Frame, number: int, key: SlotKey, old: Tensor, by: Tensor
-    ) -> Tensor:
-        """The new value of a parameter by an optimizer of its own."""
-        if key not in self._copies:
-            self._copies[key] = copied(self._choices[number].template, frame)
-        value = self._apply(self._copies[key], frame, old, by)
-        return coerce(frame, self.span, value, old.type, what=f"the new value of `{key[1]}`")
+    def evaluated(self) -> Iterator[tuple[SlotKey, Closure]]:
+        """For each parameter that has one, the map that gives what evaluation takes in its place:
+        `weights` of an optimizer that keeps averages."""
+        for _, optimizer in self.roots():
+            for _, part in instances_in(optimizer):
+                for key, (_, copy) in part.copies.items():
+                    inner = (found.scope.names.get("weights") for _, found in instances_in(copy))
+                    maps = (b.value for b in inner if b and isinstance(b.value, Closure))
+                    yield from ((key, closure) for closure in islice(maps, 1))
 
-    def _renewed_whole(
+    def _update(
         self,
         frame: Frame,
-        number: int,
-        old: Mapping[SlotKey, Tensor],
-        by: Mapping[SlotKey, Tensor],
+        optimizer: Instance,
+        gradients: Mapping[SlotKey, Tensor],
         paths: Mapping[SlotKey, str],
-    ) -> dict[SlotKey, Tensor]:
-        """The new values of the parameters that have these paths, by an optimizer over trees."""
-        if number not in self._wholes:
-            self._wholes[number] = copied(self._choices[number].template, frame)
-        trees = [ParameterTree(None, {k: of[k] for k in paths}, paths) for of in (old, by)]
-        value = self._apply(self._wholes[number], frame, *trees)
-        return new_parameters(frame, self.span, value, trees[0])
+    ) -> None:
+        session, place = frame.session, self.span
+        old = {key: Tensor(session.current(key)) for key in gradients}
+        trees = (ParameterTree(None, old, paths), ParameterTree(None, dict(gradients), paths))
+        given = tuple([Argument(None, tree, place) for tree in trees])
+        new = new_parameters(frame, place, apply(optimizer, frame, place, given), trees[0])
+        for key, tensor in new.items():
+            if tensor.value is not old[key].value:
+                session.renewed[key] = tensor.value
 
-    def _apply(self, optimizer: Instance, frame: Frame, old: Value, by: Value) -> Value:
-        given = (Argument(None, old, self.span), Argument(None, by, self.span))
-        return apply(optimizer, frame, self.span, given)
-
-    def _choice(self, key: SlotKey, path: str) -> int:
+    def _chosen(self, key: SlotKey, path: str) -> int:
         for number, choice in enumerate(self._choices):
             if choice.fits(key, path):
                 return number

@@ -19,7 +19,14 @@ from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.elaborated import Elaborated, Structure
 from mapsto.dsl.evaluation import apply, lookup
 from mapsto.dsl.frame import Frame, SlotKey, fail
-from mapsto.dsl.instances import Instance, instances_in, instantiate, member
+from mapsto.dsl.instances import (
+    Instance,
+    instances_in,
+    instantiate,
+    member,
+    slot_paths,
+    slot_tensor,
+)
 from mapsto.dsl.loss_scaling import LossScaling
 from mapsto.dsl.optimizing import Optimizers
 from mapsto.dsl.scope import Scope
@@ -29,10 +36,9 @@ from mapsto.dsl.sessions import (
     from_python,
     new_frame,
     restoring,
-    slot_paths,
 )
 from mapsto.dsl.source import Span
-from mapsto.dsl.tensors import as_tensor
+from mapsto.dsl.tensors import as_tensor, coerce
 from mapsto.dsl.train_members import (
     UNNAMED,
     Loss,
@@ -129,7 +135,7 @@ class Trainer:
         of gradients."""
         roots: list[tuple[str, Value]] = [*self.modules()]
         paths = slot_paths(roots)
-        roots += [] if self._optimizers is None else self._optimizers.roots(paths)
+        roots += [] if self._optimizers is None else self._optimizers.roots()
         sums = self._sums.items()
         roots += [(f"gradients.{name}.{paths[key]}", s) for (name, key), s in sums]
         return roots if self._scaling is None else [*roots, ("scaling", self._scaling.instance)]
@@ -212,28 +218,16 @@ class Trainer:
     def _use(
         self, frame: Frame, loss: Loss, gradients: Mapping[SlotKey, Tensor], what: Gradients
     ) -> list[Tensor]:
-        """Changes parameters by gradients, or keeps these; the gradients that were used."""
-        paths = slot_paths(self.roots())
-        used: dict[SlotKey, Tensor] = {}
-        for key, gradient in gradients.items():
-            if what is not Gradients.USE:
-                gradient = self._with_kept(frame, self._sum(frame, loss, key), gradient, what)
-            if what is not Gradients.KEEP:
-                used[key] = gradient
-        self._update(frame, used, paths)
-        return list(used.values())
-
-    def _update(
-        self, frame: Frame, gradients: Mapping[SlotKey, Tensor], paths: Mapping[SlotKey, str]
-    ) -> None:
-        """Changes parameters by their gradients."""
-        if not gradients:
-            return
-        old = {key: Tensor(frame.session.current(key)) for key in gradients}
-        new = self._optimizer().renewed(frame, old, gradients, paths)
-        for key, tensor in new.items():
-            if tensor.value is not old[key].value:
-                frame.session.renewed[key] = tensor.value
+        """Changes parameters by gradients, or keeps these; the gradients as they are used."""
+        paths = slot_paths(self.modules())
+        if what is not Gradients.USE:
+            gradients = {
+                key: self._with_kept(frame, self._sum(frame, loss, key), gradient, what)
+                for key, gradient in gradients.items()
+            }
+        if what is not Gradients.KEEP:
+            self._optimizer().update(frame, gradients, paths)
+        return list(gradients.values())
 
     def _with_kept(self, frame: Frame, total: Instance, by: Tensor, what: Gradients) -> Tensor:
         """Adds a gradient to those that were kept, or gives the mean of all."""
@@ -265,12 +259,16 @@ class Trainer:
         They are what the block says, usually means over the batch: to average over a data set,
         weight each batch by its size.  A metric that updates states of a module of its own gathers:
         its value after the last batch is the one over all.  All other states stay as they are.
+        Parameters have the values that an optimizer with a map `weights` gives them, such as `EMA`.
         """
+        if self._optimizers is None and "optimizer" in self.scope.names:
+            self.elaborate_step(types)  # Which parameters there are to average.
         with elaborating(), restoring([root for _, root in self.roots()]):
             frame = new_frame(self.scope)
             closures = self.closures()
             inputs, arguments = _inputs(list(closures.values()), types)
             values: dict[str, Value] = {}
+            self._take_averages(frame)
             for name, closure in closures.items():
                 given = arguments_of(closure, arguments)
                 value = apply(closure, frame, closure.definition.span, given)
@@ -278,9 +276,30 @@ class Trainer:
             for (instance, _), cell in frame.session.states.items():
                 if instance not in self.gatherers:
                     cell.current = cell.initial
+            frame.session.renewed.clear()
             entry, paths = f"{self.name}.evaluate", slot_paths(self.roots())
             span, result = self.definition.name.span, Group(tuple(values.values()))
             return _named(finish(frame, entry, span, result, inputs, paths), values)
+
+    def elaborate_averaging(self) -> Elaborated:
+        """Gives the parameters the values that evaluation takes in their place."""
+        with elaborating(), restoring([root for _, root in self.roots()]):
+            frame, span = new_frame(self.scope), self.definition.name.span
+            self._take_averages(frame)
+            entry, paths = f"{self.name}.averaging", slot_paths(self.roots())
+            return finish(frame, entry, span, Group(()), [], paths, frame.session.renewed)
+
+    def _take_averages(self, frame: Frame) -> None:
+        """Lets parameters have the values that optimizers which average them give."""
+        span = self.definition.name.span
+        averaged = {} if self._optimizers is None else dict(self._optimizers.evaluated())
+        roots = [root for _, root in self.modules()]
+        slots = {(i, s.name): s for root in roots for _, i in instances_in(root) for s in i.slots}
+        for key, weights in averaged.items():
+            old = slot_tensor(frame, slots[key], span)
+            value = apply(weights, frame, span, (Argument(None, old, span),))
+            what = f"the average of `{key[1]}`"
+            frame.session.renewed[key] = coerce(frame, span, value, old.type, what=what).value
 
     def elaborate_observe(self) -> Elaborated | None:
         """What follows an evaluation, of a figure (f32[]): schedules and other modules with a map

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 from mapsto.compiler import Options
@@ -14,7 +14,7 @@ from mapsto.dsl.program import Program
 from mapsto.dsl.training import Gradients
 from mapsto.instances import Instance, Parameters, initialize
 from mapsto.ir.core import Array
-from mapsto.ir.types import TensorType
+from mapsto.ir.types import DType, TensorType
 from mapsto.progress import report_to
 from mapsto.runtime.batches import Source, Stream, StreamLike
 from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
@@ -25,7 +25,7 @@ from mapsto.runtime.history import Figure, History
 from mapsto.runtime.monitor import Monitor
 from mapsto.runtime.observers import Callback
 from mapsto.runtime.training import evaluate, fit, restore
-from mapsto.training_steps import Evaluation, Observation, Step, Trainee
+from mapsto.training_steps import Averaging, Evaluation, Observation, Step, Trainee
 
 __all__ = ["Data", "Trainer"]
 
@@ -36,6 +36,8 @@ batches."""
 _TRAIN_SUFFIXES = ("", "_train")
 _TEST_SUFFIXES = ("", "_test")
 _STEP_OF = "step_"
+_NOT_OF_NETS = ("optimizer.", "gradients.", "scaling.")
+"""How paths of states begin that training adds."""
 
 
 class Trainer:
@@ -66,7 +68,8 @@ class Trainer:
         self._first_values: dict[str, Array] = {}
         """Of the states in which metrics gather, to begin anew."""
         self.compiled_evaluation = Evaluation(self)
-        self._observation: Observation | None = None
+        self._observation = Observation(self)
+        self._averaging: Averaging | None = None
         self.set_precision("f32")
 
     def __repr__(self) -> str:
@@ -161,12 +164,18 @@ class Trainer:
             self._storage[path][...] = first
         return self.inner.gathering()
 
+    def average_weights(self) -> Trainer:
+        """Gives the parameters the values that evaluation takes in their place, where the optimizer
+        keeps averages (`EMA`, `SWA`): for the end of a training.  The trainer itself."""
+        if self._averaging is None:
+            self._averaging = Averaging(self)
+        self._averaging()
+        return self
+
     def observe(self, figure: float) -> None:
         """Tells a figure of an evaluation, such as the loss, to the schedules that have a map
         `observe`, such as `ReduceOnPlateau`; `fit` does so with the monitored figure."""
-        if self._observation is None and self.inner.elaborate_observe() is not None:
-            self._observation = Observation(self)
-        if self._observation is not None:
+        if self._prepare_observation():
             self._observation(figure=figure)
 
     def fit(
@@ -279,6 +288,15 @@ class Trainer:
         for step in steps:
             step.prepare(types)
 
+        self._prepare_observation()
+
+    def _prepare_observation(self) -> bool:
+        """Compiles what schedules do with figures; whether one does something."""
+        if not self._observation.is_ready and self.inner.elaborate_observe() is not None:
+            self._observation.prepare({"figure": TensorType(DType.F32)})
+            self._observation.is_ready = True
+        return self._observation.is_ready
+
     def save(self, path: str | Path) -> None:
         """Writes everything that training changes to a safetensors file, atomically."""
         save_checkpoint(path, self.arrays, {"train": self.inner.name})
@@ -296,16 +314,24 @@ class Trainer:
         for spec in wanted:
             self._adopt(spec)
         if any(spec.path not in self._storage for spec in wanted):
-            initialize(self.inner.elaborate_initializers(), self._storage, self.seed)
+            self._initialize({spec.path for spec in wanted})
         gathered = self.inner.gathering_states()
         for spec in needed:
             if spec.path in gathered and spec.path not in self._first_values:
                 self._first_values[spec.path] = self._storage[spec.path].copy()
         return self._storage
 
+    def _initialize(self, wanted: Set[str]) -> None:
+        """Adds first values of what nets have, and of what is wanted: an optimizer that is copied
+        for each parameter has states that nothing uses."""
+        found = dict(self._storage)
+        initialize(self.inner.elaborate_initializers(), found, self.seed)
+        kept = {p: a for p, a in found.items() if p in wanted or not p.startswith(_NOT_OF_NETS)}
+        self._storage.update(kept)
+
     def _adopt(self, spec: ParameterSpec) -> None:
         """Takes the array of a net's parameter from the net."""
-        if spec.path.startswith(("optimizer.", "gradients.", "scaling.")):
+        if spec.path.startswith(_NOT_OF_NETS):
             return
         prefix = next((p for p in self._modules if p and spec.path.startswith(f"{p}.")), "")
         if prefix not in self._modules:

@@ -22,7 +22,7 @@ from mapsto.runtime.history import Figure, Figures
 if TYPE_CHECKING:
     from mapsto.trainer import Trainer
 
-__all__ = ["Evaluation", "Observation", "Step", "Trainee"]
+__all__ = ["Averaging", "Evaluation", "Observation", "Step", "Trainee"]
 
 
 class _Compiled(Compilable):
@@ -133,6 +133,8 @@ class Observation(_Compiled):
 
     definitions = ()
     parameters = (Parameter("figure", True, DType.F32, False),)
+    is_ready = False
+    """Whether it is compiled: there is something that observes."""
 
     def elaborate(
         self, types: Mapping[str, TensorType], static: Mapping[str, object]
@@ -140,6 +142,17 @@ class Observation(_Compiled):
         elaborated = self.owner.inner.elaborate_observe()
         assert elaborated is not None
         return elaborated
+
+
+class Averaging(_Compiled):
+    """Gives the parameters their averages."""
+
+    definitions = ()
+
+    def elaborate(
+        self, types: Mapping[str, TensorType], static: Mapping[str, object]
+    ) -> Elaborated:
+        return self.owner.inner.elaborate_averaging()
 
 
 class Trainee:

@@ -106,7 +106,7 @@ def test_parameters_without_an_optimizer_that_moves_them_stay() -> None:
     assert not run.arrays["b"].any()
     assert run.arrays["w"].any()
     own = {path for path in run.arrays if path.startswith("optimizer.")}
-    assert "optimizer.w.m" in own and "optimizer.b.m" not in own
+    assert "optimizer.1.w.m" in own and "optimizer.1.b.m" not in own
 
 
 def test_metrics_gather_over_unequal_batches() -> None:
@@ -225,3 +225,71 @@ def test_a_schedule_observes_the_monitored_figure(tmp_path) -> None:
     again = library.Fit(seed=1)
     again.fit(batch, held_out, epochs=4, **options)
     assert again.step(**batch) == run.step(**batch)
+
+
+def test_optimizers_of_trees_see_what_they_are_for() -> None:
+    text = """
+module ByNorm():
+    \"\"\"Steps of length 1 over all parameters, and their number.\"\"\"
+    state steps: i32 = 0
+
+    map (p: tree, g: tree) -> tree:
+        steps <- steps + 1
+        p - g / norm(g)
+"""
+    for optimizer, length in (("ByNorm()", 1), ('[("*.w", ByNorm()), ("*.b", ByNorm())]', 2**0.5)):
+        block = SINGLE.replace("Adam(lr=0.05)", optimizer).replace("Dense(3)", "Net()")
+        net = "\nmodule Net():\n    only = Dense(3)\n    map (x: f32[n, d]): only(x)\n"
+        run = mt.loads(text + net + block).Fit(seed=1)
+        run.step(**data())
+        before = {path: run.net.params[path].copy() for path in ("only.w", "only.b")}
+        run.step(**data())
+        change = np.sqrt(sum(((run.arrays[p] - a) ** 2).sum() for p, a in before.items()))
+        assert change == pytest.approx(length, rel=1e-5)
+        steps = {path: int(a) for path, a in run.arrays.items() if path.endswith("steps")}
+        assert set(steps.values()) == {2} and len(steps) == round(length**2)
+
+
+def test_frozen_parameters_cost_nothing() -> None:
+    text = """
+module Net():
+    body = Dense(5, tanh)
+    head = Dense(3)
+
+    map (x: f32[n, d]): head(body(x))
+
+train Fit(net = Net(), optimizer = [("body.*", Frozen()), ("*", SGD(lr=0.1))]):
+    loss(x: f32[n, 4], y: f32[n, 3]) = mse(net(x), y)
+"""
+    batch, library = data(), mt.loads(text)
+    run = library.Fit(seed=1)
+    run.step(**batch)
+    before = {path: array.copy() for path, array in run.net.params.items()}
+    run.step(**batch)
+    changed = {path for path, array in run.net.params.items() if (array != before[path]).any()}
+    assert changed == {"head.w", "head.b"}
+    types = {"x": mt.f32[24, 4], "y": mt.f32[24, 3]}
+
+    def contractions(trainer: mt.Trainer) -> int:
+        return trainer.compiled_step.ir(**types).count(" contract ")
+
+    everything = mt.loads(text.replace("Frozen()", "SGD(lr=0.1)")).Fit(seed=1)
+    # Neither the gradients by the body's weights and biases nor the cotangent of its result.
+    assert contractions(run) == contractions(everything) - 3
+
+
+def test_averaged_weights_are_evaluated() -> None:
+    text = SINGLE.replace("Adam(lr=0.05)", "EMA(SGD(lr=0.5), decay=0.5)")
+    run, batch = mt.loads(text).Fit(seed=1), data()
+    run.evaluate(**batch)
+    averages: dict[str, np.ndarray] = {}
+    for _ in range(3):
+        run.step(**batch)
+        for path, array in run.net.params.items():
+            averages[path] = (averages.get(path, array) + array) / 2
+    raw = mse_gradient(run.arrays["w"], run.arrays["b"], batch["x"], batch["y"])[0]
+    expected = mse_gradient(averages["w"], averages["b"], batch["x"], batch["y"])[0]
+    assert raw != pytest.approx(expected, rel=1e-3)
+    assert run.evaluate(**batch)["loss"] == pytest.approx(expected, rel=1e-5)
+    run.average_weights()
+    np.testing.assert_allclose(run.net.params["w"], averages["w"], rtol=1e-5)
