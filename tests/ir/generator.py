@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from growth import DTYPES, Growth, Program
+from growth import DTYPES, Family, Growth, Program
 from growth_families import FAMILIES
+from growth_flow import FLOW
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
@@ -21,14 +22,21 @@ __all__ = ["Program", "programs"]
 
 
 def programs(
-    most_operations: int = 10, dtypes: Sequence[ir.DType] = DTYPES
+    most_operations: int = 10,
+    dtypes: Sequence[ir.DType] = DTYPES,
+    families: Sequence[Family] = (*FAMILIES, *FLOW),
 ) -> SearchStrategy[Program]:
     """Random functions of up to so many operations on arguments of these element types."""
-    return st.composite(_draw_program)(most_operations, tuple(dtypes))
+    return st.composite(_draw_program)(most_operations, tuple(dtypes), families)
 
 
-def _draw_program(draw: DrawFn, most_operations: int, dtypes: tuple[ir.DType, ...]) -> Program:
+def _draw_program(
+    draw: DrawFn,
+    most_operations: int,
+    dtypes: tuple[ir.DType, ...],
+    families: Sequence[Family],
+) -> Program:
     growth = Growth(draw, dtypes)
     for _ in range(draw(st.integers(1, most_operations))):
-        growth.grow(FAMILIES)
+        growth.grow(families)
     return growth.program()

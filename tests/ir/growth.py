@@ -152,6 +152,21 @@ class Growth:
         self._add(op.result, array, exact)
         return op.result
 
+    def add(self, op: Operation) -> Value | None:
+        """Adds an op with regions; its last result, or None where values are wild."""
+        try:
+            fixed = copy_operation(op, dict(self._concrete), self.sizes)
+            results = fixed.evaluate(*(self.arrays[v] for v in op.operands))
+        except IRError:
+            return None
+        arrays = [np.asarray(result) for result in results]
+        if any(not _is_tame(array) or array.size > MOST_ELEMENTS for array in arrays):
+            return None
+        self.build.append(op)
+        for result, array in zip(op.results, arrays, strict=True):
+            self._add(result, array, not result.dtype.is_float)
+        return op.results[-1] if op.results else None
+
     def _in_domain(self, record: type[Operation], operands: Sequence[Value]) -> bool:
         """Whether the op is smooth around these operands, or they are integers."""
         if not operands or not operands[0].dtype.is_float:

@@ -1,8 +1,11 @@
 """Random functions: text form, verifier, evaluator, every pass and the default pipeline."""
 
+import numpy as np
 import pytest
+from derivative_checks import check_function, run, vjp_function
 from generator import Program, programs
-from growth_families import BINARY, UNARY
+from growth_families import BINARY, UNARY, broadcast, reshape, transpose
+from growth_flow import if_, scan
 from hypothesis import HealthCheck, given, settings
 from test_text import assert_round_trip
 
@@ -11,6 +14,7 @@ from mapsto.ir.core import Module, registered_ops
 from mapsto.ir.pass_runner import PassRunner
 from mapsto.ir.passes.base import registered_passes
 from mapsto.ir.pipeline import DEFAULT
+from mapsto.ir.substitution import specialize
 from mapsto.ir.value_check import same_values
 from mapsto.ir.verifier import verify
 
@@ -55,6 +59,28 @@ def test_the_default_pipeline_preserves_values(program):
     assert_values(program, PassRunner(DEFAULT).run(program.module))
 
 
+SMOOTH = (broadcast, transpose, reshape)
+
+
+@given(programs(most_operations=6, dtypes=[ir.DType.F64], families=[*SMOOTH, scan, scan, if_]))
+@settings(QUICK, max_examples=15)
+def test_derivatives_of_control_flow(program):
+    """To order 2, before and after the default pipeline, which has to find the same."""
+    function, sizes = program.function, program.sizes
+    fixed = specialize(function, sizes)
+    if not any(value.dtype.is_float for value in fixed.results):
+        return
+    check_function(fixed, program.arguments, 2, 1e-4)
+    floats = [i for i, value in enumerate(fixed.arguments) if value.dtype.is_float]
+    gradient = vjp_function("g", fixed, floats)
+    module = Module.of(fixed, gradient)
+    seeds = [np.ones(v.shape) for v in fixed.results if v.dtype.is_float]
+    expected = run(module, "g", [*program.arguments, *seeds])
+    found = ir.evaluate(PassRunner(DEFAULT).run(module), "g", [*program.arguments, *seeds])
+    for value, before, after in zip(gradient.results, expected, found, strict=True):
+        assert same_values(value.dtype, before, after)
+
+
 def test_the_generator_reaches_the_ops():
     """All can be drawn; in so few functions a few elementwise ones may be missing."""
     seen = set()
@@ -66,7 +92,8 @@ def test_the_generator_reaches_the_ops():
 
     collect()
     names = {n for n, r in registered_ops().items() if r.__module__.startswith("mapsto.ir.ops")}
-    flow = {"assert", "if", "print", "scan", "while"}
-    special = {"kernel", "call", "custom_call", "custom_tangent", "jvp", "vjp", *flow}
+    effects = {"assert", "print"}
+    calls = {"call", "custom_call", "remat_call", "custom_tangent", "remat_tangent", "jvp", "vjp"}
+    special = {"kernel", "barrier", *calls, *effects}
     missing = names - seen - special
     assert missing <= {record.name for record in (*UNARY, *BINARY)} and len(missing) <= 5
