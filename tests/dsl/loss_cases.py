@@ -44,7 +44,11 @@ KINDS: Mapping[str, Callable[[np.random.Generator, Shape], Array]] = {
     "count": lambda random, shape: random.integers(0, 6, shape).astype(np.float64),
     "weight": lambda random, shape: random.uniform(0.2, 2, shape),
     "index": lambda random, shape: random.integers(0, CLASSES, shape).astype(np.int32),
+    "label": lambda random, shape: random.integers(1, 3, shape).astype(np.int32),
+    "length": lambda random, shape: random.integers(8, 13, shape).astype(np.int32),
+    "short": lambda random, shape: random.integers(1, 4, shape).astype(np.int32),
 }
+INTEGERS = ("index", "label", "length", "short")
 DIFFERENTIABLE = ("real", "positive", "probability", "simplex", "boxes")
 
 _PAIR = {"x": ("real", MATRIX), "t": ("real", MATRIX)}
@@ -55,6 +59,12 @@ _BINARY = {"x": ("real", MATRIX), "t": ("binary", MATRIX)}
 _TARGETED = {"a": ("real", MATRIX), "b": ("real", MATRIX), "t": ("sign", ROWS)}
 _TRIPLET = {"a": ("real", MATRIX), "b": ("real", MATRIX), "c": ("real", MATRIX)}
 _SCORES = {"x": ("real", ROWS), "z": ("real", ROWS)}
+_SEQUENCES = {
+    "x": ("real", (12, 6, CLASSES)),
+    "y": ("label", (6, 3)),
+    "m": ("length", ROWS),
+    "k": ("short", ROWS),
+}
 _BOXES = {"x": ("boxes", (6, 4)), "t": ("boxes", (6, 4))}
 
 CASES: Mapping[str, Mapping[str, tuple[str, Shape]]] = {
@@ -98,6 +108,8 @@ CASES: Mapping[str, Mapping[str, tuple[str, Shape]]] = {
     "multi_margin(x, y)": _LABELS,
     "multi_margin(x, y, margin=2, p=2)": _LABELS,
     "dice(x, t)": {"x": ("probability", (3, 4, 5)), "t": ("binary", (3, 4, 5))},
+    "ctc(log_softmax(x), y, m, k)": _SEQUENCES,
+    'ctc(log_softmax(x), y, m, k, blank=4, reduction="sum")': _SEQUENCES,
     "cosine_loss(a, b)": {"a": ("real", MATRIX), "b": ("real", MATRIX)},
     "cosine_embedding(a, b, t, margin=0.1)": _TARGETED,
     "triplet(a, b, c)": _TRIPLET,
@@ -127,7 +139,7 @@ def inputs(text: str) -> dict[str, Array]:
 def program(text: str, dtype: str) -> str:
     """A program with the case as a map `value`, of tensors of this dtype."""
     parameters = [
-        f"{name}: {'i32' if kind == 'index' else dtype}[{', '.join(map(str, shape))}]"
+        f"{name}: {'i32' if kind in INTEGERS else dtype}[{', '.join(map(str, shape))}]"
         for name, (kind, shape) in CASES[text].items()
     ]
     return f"map value({', '.join(parameters)}) -> {dtype}: {text}"

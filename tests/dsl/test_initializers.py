@@ -101,3 +101,19 @@ def test_parameters_have_streams_of_their_own() -> None:
 @pytest.mark.parametrize(("mode", "fan"), [("fan_in", 4), ("fan_out", 6), ("fan_average", 5)])
 def test_fans(mode: str, fan: float) -> None:
     assert run_map(f'map f(x: f32): x * fan_of(4, 6, "{mode}")', {"x": np.float32(1)}) == fan
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (30, 20), (2, 3, 4, 30), (3, 10, 4)])
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_orthogonal(shape: tuple[int, ...], dtype: str) -> None:
+    matrix = initialized("orthogonal(2)", shape=shape, dtype=dtype).reshape(-1, shape[-1]) / 2
+    rows, columns = matrix.shape
+    product = matrix @ matrix.T if rows < columns else matrix.T @ matrix
+    limit = 1e-5 if dtype == "f32" else 1e-13
+    np.testing.assert_allclose(product, np.eye(min(rows, columns)), atol=limit)
+
+
+def test_rows_that_nearly_agree_become_orthogonal() -> None:
+    x = np.ones((3, 4)) + 1e-6 * np.random.default_rng(0).normal(size=(3, 4))
+    rows = run_map("map f(x: f64[n, m]): orthonormal_rows(x)", {"x": x})
+    np.testing.assert_allclose(rows @ rows.T, np.eye(3), atol=1e-13)

@@ -131,3 +131,25 @@ def test_a_label_that_is_no_class_makes_a_weighted_loss_nan() -> None:
     x, w = np.zeros((2, 3)), np.ones(3)
     assert run_map(source, {"x": x, "y": np.array([0, 2], np.int32), "w": w}) == np.log(3)
     assert np.isnan(run_map(source, {"x": x, "y": np.array([0, 3], np.int32), "w": w}))
+
+
+ALIGNMENT = """
+map f(x: f64[t, 1, 3], y: i32[1, 2], m: i32[1], k: i32[1]):
+    let symbols = ctc_symbols(y)
+    let emitted = [t, i, s] |-> x[t, i, symbols[i, s]]
+    (ctc(x, y, m, k), ctc(x, y, m, k, zero_infinity=true), symbols,
+        ctc_forward(emitted, symbols, m), log_of_sum(x, x, x))
+"""
+
+
+def test_alignments_of_a_sequence() -> None:
+    """Two times leave no room for the blank between equal labels; three times leave one path."""
+    x = np.log(np.full((3, 1, 3), 0.2) + np.array([0.0, 0.3, 0.1]))
+    y, k = np.array([[1, 1]], np.int32), np.array([2], np.int32)
+    for length, loss in ((2, np.inf), (3, -(x[0, 0, 1] + x[1, 0, 0] + x[2, 0, 1]) / 2)):
+        arrays = {"x": x, "y": y, "m": np.array([length], np.int32), "k": k}
+        found, finite, symbols, _, total = run_map(ALIGNMENT, arrays)
+        assert found == pytest.approx(loss)
+        assert finite == pytest.approx(0 if length == 2 else loss)
+        np.testing.assert_array_equal(symbols, [[0, 1, 0, 1, 0]])
+        np.testing.assert_allclose(total, x + np.log(3))

@@ -140,6 +140,10 @@ THEIRS: Mapping[str, Callable[..., Any]] = {
     "multi_margin(x, y)": F.multi_margin_loss,
     "multi_margin(x, y, margin=2, p=2)": lambda x, y: F.multi_margin_loss(x, y, p=2, margin=2),
     "dice(x, t)": dice,
+    "ctc(log_softmax(x), y, m, k)": lambda x, y, m, k: F.ctc_loss(F.log_softmax(x, -1), y, m, k),
+    'ctc(log_softmax(x), y, m, k, blank=4, reduction="sum")': lambda x, y, m, k: F.ctc_loss(
+        F.log_softmax(x, -1), y, m, k, blank=4, reduction="sum"
+    ),
     "cosine_loss(a, b)": lambda a, b: (1 - F.cosine_similarity(a, b)).mean(),
     "cosine_embedding(a, b, t, margin=0.1)": lambda a, b, t: F.cosine_embedding_loss(
         a, b, t, margin=0.1
