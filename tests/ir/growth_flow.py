@@ -86,7 +86,9 @@ def condition(growth: Growth) -> Value | None:
     )
     if x is None:
         return growth.emit(ir.Constant, value=True, type=ir.TensorType(ir.DType.BOOL))
-    return growth.emit(ir.Gt, x, growth.emit(ir.Constant, value=1, type=x.type))
+    # Between the numbers that exact values are, so that none is close to where the truth changes.
+    limit = 1 + 2.0**-10 if x.dtype.is_float else 1
+    return growth.emit(ir.Gt, x, growth.emit(ir.Constant, value=limit, type=x.type))
 
 
 def _only(block: ir.Block) -> Operation:

@@ -6,7 +6,7 @@ from derivative_checks import check_function, run, vjp_function
 from generator import Program, programs
 from growth_families import BINARY, UNARY, broadcast, reshape, transpose
 from growth_flow import if_, scan
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from test_text import assert_round_trip
 
 from mapsto import ir
@@ -63,7 +63,7 @@ SMOOTH = (broadcast, transpose, reshape)
 
 
 @given(programs(most_operations=6, dtypes=[ir.DType.F64], families=[*SMOOTH, scan, scan, if_]))
-@settings(QUICK, max_examples=15)
+@settings(QUICK, max_examples=15, phases=[Phase.generate])
 def test_derivatives_of_control_flow(program):
     """To order 2, before and after the default pipeline, which has to find the same."""
     function, sizes = program.function, program.sizes
