@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from mapsto.specs import bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u32
     from mapsto.trainer import Trainer
     from mapsto.transforms import eval_mode, grad, jvp, train_mode, value_and_grad, vmap
+    from mapsto.updates import update
 
     __version__: str
 
@@ -87,6 +88,7 @@ _HOMES = {
     "mapsto.runtime.threads": ("set_threads", "threads"),
     "mapsto.specs": ("bf16", "bool_", "f16", "f32", "f64", "i8", "i16", "i32", "i64", "u8", "u32"),
     "mapsto.trainer": ("Trainer",),
+    "mapsto.updates": ("update",),
     "mapsto.transforms": (
         "eval_mode",
         "grad",
@@ -149,6 +151,7 @@ __all__ = [
     "train_mode",
     "u8",
     "u32",
+    "update",
     "value_and_grad",
     "vmap",
     "windows",

@@ -97,6 +97,8 @@ class Instance(Method):
         self._unchecked: str | None = None
         """The file of weights that no program has been compiled with yet."""
         self._methods: dict[str, Method] = {}
+        self.updates: dict[tuple[object, ...], Compilable] = {}
+        """Of an optimizer: the compiled updates of nets, by net and paths (`updates.py`)."""
         self.options = options
         super().__init__(self, "")
 

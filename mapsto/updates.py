@@ -1,0 +1,82 @@
+"""Training loops of one's own in Python: `update` lets an optimizer change the parameters of a net.
+
+net, optimizer = lib.MLP(seed=0), lib.Adam(lr=1e-3)
+loss, gradient = mt.value_and_grad(lib.loss)(net, x, y)
+mt.update(optimizer, net, gradient)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mapsto.arguments import Parameter
+from mapsto.callables import Compilable, arrays_of_arguments
+from mapsto.dsl.elaborated import Elaborated, ParameterSpec
+from mapsto.dsl.instances import instances_in, slot_paths, slot_tensor
+from mapsto.dsl.sessions import elaborating, finish, new_frame, restoring
+from mapsto.dsl.trees import TREES
+from mapsto.dsl.values import Argument, Effect, Group, ParameterTree, Tensor
+from mapsto.instances import Instance
+from mapsto.ir.core import Array, Value
+from mapsto.ir.types import TensorType
+from mapsto.runtime.errors import ArgumentError
+
+__all__ = ["update"]
+
+
+def update(optimizer: Instance, net: Instance, gradient: Mapping[str, Array]) -> None:
+    """Gives the parameters of a net, in place, what an optimizer makes of their gradient.
+
+    `gradient` is what `grad` and `value_and_grad` give: arrays by the paths of parameters; those
+    that are left out stay as they are.  The optimizer keeps states of its own for each parameter.
+    Raises ArgumentError for a path or an array that does not fit, DiagnosticsError where the
+    optimizer is none.
+    """
+    key = (net, *gradient)
+    found = optimizer.updates.get(key)
+    if not isinstance(found, _Update):
+        found = optimizer.updates[key] = _Update(optimizer, net, tuple(gradient))
+    if found.try_flat(gradient) is NotImplemented:
+        found(**gradient)
+
+
+class _Update(Compilable):
+    """The update of some parameters of a net."""
+
+    def __init__(self, optimizer: Instance, net: Instance, paths: tuple[str, ...]) -> None:
+        super().__init__(net.options)
+        self.optimizer, self.net, self.paths = optimizer, net, paths
+        slots = {(i, s.name): s for _, i in instances_in(net.value) for s in i.slots}
+        self._slots = {path: slots[key] for key, path in slot_paths([("", net.value)]).items()}
+        for path in paths:
+            if path not in net.params:
+                known = ", ".join(net.params) or "none yet"
+                raise ArgumentError(f"the net has no parameter {path}; there are {known}")
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return tuple(Parameter(path, True, None, False) for path in self.paths)
+
+    def elaborate(
+        self, types: Mapping[str, TensorType], static: Mapping[str, object]
+    ) -> Elaborated:
+        optimizer, net = self.optimizer.value, self.net.value
+        span = self.net.inner.value.definition.name.span
+        inputs = [Value(types[path], None, 0, path) for path in self.paths]
+        slots = [self._slots[path] for path in self.paths]
+        keys = [(slot.instance, slot.name) for slot in slots]
+        gradient = dict(zip(keys, map(Tensor, inputs), strict=True))
+        effect = TREES["update"]
+        assert isinstance(effect, Effect)
+        with elaborating(), restoring([optimizer, net]):
+            frame = new_frame(self.net.inner.program.scope)
+            for slot in slots:
+                slot_tensor(frame, slot, span)
+            tree = ParameterTree(self.net.inner.value, gradient)
+            given = tuple([Argument(None, value, span) for value in (optimizer, net, tree)])
+            effect.run(frame, span, given)
+            paths = slot_paths([("net", net), ("optimizer", optimizer)])
+            return finish(frame, "update", span, Group(()), inputs, paths)
+
+    def own_arrays(self, slots: Sequence[ParameterSpec]) -> Mapping[str, Array]:
+        return arrays_of_arguments(slots, {"net": self.net, "optimizer": self.optimizer})
