@@ -11,6 +11,7 @@ arrays and the `return`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -241,6 +242,8 @@ class _Writer:
         self.aliases = dict(alias_pairs(function))
         self.readers = fusion.readers()
         self.returned = {buffer_of(value) for value in function.results}
+        self.spare: dict[Value, list[Value]] = {}
+        """More copies of values that are returned several times, by value in the new body."""
 
     def write(self) -> Block:
         """The new body."""
@@ -293,6 +296,9 @@ class _Writer:
         values: Values = dict(zip(inputs, inner.arguments, strict=True))
         inner.operations.extend(copy_operation(op, values, {}) for op in ops)
         results = [s.value for s in cluster.stages if self._is_needed(s.value, cluster)]
+        if not cluster.stands_alone:
+            times = Counter(self.function.results)
+            results += [value for value in results for _ in range(times[value] - 1)]
         inner.operations.append(Return([values[value] for value in results]))
         first = cluster.first.op
         location = None if first is None else first.location
@@ -300,7 +306,10 @@ class _Writer:
         self.block.operations.append(kernel)
         for value, result in zip(results, kernel.results, strict=True):
             result.hint = value.hint
-            self.values[value] = result
+            if value in self.values:
+                self.spare.setdefault(self.values[value], []).append(result)
+            else:
+                self.values[value] = result
 
     def _is_needed(self, value: Value, cluster: Cluster) -> bool:
         """Whether anything outside of its kernel uses the value."""
@@ -328,7 +337,7 @@ class _Writer:
             base = buffer_of(value)
             stays = base is self._aliased(number)
             if not stays and (base in taken or not _is_computed(base)):
-                value = self._copy(value)
+                value = self._another(value, base)
             taken.add(base)
             results.append(value)
         return results
@@ -337,7 +346,11 @@ class _Writer:
         argument = self.aliases.get(number)
         return None if argument is None else self.block.arguments[argument]
 
-    def _copy(self, value: Value) -> Value:
+    def _another(self, value: Value, base: Value) -> Value:
+        """The value in memory of its own: the kernel wrote it twice, or a kernel copies it."""
+        spare = self.spare.get(base)
+        if value is base and spare:
+            return spare.pop()
         inner = Block([value.type])
         inner.operations.append(Return(inner.arguments))
         kernel = Kernel([value], {}, [Region(inner)])

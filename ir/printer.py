@@ -36,7 +36,14 @@ from mapsto.ir.dims import Dim, DimExpression, substitute, symbol, symbols
 from mapsto.ir.errors import TextError
 from mapsto.ir.types import DType, TensorType
 
-__all__ = ["attribute_text", "function_text", "implied_attributes", "module_text", "type_text"]
+__all__ = [
+    "attribute_text",
+    "attributes_text",
+    "function_text",
+    "implied_attributes",
+    "module_text",
+    "type_text",
+]
 
 RESERVED = frozenset({"dense", "false", "inf", "loc", "nan", "true", *(d.value for d in DType)})
 """Names that a named size cannot have in the text as it is."""
@@ -99,7 +106,7 @@ class _Printer:
     def _operation_lines(self, op: Operation, indent: str) -> Iterator[str]:
         operands = ", ".join(map(self._name, op.operands))
         results = ", ".join(map(self._name, op.results))
-        attributes = _attributes_text(_written_attributes(op))
+        attributes = attributes_text(op)
         head = " ".join(filter(None, [op.name, operands, attributes]))
         line = f"{indent}{results} = {head}" if results else indent + head
         for region in op.regions:
@@ -139,6 +146,11 @@ def _written_attributes(op: Operation) -> Mapping[str, Attribute]:
         for name, value in op.attributes.items()
         if name not in assumed or attribute_text(value) != attribute_text(assumed[name])
     }
+
+
+def attributes_text(op: Operation) -> str:
+    """The attributes of an op in braces, but for those that are understood; empty without any."""
+    return _attributes_text(_written_attributes(op))
 
 
 def _attributes_text(attributes: Mapping[str, Attribute]) -> str:

@@ -20,6 +20,7 @@ from mapsto.ir.pipeline import parse_pipeline
 from mapsto.ir.printer import function_text, module_text
 from mapsto.lowering.driver import Compiled, lower
 from mapsto.lowering.loop_printer import loop_text
+from mapsto.lowering.outline import outline_text
 
 __all__ = ["print_stage"]
 
@@ -90,7 +91,8 @@ def _lowered_text(stage: str, compiled: Compiled, name: str, compilation: Option
         case "kernels":
             return function_text(compiled.functions[name].function)
         case "loops":
-            return "\n".join(loop_text(kernel) for kernel in compiled.kernels)
+            outline = outline_text(compiled.functions[name])
+            return "\n".join([*(loop_text(kernel) for kernel in compiled.kernels), outline])
         case "llvm":
             return compiled.text
         case _:

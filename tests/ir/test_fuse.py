@@ -196,13 +196,18 @@ def test_kernels_do_not_depend_on_each_other_in_a_circle() -> None:
 
 
 def test_results_have_memory_of_their_own() -> None:
-    """An argument that is returned, and a value that is returned twice, are copied."""
+    """What is returned twice is written twice; an argument and another view are copied."""
 
     def body(b, x):
         y = b.emit(ir.Exp, x)
         return [y, x, y]
 
-    assert len(kernels(build(body, (n, 8)))) == 3
+    def views(b, x):
+        y = b.emit(ir.Exp, x)
+        return [y, b.emit(ir.Reshape, y, shape=(8 * n,))]
+
+    assert [len(k.results) for k in kernels(build(body, (n, 8)))] == [2, 1]
+    assert [len(k.results) for k in kernels(build(views, (n, 8)))] == [1, 1]
 
 
 def optimized(module: Module) -> Module:
