@@ -46,8 +46,10 @@ def _function_lines(lowered: LoweredFunction, title: str) -> Iterator[str]:
     for call in lowered.preparation:
         yield f"{_INDENT}ahead {_kernel_text(call, arguments)}"
     for step in lowered.calls:
-        lines = _apart_lines(step, arguments) if isinstance(step, ApartCall) else ()
-        yield from (_INDENT + line for line in lines or [_kernel_text(step, arguments)])
+        if isinstance(step, KernelCall):
+            yield f"{_INDENT}{_kernel_text(step, arguments)}"
+        else:
+            yield from (_INDENT + line for line in _apart_lines(step, arguments))
     for value, argument in lowered.plan.copies:
         source = _place_text(lowered.plan.place(value), arguments)
         yield f"{_INDENT}copy {source} -> {arguments[argument]}"
