@@ -79,6 +79,9 @@ MAPS: list[tuple[str, Shapes]] = [
     ("resize_bilinear(a, [3, 2], align_corners=true)", [(1, 2, 2, 3)]),
     ("pixel_shuffle(a, 2)", [(1, 4, 2, 3)]),
     ("pixel_unshuffle(a, 2)", [(1, 2, 2, 4)]),
+    ("rnn(a, b, c, d, e)[0]", [(2, 3, 4), (4, 2), (2, 2), (2,), (2, 2)]),
+    ("gru(a, b, c, d, e, f)[1]", [(2, 3, 4), (4, 6), (2, 6), (6,), (2,), (2, 2)]),
+    ("lstm(a, b, c, d, e, f)[2]", [(2, 3, 4), (4, 8), (2, 8), (8,), (2, 2), (2, 2)]),
 ]
 
 MODULES: list[tuple[str, Shapes]] = [
@@ -117,6 +120,15 @@ MODULES: list[tuple[str, Shapes]] = [
     ("Sequential([Dense(4, tanh), Dense(3)])", [(2, 4)]),
 ]
 
+RECURRENT: list[tuple[str, Shapes]] = [
+    ("RNN(2, layers=2)", [(2, 3, 2), (2, 2, 2)]),
+    ("GRU(2, bidirectional=true)", [(2, 3, 2)]),
+    ("train_mode(LSTM(2, layers=2, dropout=0.3))", [(2, 3, 2)]),
+    ("RNNLayer(2, sigmoid)", [(2, 3, 2)]),
+    ("GRULayer(2, reverse=true)", [(2, 3, 2), (2, 2)]),
+    ("LSTMLayer(2)", [(2, 3, 2), (2, 2), (2, 2)]),
+]
+
 PROGRAM = """
 module Net():
     inner = {layer}
@@ -141,7 +153,9 @@ def run(elaborated: Elaborated, slots: dict[str, Array], inputs: dict[str, Array
 
 def check_gradient(layer: str, body: str, shapes: Shapes) -> None:
     random = np.random.default_rng(7)
-    inputs = {name: random.normal(size=shape) for name, shape in zip("abc", shapes, strict=False)}
+    inputs = {
+        name: random.normal(size=shape) for name, shape in zip("abcdef", shapes, strict=False)
+    }
     fields = {
         "layer": layer,
         "body": body.format(names=", ".join(inputs)),
@@ -185,6 +199,23 @@ def test_gradient_of_map(text: str, shapes: Shapes) -> None:
 @pytest.mark.parametrize(("text", "shapes"), MODULES, ids=[text for text, _ in MODULES])
 def test_gradient_of_module(text: str, shapes: Shapes) -> None:
     check_gradient(text, "inner({names})", shapes)
+
+
+@pytest.mark.parametrize(("text", "shapes"), RECURRENT, ids=[text for text, _ in RECURRENT])
+def test_gradient_of_recurrent_module(text: str, shapes: Shapes) -> None:
+    check_gradient(text, "inner({names})[0]", shapes)
+
+
+def test_states_of_layers() -> None:
+    """`start_state` is 0 unless one is given; `run_layers` takes one `layer_state` for each."""
+    source = (
+        "map f(x: f64[2, 3, 4], s: f64[5, 2, 2]):\n"
+        "    (start_state(x, 2), start_state(x, 2, layer_state(s, 1)))"
+    )
+    states = np.arange(20.0).reshape(5, 2, 2)
+    zeros, given = run_map(source, {"x": np.zeros((2, 3, 4)), "s": states})
+    np.testing.assert_array_equal(zeros, np.zeros((2, 2)))
+    np.testing.assert_array_equal(given, states[1])
 
 
 WINDOWS: list[tuple[str, float]] = [
