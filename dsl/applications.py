@@ -15,6 +15,7 @@ from mapsto.dsl.sessions import (
     new_frame,
     restoring,
     slot_paths,
+    structured,
 )
 from mapsto.dsl.source import Span
 from mapsto.dsl.values import Argument, Tensor, Value
@@ -40,7 +41,8 @@ def elaborate_application(
     reached = [*roots, *((n, v) for n, v in values.items() if not isinstance(v, Tensor))]
     with elaborating(), restoring([value for _, value in reached]):
         frame = new_frame(program.scope)
-        given = tuple([Argument(name, value, span) for name, value in values.items()])
+        together = structured(values)
+        given = tuple([Argument(name, value, span) for name, value in together.items()])
         result = apply(function, frame, span, given)
         return finish(frame, entry, span, result, inputs, slot_paths(reached))
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mapsto.dsl.diagnostics import Collector, Diagnostic, Fact, Help, Kind
+from mapsto.dsl.diagnostics import Collector, Diagnostic, Fact, Help, Kind, Note, NoteKind
 from mapsto.dsl.lalr import Token
 from mapsto.dsl.source import Source, Span
 from mapsto.dsl.syntax import (
@@ -168,6 +168,28 @@ class Builder:
     def tuple_value(self, start: int, end: int, *items: Expression) -> TupleExpression:
         return TupleExpression(self._span(start, end), items)
 
+    def field(
+        self, start: int, end: int, name: Identifier, value: Expression
+    ) -> tuple[Identifier, Expression]:
+        return name, value
+
+    def record_value(
+        self, start: int, end: int, *fields: tuple[Identifier, Expression]
+    ) -> TupleExpression:
+        names = self._distinct([name for name, _ in fields])
+        return TupleExpression(self._span(start, end), tuple(v for _, v in fields), names)
+
+    def _distinct(self, names: Sequence[Identifier]) -> tuple[Identifier, ...]:
+        """The names of the fields of a record, each of which stands once."""
+        places: dict[str, Span] = {}
+        for name in names:
+            if name.name in places:
+                note = Note(NoteKind.DEFINED_HERE, places[name.name], {"name": name.name})
+                facts = {"name": name.name}
+                self._collector.add(Diagnostic(Kind.REPEATED_NAME, name.span, facts, (note,)))
+            places[name.name] = name.span
+        return tuple(names)
+
     def brackets(self, start: int, end: int, *items: Expression | Spread) -> Sequence[Any]:
         return items
 
@@ -254,6 +276,17 @@ class Builder:
 
     def tuple_type(self, start: int, end: int, *items: TypeExpression) -> TupleType:
         return TupleType(self._span(start, end), items)
+
+    def field_type(
+        self, start: int, end: int, name: Identifier, type: TypeExpression
+    ) -> tuple[Identifier, TypeExpression]:
+        return name, type
+
+    def record_type(
+        self, start: int, end: int, *fields: tuple[Identifier, TypeExpression]
+    ) -> TupleType:
+        names = self._distinct([name for name, _ in fields])
+        return TupleType(self._span(start, end), tuple(type for _, type in fields), names)
 
     def result(self, start: int, end: int, type: TypeExpression) -> TypeExpression:
         return type

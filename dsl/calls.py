@@ -10,7 +10,7 @@ from dataclasses import replace
 from mapsto import ir
 from mapsto.dsl import syntax
 from mapsto.dsl.arguments import absent, check_kind, match_arguments
-from mapsto.dsl.conformance import conform, type_of_result
+from mapsto.dsl.conformance import conform, fitting_group, type_of_result
 from mapsto.dsl.diagnostics import Diagnostic, DiagnosticError, Kind, Note, NoteKind
 from mapsto.dsl.dimensions import KINDS, Unifier, dtype_of, evaluate_type, free_names, is_kind
 from mapsto.dsl.evaluation import (
@@ -39,7 +39,6 @@ from mapsto.dsl.values import (
     ElementType,
     Expected,
     Formula,
-    Group,
     Key,
     Number,
     Position,
@@ -283,14 +282,10 @@ def _unify(
 ) -> Value:
     """The argument's value after its type was unified with the declared one."""
     if isinstance(type, syntax.TupleType):
-        items = given.value.items if isinstance(given.value, Group) else ()
-        if len(items) != len(type.items):
-            found = describe(given.value)
-            fail(Kind.WRONG_VALUE, given.span, what=what, expected=type.span.text, found=found)
-        pairs = zip(type.items, items, strict=True)
-        parts = [Argument(None, item, given.span) for _, item in pairs]
+        group = fitting_group(type, given.value, given.span, what)
+        parts = [Argument(None, item, given.span) for item in group.items]
         types = zip(type.items, parts, strict=True)
-        return Group(tuple(_unify(inner, unifier, t, part, what) for t, part in types))
+        return group.with_items([_unify(inner, unifier, t, part, what) for t, part in types])
     if type.shape is None and type.name.name in KINDS:
         return check_kind(type.name.name, what, given)
     value = given.value

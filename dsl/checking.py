@@ -322,7 +322,8 @@ def _stand_in(frame: Frame, parameter: syntax.Parameter, trial: _Trial) -> Value
         return Nothing()
     if isinstance(type, syntax.TupleType):
         parts = [syntax.Parameter(p.span, parameter.name, p, None) for p in type.items]
-        return Group(tuple([_stand_in(frame, part, trial) for part in parts]))
+        names = tuple([name.name for name in type.names])
+        return Group(tuple([_stand_in(frame, part, trial) for part in parts]), names=names)
     if type is not None and not is_kind(type):
         if type.shape is None and type.name.name == "bool" and parameter.default is not None:
             return evaluate(parameter.default, frame)

@@ -12,7 +12,7 @@ from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import as_tensor, coerce, describe
 from mapsto.dsl.values import Argument, Expected, Group, Value
 
-__all__ = ["conform", "type_of_result"]
+__all__ = ["conform", "fitting_group", "type_of_result"]
 
 
 def type_of_result(type: syntax.TypeExpression | None, inner: Frame) -> Expected | None:
@@ -27,6 +27,18 @@ def type_of_result(type: syntax.TypeExpression | None, inner: Frame) -> Expected
     return Expected(dtype, evaluate_type(type, inner).shape)
 
 
+def fitting_group(type: syntax.TupleType, value: Value, span: Span, what: str) -> Group:
+    """The value, if it is a tuple or a record with as many items, and the names, of the type."""
+    names = tuple([name.name for name in type.names])
+    fits = isinstance(value, Group) and len(value.items) == len(type.items)
+    if not fits or not isinstance(value, Group) or sorted(value.names) != sorted(names):
+        fail(Kind.WRONG_VALUE, span, what=what, expected=type.span.text, found=describe(value))
+    if not names:
+        return value
+    items = [value.items[value.names.index(name)] for name in names]
+    return Group(tuple(items), names=names)
+
+
 def conform(
     inner: Frame, type: syntax.TypeExpression | None, value: Value, span: Span, what: str
 ) -> Value:
@@ -34,11 +46,9 @@ def conform(
     if type is None:
         return as_tensor(inner, span, value) if scalar_or_tensor(value) else value
     if isinstance(type, syntax.TupleType):
-        items = value.items if isinstance(value, Group) else ()
-        if len(items) != len(type.items):
-            fail(Kind.WRONG_VALUE, span, what=what, expected=type.span.text, found=describe(value))
-        pairs = zip(type.items, items, strict=True)
-        return Group(tuple(conform(inner, t, item, span, what) for t, item in pairs))
+        group = fitting_group(type, value, span, what)
+        pairs = zip(type.items, group.items, strict=True)
+        return group.with_items([conform(inner, t, item, span, what) for t, item in pairs])
     if is_kind(type):
         return check_kind(type.name.name, what, Argument(None, value, span))
     if any(free_names(item, inner) for item in type.shape or ()) or dtype_of(type, inner) is None:

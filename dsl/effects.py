@@ -67,7 +67,9 @@ def _shown(frame: Frame, argument: Argument, operands: list[ir.Value]) -> str:
             return f"{value}"
         case Group(items):
             parts = [Argument(None, item, argument.span) for item in items]
-            shown = ", ".join(_shown(frame, part, operands) for part in parts)
+            texts = [_shown(frame, part, operands) for part in parts]
+            names = argument.value.names or [""] * len(texts)
+            shown = ", ".join(f"{n} = {t}" if n else t for n, t in zip(names, texts, strict=True))
             return f"[{shown}]" if argument.value.is_list else f"({shown})"
     dtype = ir.DType.I64 if isinstance(argument.value, Number) else None
     operands.append(as_tensor(frame, argument.span, argument.value, dtype).value)

@@ -88,7 +88,9 @@ def _group(
     for item, own in zip_longest(node.items, wanted[: len(node.items)]):
         value = evaluate(item, frame, own)
         items.append(as_tensor(frame, item.span, value) if scalar_or_tensor(value) else value)
-    return Group(tuple(items), isinstance(node, syntax.ListExpression))
+    if isinstance(node, syntax.ListExpression):
+        return Group(tuple(items), is_list=True)
+    return Group(tuple(items), names=tuple([name.name for name in node.names]))
 
 
 @evaluates(syntax.Comprehension)
@@ -248,6 +250,8 @@ def _attribute(node: syntax.Attribute, frame: Frame, expected: Expected | None) 
             return _of_namespace(base, name, frame, span)
         case ParameterTree():
             return _of_tree(base, name, span)
+        case Group() if base.names:
+            return _of_record(base, name, span)
     if scalar_or_tensor(base) and name in ("shape", "dtype", "rank"):
         tensor = as_tensor(frame, node.span, base)
         return _fact(tensor, name)
@@ -274,6 +278,15 @@ def _of_namespace(base: Namespace, name: str, frame: Frame, span: Span) -> Value
     return settle(value, inside, span)
 
 
+def _of_record(base: Group, name: str, span: Span) -> Value:
+    if name in base.names:
+        return base.items[base.names.index(name)]
+    suggestion = nearest(name, base.names)
+    help = None if suggestion is None else Help.DID_YOU_MEAN
+    facts: Facts = {"name": name, "found": describe(base), "suggestion": suggestion}
+    return fail(Kind.NO_MEMBER, span, help=help, **facts)
+
+
 def _of_tree(base: ParameterTree, name: str, span: Span) -> Value:
     tensor = base.tensors.get((base.instance, name)) if base.instance else None
     if tensor is not None:
@@ -288,7 +301,7 @@ def _part_of_tree(base: ParameterTree, part: Value, name: str, span: Span) -> Va
     """The tree of a submodule, or a list of those of several."""
     if isinstance(part, Group):
         items = tuple([_part_of_tree(base, item, name, span) for item in part.items])
-        return Group(items, part.is_list)
+        return part.with_items(items)
     if not isinstance(part, Instance):
         fail(Kind.NO_MEMBER, span, name=name, found=describe(base))
     own = {(inner, slot.name) for _, inner in instances_in(part) for slot in inner.slots}

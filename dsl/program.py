@@ -32,6 +32,7 @@ from mapsto.dsl.sessions import (
     new_frame,
     restoring,
     slot_paths,
+    structured,
 )
 from mapsto.dsl.source import Source
 from mapsto.dsl.values import (
@@ -250,10 +251,13 @@ def elaborate_closure(
     inputs: list[ir.Value] = []
     arguments: list[Argument] = []
     spans = {p.name.name: (p.type or p).span for p in definition.parameters}
+    values: dict[str, Value] = {}
     for name, value in _in_order(definition, {**static, **types}):
         if isinstance(value, ir.TensorType):
             inputs.append(ir.Value(value, None, 0, name))
             value = Tensor(inputs[-1])
+        values[name] = value
+    for name, value in structured(values).items():
         arguments.append(Argument(name, value, spans.get(name, definition.span)))
     span = definition.span if definition.name is None else definition.name.span
     result = apply(closure, frame, span, tuple(arguments))
@@ -264,8 +268,8 @@ def _in_order(
     definition: syntax.MapDefinition, given: Mapping[str, Value | ir.TensorType]
 ) -> list[tuple[str, Value | ir.TensorType]]:
     """Arguments in the order of the parameters, unknown names last."""
-    names = [p.name.name for p in definition.parameters if p.name.name in given]
-    names += [name for name in given if name not in names]
+    places = {p.name.name: i for i, p in enumerate(definition.parameters)}
+    names = sorted(given, key=lambda name: places.get(name.partition(".")[0], len(places)))
     return [(name, given[name]) for name in names]
 
 

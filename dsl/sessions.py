@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from mapsto import ir
 from mapsto.dsl.diagnostics import DiagnosticError, Kind
-from mapsto.dsl.elaborated import Elaborated, InputSpec, ParameterSpec, Structure
+from mapsto.dsl.elaborated import Elaborated, InputSpec, ParameterSpec, Record, Structure
 from mapsto.dsl.frame import Budget, Frame, Session, SlotKey, fail
 from mapsto.dsl.functions import close
 from mapsto.dsl.instances import instances_in, leaf_paths, slot_paths
@@ -39,6 +39,7 @@ __all__ = [
     "restoring",
     "slot_paths",
     "structure_of",
+    "structured",
 ]
 
 Paths = Mapping[SlotKey, str]
@@ -93,12 +94,34 @@ def from_python(value: object) -> Value:
             return Text(value)
         case ir.DType():
             return ElementType(value)
+        case tuple() if hasattr(value, "_fields"):
+            names = tuple(map(str, value._fields))
+            return Group(tuple([from_python(item) for item in value]), names=names)
+        case dict():
+            names = tuple(map(str, value))
+            return Group(tuple([from_python(item) for item in value.values()]), names=names)
         case list() | tuple():
             return Group(tuple([from_python(item) for item in value]), isinstance(value, list))
     inner = getattr(value, "value", None)
     if isinstance(inner, Value):
         return inner
     raise TypeError(f"a {type(value).__name__} is no value of the language")
+
+
+def structured(values: Mapping[str, Value]) -> dict[str, Value]:
+    """Arguments whose parts, named `r.loss` or `r.0`, are put together to records and tuples."""
+    found: dict[str, Value] = {}
+    parts: dict[str, dict[str, Value]] = {}
+    for name, value in values.items():
+        owner, dot, rest = name.partition(".")
+        found[owner] = value
+        if dot:
+            parts.setdefault(owner, {})[rest] = value
+    for owner, own in parts.items():
+        inner = structured(own)
+        names = () if all(name.isdigit() for name in inner) else tuple(inner)
+        found[owner] = Group(tuple(inner.values()), names=names)
+    return found
 
 
 def used_slots(frame: Frame, paths: Paths) -> dict[SlotKey, str]:
@@ -115,7 +138,8 @@ def used_slots(frame: Frame, paths: Paths) -> dict[SlotKey, str]:
 def structure_of(value: Value, paths: Paths) -> Structure:
     """The structure of a result, whose tensors `flat_results` lists."""
     if isinstance(value, Group):
-        return tuple([structure_of(item, paths) for item in value.items])
+        items = tuple([structure_of(item, paths) for item in value.items])
+        return Record(value.names, items) if value.names else items
     if isinstance(value, ParameterTree):
         return {own: value.tensors[key].type for key, own in leaf_paths(value).items()}
     assert isinstance(value, Tensor)
@@ -127,7 +151,7 @@ def flat_results(frame: Frame, span: Span, value: Value) -> tuple[Value, list[ir
     if isinstance(value, Group):
         parts = [flat_results(frame, span, item) for item in value.items]
         items = tuple([part for part, _ in parts])
-        return Group(items, value.is_list), [v for _, values in parts for v in values]
+        return value.with_items(items), [v for _, values in parts for v in values]
     if isinstance(value, ParameterTree):
         return value, [tensor.value for _, tensor in value]
     tensor = as_tensor(frame, span, value)

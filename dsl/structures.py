@@ -1,4 +1,4 @@
-"""Structures of tensors: tuples and lists, nested at will, that hold tensors at their leaves.
+"""Structures of tensors: tuples, records and lists, nested at will, with tensors at their leaves.
 
 What works on any structure (derivatives, control flow, `vmap`) takes one apart with `tensors_in`
 and puts another together with `rebuilt`; a new kind of structure is added here.
@@ -39,7 +39,7 @@ def leaves(value: Value) -> Iterator[Value]:
 def mapped(function: Callable[[Value], Value], value: Value) -> Value:
     """The structure with the function of each leaf in its place."""
     if isinstance(value, Group):
-        return Group(tuple([mapped(function, item) for item in value.items]), value.is_list)
+        return value.with_items([mapped(function, item) for item in value.items])
     if isinstance(value, ParameterTree):
         return _tree(value, {key: function(tensor) for key, tensor in value})
     return function(value)
@@ -84,7 +84,7 @@ def _transposed(
         {key: value.items[i] for key, value in results.items() if isinstance(value, Group)}
         for i in range(len(first.items))
     ]
-    return Group(tuple([_transposed(frame, span, like, part) for part in parts]), first.is_list)
+    return first.with_items([_transposed(frame, span, like, part) for part in parts])
 
 
 def tensors_in(frame: Frame, span: Span, value: Value) -> list[Tensor]:
@@ -100,11 +100,9 @@ def rebuilt(value: Value, tensors: Sequence[Value]) -> Value:
 
 def same_structure(first: Value, second: Value) -> bool:
     """Whether two values have leaves at the same places."""
-    if isinstance(first, Group) and isinstance(second, Group):
-        pairs = zip(first.items, second.items, strict=False)
-        return len(first.items) == len(second.items) and all(
-            same_structure(one, other) for one, other in pairs
-        )
+    if isinstance(first, Group) and first.is_like(second):
+        pairs = zip(first.items, second.items, strict=True)
+        return all(same_structure(one, other) for one, other in pairs)
     if isinstance(first, ParameterTree) and isinstance(second, ParameterTree):
         return first.tensors.keys() == second.tensors.keys()
     return not isinstance(first, Group | ParameterTree) and not isinstance(

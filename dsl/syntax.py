@@ -123,9 +123,10 @@ class Comprehension(Expression):
 
 @dataclass(frozen=True, slots=True)
 class TupleExpression(Expression):
-    """`(a, b)`; one item is written `(a,)`."""
+    """`(a, b)`; one item is written `(a,)`.  A record, `(loss = a, rate = b)`, has names."""
 
     items: tuple[Expression, ...]
+    names: tuple[Identifier, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +255,10 @@ class ValueType(Node):
 
 @dataclass(frozen=True, slots=True)
 class TupleType(Node):
-    """`(f32[n], i32[n])`."""
+    """`(f32[n], i32[n])`; the type of a record, `(loss: f32, rate: f32)`, has names."""
 
     items: tuple[TypeExpression, ...]
+    names: tuple[Identifier, ...] = ()
 
 
 TypeExpression = ValueType | TupleType

@@ -77,6 +77,8 @@ def describe(value: Value) -> str:
         case Nothing():
             return "none"
         case Group():
+            if value.names:
+                return f"a record of {', '.join(value.names)}"
             return "a list" if value.is_list else "a tuple"
         case ElementType():
             return f"the dtype {value.dtype}"

@@ -402,11 +402,12 @@ def _differentiated(
 
 def figures_of(name: str, value: Value) -> dict[str, Value]:
     """The figures that a loss or a metric gives, by name: a tuple has one without a name for each
-    further item."""
+    further item, a record one with the name of the field."""
     if not isinstance(value, Group):
         return {name: value}
     first, *rest = value.items
-    return {name: first, **{f"{name}.{i}": item for i, item in enumerate(rest, 1)}}
+    names = value.names[1:] or range(1, len(value.items))
+    return {name: first, **{f"{name}.{i}": item for i, item in zip(names, rest, strict=True)}}
 
 
 def _named(done: Elaborated, names: Mapping[str, object], alone: str = "") -> Elaborated:

@@ -8,9 +8,9 @@ the leading axes of its IR value that stand for them, and the other axes are its
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from mapsto import ir
 from mapsto.dsl import syntax
@@ -212,10 +212,23 @@ class Nothing(Value):
 
 @dataclass(frozen=True, slots=True)
 class Group(Value):
-    """A list or a tuple."""
+    """A list, a tuple, or a record, which is a tuple whose items have names."""
 
     items: tuple[Value, ...]
     is_list: bool = False
+    names: tuple[str, ...] = ()
+
+    def with_items(self, items: Iterable[Value]) -> Group:
+        """The same kind of group, of other items."""
+        return Group(tuple(items), self.is_list, self.names)
+
+    def is_like(self, other: Value) -> TypeGuard[Group]:
+        """Whether another value has items in the same places."""
+        return (
+            isinstance(other, Group)
+            and len(self.items) == len(other.items)
+            and self.names == other.names
+        )
 
 
 @dataclass(frozen=True, slots=True)

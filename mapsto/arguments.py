@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,15 @@ _OF_LITERALS = {"b": DType.BOOL, "i": DType.I32, "f": DType.F32}
 
 _ARRAY_PROTOCOLS = ("__array_interface__", "__dlpack__")
 
-__all__ = ["Bound", "Parameter", "bind_arguments", "declared_types", "parameters_of"]
+__all__ = [
+    "Bound",
+    "Parameter",
+    "bind_arguments",
+    "declared_types",
+    "parameters_of",
+    "parts_of",
+    "typed_leaves",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +37,7 @@ class Parameter:
     """A parameter of a map: its name, whether it is declared as a tensor, and of which type.
 
     A scalar is declared as a dtype without dimensions, such as `f32`: numbers passed for it are
-    static.
+    static.  A tuple or a record has a parameter for each part, named `r.0` or `r.loss`.
     """
 
     name: str
@@ -37,6 +45,7 @@ class Parameter:
     dtype: DType | None
     has_default: bool
     is_scalar: bool = False
+    parts: tuple[Parameter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +67,43 @@ def parameters_of(definition: syntax.MapDefinition) -> tuple[Parameter, ...]:
 
 
 def _parameter(parameter: syntax.Parameter) -> Parameter:
-    declared = parameter.type
-    has_default = parameter.default is not None
-    if not isinstance(declared, syntax.ValueType) or declared.name.name in KINDS:
-        return Parameter(parameter.name.name, False, None, has_default)
-    name, is_scalar = declared.name.name, declared.shape is None
-    dtype = DType(name) if name in {d.value for d in DType} else None
-    return Parameter(parameter.name.name, not is_scalar, dtype, has_default, is_scalar)
+    return _typed(parameter.name.name, parameter.type, parameter.default is not None)
+
+
+def _typed(name: str, declared: syntax.TypeExpression | None, has_default: bool) -> Parameter:
+    if isinstance(declared, syntax.TupleType):
+        inner = [_typed(part, type, False) for part, type in _parts(name, declared)]
+        return Parameter(name, False, None, has_default, parts=tuple(inner))
+    if declared is None or declared.name.name in KINDS:
+        return Parameter(name, False, None, has_default)
+    element, is_scalar = declared.name.name, declared.shape is None
+    dtype = DType(element) if element in {d.value for d in DType} else None
+    return Parameter(name, not is_scalar, dtype, has_default, is_scalar)
+
+
+def _parts(name: str, type: syntax.TupleType) -> Iterator[tuple[str, syntax.TypeExpression]]:
+    """The names and types of the parts of an argument."""
+    for i, item in enumerate(type.items):
+        yield f"{name}.{type.names[i].name if type.names else i}", item
+
+
+def parts_of(parameter: Parameter) -> Iterator[Parameter]:
+    """A parameter, or those of its parts if it is a tuple or a record."""
+    if not parameter.parts:
+        yield parameter
+    for part in parameter.parts:
+        yield from parts_of(part)
+
+
+def typed_leaves(
+    name: str, declared: syntax.TypeExpression | None
+) -> Iterator[tuple[str, syntax.ValueType]]:
+    """The names and types of an argument's tensors."""
+    if isinstance(declared, syntax.TupleType):
+        for part, type in _parts(name, declared):
+            yield from typed_leaves(part, type)
+    elif declared is not None:
+        yield name, declared
 
 
 def declared_types(definition: syntax.MapDefinition) -> dict[str, TensorType]:
@@ -74,15 +113,15 @@ def declared_types(definition: syntax.MapDefinition) -> dict[str, TensorType]:
     element type is left out.
     """
     found = {}
-    for parameter, known in zip(definition.parameters, parameters_of(definition), strict=True):
-        declared = parameter.type
-        if known.dtype is None or not known.is_tensor:
+    leaves = [leaf for p in definition.parameters for leaf in typed_leaves(p.name.name, p.type)]
+    for name, declared in leaves:
+        known = _typed(name, declared, False)
+        if known.dtype is None or not (known.is_tensor or "." in name):
             continue
-        assert isinstance(declared, syntax.ValueType)
         shape = declared.shape or ()
         if not any(isinstance(extent, syntax.Spread) for extent in shape):
-            dims = tuple(_extent(known.name, i, extent) for i, extent in enumerate(shape))
-            found[known.name] = TensorType(known.dtype, dims)
+            dims = tuple(_extent(name, i, extent) for i, extent in enumerate(shape))
+            found[name] = TensorType(known.dtype, dims)
     return found
 
 
@@ -113,14 +152,34 @@ def bind_arguments(
     missing = [p.name for p in parameters if p.name not in given and not p.has_default]
     if missing:
         raise ArgumentError(f"the argument {missing[0]} is missing")
-    ordered = {p.name: given[p.name] for p in parameters if p.name in given}
+    ordered = {}
+    for parameter in (p for p in parameters if p.name in given):
+        for leaf, value in _spread(parameter, given[parameter.name]):
+            ordered[leaf.name], known[leaf.name] = value, leaf
     tensors = {n: _array(known[n], v) for n, v in ordered.items() if _is_tensor(known[n], v)}
     static = {n: v for n, v in ordered.items() if n not in tensors}
     return Bound(tensors, static)
 
 
+def _spread(parameter: Parameter, value: object) -> Iterator[tuple[Parameter, object]]:
+    """The parts of a tuple or a record: of a tuple, a list, or a dict of the fields."""
+    if not parameter.parts or value is None:
+        yield parameter, value
+        return
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    names = [part.name.rpartition(".")[2] for part in parameter.parts]
+    if isinstance(value, Mapping) and sorted(map(str, value)) == sorted(names):
+        value = [value[name] for name in names]
+    if not isinstance(value, list | tuple) or len(value) != len(names):
+        raise ArgumentError(f"the argument {parameter.name} has the parts {', '.join(names)}")
+    for part, item in zip(parameter.parts, value, strict=True):
+        # A number in a tuple is a tensor: only whole arguments are static.
+        yield from _spread(replace(part, is_tensor=not part.parts), item)
+
+
 def _is_tensor(parameter: Parameter, value: object) -> bool:
-    if value is None:
+    if value is None and parameter.has_default:
         return False
     return parameter.is_tensor or any(hasattr(value, name) for name in _ARRAY_PROTOCOLS)
 

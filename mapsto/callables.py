@@ -120,7 +120,9 @@ class Compilable:
     def _call_slowly(self, bound: Bound) -> Any:
         native, structure = self._specialization(bound)
         result = native(*bound.tensors.values())
-        complete = not bound.static and len(bound.tensors) == len(self.parameters)
+        complete = not bound.static and tuple(bound.tensors) == tuple(
+            parameter.name for parameter in self.parameters
+        )
         if complete:
             self._last = (native.fast, tuple(bound.tensors), structure)
         if isinstance(structure, TensorType):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from mapsto.dsl.elaborated import Elaborated, ParameterSpec, flatten
+from mapsto.dsl.elaborated import Elaborated, ParameterSpec, flatten, result_names
 from mapsto.ir.core import Array, Module
 from mapsto.ir.pass_runner import Observer, PassRunner
 from mapsto.ir.pipeline import parse_pipeline
@@ -61,7 +61,8 @@ def signature_of(elaborated: Elaborated) -> Signature:
     bound = [Argument(_spec(slot.path, slot.type), bound=True) for slot in slots]
     given = [Argument(_spec(spec.name, spec.type)) for spec in elaborated.inputs]
     types = flatten(elaborated.result)
-    results = [_spec(f"result{i}" if len(types) > 1 else "result", t) for i, t in enumerate(types)]
+    names = result_names(elaborated.result)
+    results = [_spec(name, type) for name, type in zip(names, types, strict=True)]
     return Signature((*bound, *given), tuple(results), exclusive=bool(elaborated.updated))
 
 

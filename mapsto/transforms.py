@@ -109,14 +109,15 @@ class Transformed(Compilable):
         self, types: Mapping[str, TensorType], static: Mapping[str, object]
     ) -> Elaborated:
         given = {**types, **static}
-        names = [p.name for p in self.parameters if p.name in given]
+        owners = {name.partition(".")[0] for name in given}
+        names = [p.name for p in self.parameters if p.name in owners]
         program, closure, roots = _origin(self.function)
         return elaborate_application(
             program,
             self._value(names),
             f"{self.kind}.{closure.title}",
             closure.definition.span,
-            {name: given[name] for name in names},
+            {key: given[key] for name in names for key in given if key.partition(".")[0] == name},
             roots,
         )
 

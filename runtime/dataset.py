@@ -237,7 +237,7 @@ def converted(key: str, array: Array, dtype: DType) -> Array:
     holds them.
     """
     if array.dtype == dtype.numpy:
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")
     if array.dtype.kind not in "biuf":
         raise DataError(f"array `{key}`: elements of type {array.dtype} are not numbers")
     if array.dtype.kind == "f" and not dtype.is_float:
@@ -246,4 +246,4 @@ def converted(key: str, array: Array, dtype: DType) -> Array:
         info: Any = np.iinfo(dtype.numpy)
         if int(array.min()) < info.min or int(array.max()) > info.max:
             raise DataError(f"array `{key}`: a value does not fit {dtype}")
-    return np.ascontiguousarray(array, dtype.numpy)
+    return np.asarray(array, dtype.numpy, order="C")

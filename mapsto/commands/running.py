@@ -6,10 +6,11 @@ import argparse
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mapsto.arguments import Parameter
+from mapsto.arguments import Parameter, parts_of
 from mapsto.commands.compilation import compile_options
 from mapsto.commands.entries import Entry, open_target
 from mapsto.commands.settings import Settings, parse_settings
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     inputs = _inputs(entry, options.input)
     static = {p.name: settings[p.name] for p in entry.target.parameters if p.name in settings}
     _prepare(entry, inputs, static, options)
-    results = entry.target(**inputs, **static)
+    results = entry.target(**_together(inputs), **static)
     if options.output is None:
         print(_text(results))
         return 0
@@ -58,7 +59,7 @@ def load_npy(path: Path) -> Array:
 
 def _inputs(entry: Entry, texts: Sequence[str]) -> dict[str, Array]:
     """The arrays by parameter: `name=path`, or a path for the next parameter that has none."""
-    parameters = {p.name: p for p in entry.target.parameters}
+    parameters = {p.name: p for whole in entry.target.parameters for p in parts_of(whole)}
     named: dict[str, str] = {}
     positional: list[str] = []
     for text in texts:
@@ -77,20 +78,33 @@ def _inputs(entry: Entry, texts: Sequence[str]) -> dict[str, Array]:
     }
 
 
+def _together(inputs: Mapping[str, Array]) -> dict[str, Any]:
+    """The inputs with those of one tuple or record, such as `r.loss` and `r.rate`, in a dict."""
+    found: dict[str, Any] = {}
+    for path, array in inputs.items():
+        *owners, name = path.split(".")
+        place = found
+        for owner in owners:
+            place = place.setdefault(owner, {})
+        place[name] = array
+    return found
+
+
 def _array(parameter: Parameter, path: Path) -> Array:
     array = load_npy(path)
     if parameter.dtype is not None:
         return converted(str(path), array, parameter.dtype)
     if DType.of(array.dtype) is None or not array.dtype.isnative:
         raise MapstoError(f"{path}: the language has no elements of type {array.dtype}")
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")
 
 
 def _prepare(
     entry: Entry, inputs: Mapping[str, Array], static: Settings, options: argparse.Namespace
 ) -> None:
     """Fixes the sizes of parameters and gives them their values, before the call does."""
-    missing = [p.name for p in entry.target.parameters if not p.has_default]
+    required = [p for p in entry.target.parameters if not p.has_default]
+    missing = [part.name for parameter in required for part in parts_of(parameter)]
     missing = [name for name in missing if name not in inputs and name not in static]
     if missing:
         raise MapstoError(f"`{entry.name}` needs --input {missing[0]}=FILE.npy")
@@ -109,6 +123,8 @@ def _text(result: object) -> str:
     """The result as NumPy prints it: long arrays are shortened."""
     if isinstance(result, dict):
         return "\n".join(f"{name}: {_text(value)}" for name, value in result.items())
+    if hasattr(result, "_asdict"):
+        return _text(result._asdict())
     if isinstance(result, tuple):
         return "\n".join(map(_text, result))
     return repr(result)
@@ -134,6 +150,9 @@ def _write(path: Path, result: object) -> None:
 
 def _flat(result: object, prefix: str = "result") -> dict[str, Array]:
     """The arrays of a result by name."""
+    if hasattr(result, "_asdict"):
+        start = "" if prefix == "result" else f"{prefix}."
+        result = {f"{start}{name}": value for name, value in result._asdict().items()}
     if isinstance(result, dict):
         return {k: a for name, v in result.items() for k, a in _flat(v, str(name)).items()}
     if isinstance(result, tuple):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from mapsto.arguments import typed_leaves
 from mapsto.dsl import syntax
+from mapsto.dsl.arguments import is_optional
 from mapsto.dsl.diagnostics import nearest
 from mapsto.dsl.dimensions import KINDS, evaluate_type, is_kind, names_in_type
 from mapsto.dsl.evaluation import evaluate
@@ -93,15 +95,20 @@ def input_types(
         inputs = [parameter for parameter in definition.parameters if _is_input(parameter)]
         types = {}
         for parameter in inputs:
-            assert isinstance(parameter.type, syntax.ValueType)
-            _bind_unknown(frame, parameter.type, settings)
-            types[parameter.name.name] = evaluate_type(parameter.type, frame)
+            for name, declared in typed_leaves(parameter.name.name, parameter.type):
+                _bind_unknown(frame, declared, settings)
+                types[name] = evaluate_type(declared, frame)
     return types, static
 
 
 def _is_input(parameter: syntax.Parameter) -> bool:
-    """Whether a parameter is a tensor that callers give: a scalar with a default is not."""
+    """Whether a parameter is a tensor, or several, that callers give: a scalar with a default is
+    not, nor what may be left out."""
     type_ = parameter.type
+    if is_optional(parameter):
+        return False
+    if isinstance(type_, syntax.TupleType):
+        return True
     if not isinstance(type_, syntax.ValueType) or type_.name.name in KINDS:
         return False
     return type_.shape is not None or parameter.default is None
