@@ -6,14 +6,13 @@ say without becoming unreadable is checked here.
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mapsto.dsl.diagnostics import Collector, Diagnostic, Fact, Help, Kind, Note, NoteKind
 from mapsto.dsl.lalr import Token
 from mapsto.dsl.source import Source, Span
+from mapsto.dsl.strings import clean_docstring, split_docstring, unescaped
 from mapsto.dsl.syntax import (
     Argument,
     Attribute,
@@ -68,16 +67,7 @@ from mapsto.dsl.syntax import (
     binder_of,
 )
 
-__all__ = ["Builder", "clean_docstring"]
-
-_ESCAPE = re.compile(r"\\(?:u\{([0-9a-fA-F]{1,6})\}|(.))", re.DOTALL)
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "0": "\0"}
-
-
-def clean_docstring(text: str) -> str:
-    """The text of a docstring without its indentation and the blanks around it."""
-    lines = inspect.cleandoc(text).split("\n")
-    return "\n".join(line.rstrip() for line in lines).strip()
+__all__ = ["Builder"]
 
 
 class Builder:
@@ -132,18 +122,11 @@ class Builder:
         quotes = 3 if self._source.text.startswith('"""', token.start) else 1
         first = token.start + quotes
 
-        def replace(match: re.Match[str]) -> str:
-            code, letter = match.groups()
-            if code and int(code, 16) <= 0x10FFFF:
-                return chr(int(code, 16))
-            if letter in _ESCAPES:
-                return _ESCAPES[letter]
-            span = self._span(first + match.start(), first + match.end())
-            self._report(Kind.BAD_ESCAPE, span, Help.DOUBLE_BACKSLASH, text=match.group())
-            return match.group()
+        def report(start: int, end: int, text: str) -> None:
+            span = self._span(first + start, first + end)
+            self._report(Kind.BAD_ESCAPE, span, Help.DOUBLE_BACKSLASH, text=text)
 
-        text = self._source.text[first : token.end - quotes]
-        return re.sub(r"\r\n?", "\n", _ESCAPE.sub(replace, text))
+        return unescaped(self._source.text[first : token.end - quotes], report)
 
     # Expressions
 
@@ -405,7 +388,7 @@ class Builder:
         gradient: Gradient | None,
     ) -> MapDefinition:
         self._require_types(parameters)
-        docstring, body = _split_docstring(body)
+        docstring, body = split_docstring(body)
         span = self._span(start, (gradient or body).span.end)
         return MapDefinition(
             span, name, generics or (), parameters, result, docstring, body, gradient
@@ -500,17 +483,6 @@ class Builder:
     ) -> MetricDefinition:
         self._require_types(parameters)
         return MetricDefinition(self._span(start, end), name, parameters, result, body)
-
-
-def _split_docstring(body: Block) -> tuple[Docstring | None, Block]:
-    """A string before other statements is documentation."""
-    first, *rest = body.statements
-    if not rest or not isinstance(first, ExpressionStatement):
-        return None, body
-    if not isinstance(first.value, String):
-        return None, body
-    docstring = Docstring(first.span, clean_docstring(first.value.value))
-    return docstring, Block(rest[0].span.to(rest[-1].span), tuple(rest))
 
 
 _ACTIONS = [name for name in vars(Builder) if not name.startswith("_") and name != "actions"]

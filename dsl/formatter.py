@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mapsto.dsl.builder import clean_docstring
 from mapsto.dsl.diagnostics import Collector, Diagnostic
 from mapsto.dsl.layout import Line, lay_out
 from mapsto.dsl.lexer import scan
 from mapsto.dsl.line_layout import STEP, Comment, lay_out_line
 from mapsto.dsl.parser import parse
 from mapsto.dsl.source import Source
+from mapsto.dsl.strings import clean_docstring
 from mapsto.dsl.syntax import Docstring, walk
 
 __all__ = ["SyntaxErrors", "format_source"]
