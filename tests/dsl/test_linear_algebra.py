@@ -88,3 +88,10 @@ def test_native_code() -> None:
     for value, wanted in zip(found, expected, strict=False):
         np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found[2].T @ found[2], np.eye(2), atol=1e-5)
+
+
+def test_rows_are_exchanged_for_large_pivots() -> None:
+    a = np.array([[0.0, 2.0], [1.0, 1e-9]])
+    x, pivots = run_map("map f(a: f64[n, n]): gauss_jordan(a, eye(n, dtype=f64))", {"a": a})
+    np.testing.assert_allclose(x @ a, np.eye(2), atol=1e-15)
+    np.testing.assert_allclose(pivots.prod(), -2)
