@@ -10,7 +10,10 @@ import pytest
 from elaborating import Array, initial_slots, run_map, run_slots, type_of
 
 from mapsto import ir
+from mapsto.dsl.checking import check
+from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.program import Program
+from mapsto.dsl.source import Source
 
 OPTIMIZERS = (
     "SGD(0.1, momentum=0.9, nesterov=true)",
@@ -134,6 +137,16 @@ def test_each_parameter_has_states_of_its_own_also_of_inner_optimizers() -> None
     parameters = [f"layers.{i}.{name}" for i in (0, 1) for name in "wb"]
     states = ("average", "taken", *(f"optimizer.optimizer.{name}" for name in "mvt"))
     assert paths == {f"optimizer.{p}.{state}" for p in parameters for state in states}
+
+
+def test_what_sees_all_parameters_goes_outside() -> None:
+    paths = state_paths("ClipByGlobalNorm(EMA(SGD(0.1)), 1.0)")
+    parameters = [f"layers.{i}.{name}" for i in (0, 1) for name in "wb"]
+    states = ("average", "taken", "optimizer.t")
+    assert paths == {f"optimizer.optimizer.{p}.{state}" for p in parameters for state in states}
+    text = NET.format(optimizer="EMA(ClipByGlobalNorm(SGD(0.1), 1.0))")
+    (mistake,) = check(Source("test.mto", text))
+    assert mistake.kind is Kind.WRONG_KIND
 
 
 @pytest.mark.parametrize(
