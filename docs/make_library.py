@@ -12,7 +12,7 @@ from pathlib import Path
 from mapsto.dsl.builtins import builtins
 from mapsto.dsl.library import library_files
 from mapsto.dsl.program import Program
-from mapsto.dsl.values import Builtin
+from mapsto.dsl.values import Builtin, Effect
 
 __all__ = ["PAGE", "library_page"]
 
@@ -71,7 +71,7 @@ def _paragraphs(text: str) -> str:
 
 def _functions() -> Iterator[str]:
     for name, value in sorted(builtins().items()):
-        if isinstance(value, Builtin):
+        if isinstance(value, Builtin | Effect):
             summary = value.summary.replace("|", r"\|").replace("*", r"\*")
             yield f"| `{name}` | {summary[:1].lower()}{summary[1:]} |\n"
 

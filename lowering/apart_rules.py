@@ -10,7 +10,7 @@ from mapsto.lowering.apart import ApartLowering
 from mapsto.lowering.control_flow import IfLowering, ScanLowering, WhileLowering
 from mapsto.lowering.effects import AssertLowering, PrintLowering
 
-__all__ = ["APART_RULES", "apart_rule"]
+__all__ = ["APART_RULES", "apart_rule", "register_apart_rule"]
 
 APART_RULES: dict[type[Operation], ApartLowering] = {
     Assert: AssertLowering(),
@@ -19,6 +19,11 @@ APART_RULES: dict[type[Operation], ApartLowering] = {
     Scan: ScanLowering(),
     While: WhileLowering(),
 }
+
+
+def register_apart_rule(record: type[Operation], lowering: ApartLowering) -> None:
+    """Adds a row to the table: how an op of an extension is lowered that has `Trait.APART`."""
+    APART_RULES[record] = lowering
 
 
 def apart_rule(op: Operation) -> ApartLowering:

@@ -23,7 +23,7 @@ __all__ = ["IfLowering", "ScanLowering", "WhileLowering"]
 
 
 class IfLowering:
-    """The branches write the results."""
+    """The branches write the results, or update in place what they give instead of an argument."""
 
     def scratch_bytes(
         self, sizes: Sizes, op: Operation, bodies: Sequence[LoweredFunction]
@@ -34,6 +34,12 @@ class IfLowering:
     def write(self, writer: ApartWriter) -> None:
         f = writer.f
         condition, *arguments = writer.operands
+        # Both branches have the same aliases.
+        aliases = dict(alias_pairs(writer.bodies[0].function))
+        for result, argument in aliases.items():
+            target = writer.results[result]
+            writer.copy(target, arguments[argument], writer.op.results[result])
+            arguments[argument] = target
         first, second, after = f.block("first"), f.block("second"), f.block("after")
         f.branch_if(_holds(writer, condition), first, second)
         for block, body in zip((first, second), writer.bodies, strict=True):
@@ -41,7 +47,8 @@ class IfLowering:
             buffers = _Buffers(writer, body)
             buffers.pass_arguments(arguments)
             for number, pointer in enumerate(writer.results):
-                f.store(pointer, buffers.result(number))
+                if number not in aliases:
+                    f.store(pointer, buffers.result(number))
             writer.run(body, buffers.pointer, writer.scratch)
             f.branch(after)
         f.begin(after)

@@ -17,6 +17,7 @@ from mapsto.ir.fusion import buffer_of, fuse_function
 from mapsto.ir.kernel_key import kernel_key
 from mapsto.ir.levels import FUSED, check_level
 from mapsto.ir.ops.control import Kernel
+from mapsto.ir.ops.flow import If
 from mapsto.ir.passes.fuse import is_fused
 from mapsto.lowering.assertions import Assertion, AssertionTable
 from mapsto.lowering.buffers import (
@@ -156,7 +157,9 @@ class _Lowering:
         bodies = body_functions(op, prefix)
         sizes = self.entry.sizes
         lowerings = [_Lowering(body, entry_point(body, sizes), self.kernels) for body in bodies]
-        return tuple(lowering.run_repeated() for lowering in lowerings)
+        # Branches agree on what they update in place; the body of a loop decides for itself.
+        agree = isinstance(op, If)
+        return tuple(each.run() if agree else each.run_repeated() for each in lowerings)
 
     def _plan(self, function: Function) -> BufferPlan:
         return assign_buffers(function, {op: _in_place(op, b) for op, b in self.bodies.items()})

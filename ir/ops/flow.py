@@ -289,6 +289,17 @@ class If(Flow):
         """What runs where the condition holds, and where it does not."""
         return self.regions[0].block, self.regions[1].block
 
+    def region_aliases(self, number: int) -> tuple[tuple[int, int], ...]:
+        """A result for which a branch gives an argument as it is takes the argument's place: such a
+        branch has nothing to do, the other one updates it."""
+        pairs: dict[int, int] = {}
+        for block in self.branches:
+            for result, value in enumerate(block.returned):
+                is_argument = value.owner is block
+                if is_argument and result not in pairs and value.index not in pairs.values():
+                    pairs[result] = value.index
+        return tuple(pairs.items())
+
     def infer(self) -> tuple[TensorType, ...]:
         self.check_regions()
         if not self.operands or self.operands[0].type != scalar(DType.BOOL):

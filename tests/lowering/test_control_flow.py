@@ -12,11 +12,12 @@ from mapsto.ir.dims import symbol
 from mapsto.ir.ops.contraction import contract, reduce_axes
 from mapsto.ir.ops.flow import branch, scan, while_loop
 from mapsto.ir.types import DType
+from mapsto.lowering.apart_rules import register_apart_rule
 from mapsto.lowering.loop_walk import statements
 from mapsto.lowering.loops import Allocate
 from mapsto.runtime.threads import set_threads, threads
 
-F32, F64, I64 = DType.F32, DType.F64, DType.I64
+BOOL, F32, F64, I64 = DType.BOOL, DType.F32, DType.F64, DType.I64
 n, t = symbol("n"), symbol("t")
 
 
@@ -353,3 +354,57 @@ def test_the_bits_do_not_depend_on_the_number_of_threads() -> None:
         set_threads(before)
     assert results[0] == results[1] == results[2]
     check(function, arguments, on=machines()[:1])
+
+
+@pytest.mark.parametrize("holds", [False, True])
+@pytest.mark.parametrize("is_updated", [False, True])
+def test_a_branch_that_changes_nothing_costs_nothing(holds: bool, is_updated: bool) -> None:
+    """The other branch updates in place; what is needed afterwards as it was, is copied first."""
+
+    def body(b, condition, x, y, w):
+        def changed(b):
+            return [b.emit(ir.Exp, x), product(b, y, w)]
+
+        results = branch(b, condition, changed, lambda b: [x, y])
+        return list(results) if is_updated else [*results, b.emit(ir.Add, x, y)]
+
+    square = (F32, (16, 16))
+    aliases = ((0, 1), (1, 2)) if is_updated else ()
+    function = build("f", [(BOOL, ()), square, square, square], body, aliases)
+    arguments = [np.asarray(holds), *random_arguments(function)[1:]]
+    for native in check(function, arguments):
+        lowered = native.compiled.functions["f"]
+        first, second = lowered.bodies
+        assert not second.calls and not second.plan.copies
+        assert len(first.plan.copies) == 1, "the product cannot write over its factor"
+        assert not lowered.plan.copies
+
+
+def test_an_op_of_an_extension_is_lowered_apart() -> None:
+    class Moved(ir.Operation):
+        """Moves a tensor elsewhere."""
+
+        name = "test.moved"
+        traits = ir.Trait.APART
+
+        def infer(self):
+            return (self.operands[0].type,)
+
+        def evaluate(self, *operands):
+            return operands
+
+    class Move:
+        def scratch_bytes(self, sizes, op, bodies):
+            return sizes.bytes(op.operands[0])
+
+        def write(self, writer) -> None:
+            (value,) = writer.op.operands
+            writer.copy(writer.scratch, writer.operands[0], value)
+            writer.copy(writer.results[0], writer.scratch, value)
+
+    register_apart_rule(Moved, Move())
+
+    def body(b, x):
+        return b.emit(ir.Exp, b.emit(Moved, b.emit(ir.Neg, x)))
+
+    check(build("f", [(F32, (n, 7))], body), sizes={"n": 3})
