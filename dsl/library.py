@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 from mapsto.dsl import syntax
@@ -172,15 +173,13 @@ def _imported_name(
 
 def imported(path: syntax.ImportPath, scope: FileScope) -> FileScope:
     """The scope of an imported file; DiagnosticError where there is none."""
-    if not path.is_file:
-        if path.text in library_files():
-            return library_file(path.text)
+    if not path.is_file and path.text in library_files():
+        return library_file(path.text)
+    place = _file_of(path, scope) if path.is_file else _file_in_package(path.text)
+    if place is None:
         suggestion = nearest(path.text, library_files())
-        help = None if suggestion is None else Help.DID_YOU_MEAN
+        help = None if suggestion is None or path.is_file else Help.DID_YOU_MEAN
         fail(Kind.UNKNOWN_MODULE, path.span, help=help, path=path.text, suggestion=suggestion)
-    if scope.directory is None:
-        fail(Kind.UNKNOWN_MODULE, path.span, path=path.text)
-    place = Path(scope.directory, path.text)
     try:
         text = place.read_text("utf-8")
         stamp = place.stat().st_mtime_ns
@@ -188,6 +187,31 @@ def imported(path: syntax.ImportPath, scope: FileScope) -> FileScope:
         reason = getattr(error, "strerror", None) or "it is not text"
         fail(Kind.UNREADABLE_FILE, path.span, path=path.text, reason=reason)
     return _user_file(str(place), path.text, text, stamp)
+
+
+def _file_of(path: syntax.ImportPath, scope: FileScope) -> Path | None:
+    """A file relative to the one that imports it."""
+    return None if scope.directory is None else Path(scope.directory, path.text)
+
+
+def _file_in_package(name: str) -> Path | None:
+    """The file of a dotted name in an installed Python package, whose code is not run.
+
+    `shapes` is the file `__init__.mto` of the package, `shapes.circles` its file `circles.mto`, or
+    the `__init__.mto` of a folder of that name.
+    """
+    package, *inner = name.split(".")
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    for folder in (spec and spec.submodule_search_locations) or ():
+        place = Path(folder, *inner)
+        files = [place / "__init__.mto", *([place.with_suffix(".mto")] if inner else [])]
+        found = next((file for file in files if file.is_file()), None)
+        if found is not None:
+            return found
+    return None
 
 
 @cache
