@@ -14,6 +14,7 @@ from mapsto.dsl.values import (
     ElementType,
     Group,
     Number,
+    Product,
     Tensor,
     Value,
 )
@@ -119,7 +120,12 @@ def _broadcast(frame: Frame, span: Span, given: Given) -> Value:
 def _full(frame: Frame, span: Span, given: Given) -> Value:
     dtype = dtype_argument(given, common_dtype(frame, span, [given["value"].value]))
     type = ir.TensorType(dtype, shape_argument(given["shape"]))
-    return coerce(frame, given["value"].span, given["value"].value, type, what="the value")
+    value, place = given["value"].value, given["value"].span
+    if isinstance(value, Tensor | Product):
+        tensor = as_tensor(frame, place, value)
+        if not tensor.shape and tensor.dtype is dtype:
+            return Tensor(spread(frame, place, tensor, tensor.axes, type.shape), tensor.axes)
+    return coerce(frame, place, value, type, what="the value")
 
 
 def _iota(frame: Frame, span: Span, given: Given) -> Value:

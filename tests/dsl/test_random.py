@@ -42,6 +42,9 @@ map apart(key: i64[]): vmap(sample)(split_key(key, 3))
 map sample(key: i64) -> (f32[4], i32[2]): (normal(key), randint(key, 0, 1000))
 map single(key: i64[], k: int): sample(split_key(key, 3)[k])
 map quantiles(p: f64[n]): (normal_quantile(p), normal_probability(normal_quantile(p)))
+map orders(key: i64[], x: f32[n, d]):
+    (permutation(key, 1000), shuffle(key, x), vmap(order)(split_key(key, 600)))
+map order(key: i64) -> i32[3]: permutation(key, 3)
 map fraction(x: f64[n]): (quotient(x, [1, 2.0], [3, 0, 1]), polynomial(x, [1, 0, 2]))
 
 module Noise(rate: f32 = 0.5):
@@ -143,6 +146,18 @@ def test_the_quantile_of_the_normal_distribution() -> None:
     found, again = LIB.quantiles(p)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(again, p, rtol=1e-10, atol=1e-16)
+
+
+def test_permutations() -> None:
+    x = np.arange(20, dtype=np.float32).reshape(10, 2)
+    order, shuffled, small = LIB.orders(4, x)
+    assert sorted(order) == list(range(1000))
+    assert not np.array_equal(order, np.arange(1000))
+    rows = {tuple(row) for row in shuffled}
+    assert rows == {tuple(row) for row in x} and not np.array_equal(shuffled, x)
+    _, counts = np.unique(small, axis=0, return_counts=True)
+    assert len(counts) == 6
+    assert ((counts - 100) ** 2 / 100).sum() < 21  # chi-squared, 5 degrees, 1 in 1000
 
 
 def test_polynomials() -> None:
