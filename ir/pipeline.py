@@ -23,6 +23,7 @@ from mapsto.ir.passes.dce import EliminateDeadCode
 from mapsto.ir.passes.differentiate import Differentiate
 from mapsto.ir.passes.flatten_if import FlattenIf
 from mapsto.ir.passes.inline import Inline
+from mapsto.ir.passes.loop_contractions import LoopContractions
 from mapsto.ir.passes.loops import Loops
 from mapsto.ir.passes.masks import DeriveMasks
 from mapsto.ir.rewriting import registered_patterns
@@ -49,6 +50,8 @@ DEFAULT: tuple[Pass, ...] = (
     # What is known of loops and branches shows in canonical forms; rules see more of what leaves
     # them, and of branches that become selections.
     Loops(),
+    # Before contractions take in views and turn products without a sum into other operations.
+    LoopContractions(),
     FlattenIf(),
     # ... and contractions take in what only they use, which sharing decides.
     Contractions(),
@@ -89,6 +92,8 @@ ORDER: tuple[OrderConstraint, ...] = (
     OrderConstraint("inline", "loops", "a call hides that it computes the same at every step"),
     OrderConstraint("canonicalize", "loops", "a condition is known once it is folded"),
     OrderConstraint("loops", "flatten-if", "branches are cheap once they see what is known"),
+    OrderConstraint("canonicalize", "loop-contractions", "sums over steps are canonical sums"),
+    OrderConstraint("loop-contractions", "contractions", "they take in views of what is stacked"),
     OrderConstraint("loops", "contractions", "contractions take in what leaves a loop"),
     OrderConstraint("loops", "dce", "what left a loop stays behind where nothing uses it"),
     OrderConstraint("flatten-if", "contractions", "what was in branches takes canonical forms"),

@@ -17,7 +17,7 @@ from mapsto.ir.rewriting import Pattern, Rewriter, rewrite, rewrite_module
 from mapsto.ir.scan_parts import Bound, ScanParts
 from mapsto.ir.substitution import Values, copy_into, copy_operation
 
-__all__ = ["Loops"]
+__all__ = ["LOOP_RULES", "Loops"]
 
 Results = Sequence[Value] | None
 

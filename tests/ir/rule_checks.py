@@ -9,6 +9,7 @@ import numpy as np
 from mapsto import ir
 from mapsto.ir.passes.base import Pass
 from mapsto.ir.passes.dce import EliminateDeadCode
+from mapsto.ir.verifier import verify
 
 Body = Callable[..., ir.Value | Sequence[ir.Value]]
 
@@ -46,6 +47,21 @@ def after(module: ir.Module, *passes: Pass) -> ir.Module:
 def names(module: ir.Module) -> list[str]:
     """The names of the operations of the function, without `return`."""
     return [op.name for op in module["f"].block.operations[:-1]]
+
+
+def tree(block: ir.Block) -> list[object]:
+    """The names of operations; those in the regions of one as lists after its name."""
+    found: list[object] = []
+    for op in block.operations[:-1]:
+        found.append(op.name)
+        found += [tree(region.block) for region in op.regions]
+    return found
+
+
+def left(module: ir.Module) -> list[object]:
+    """What the function is left with, as a tree."""
+    verify(module)
+    return tree(module["f"].block)
 
 
 def _random(type_: ir.TensorType, seed: int) -> np.ndarray:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from rule_checks import after, function, tensor
-from test_loops import left
+from rule_checks import after, function, left, tensor
 
 from mapsto import ir
 from mapsto.ir.core import Module, Trait

@@ -6,33 +6,18 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from rule_checks import F32, N, after, function, tensor
+from rule_checks import F32, N, after, function, left, tensor
 
 from mapsto import ir
 from mapsto.ir.core import Module, Trait
 from mapsto.ir.passes.fold import Fold
 from mapsto.ir.passes.loops import LOOP_RULES, Loops
 from mapsto.ir.rewriting import fired
-from mapsto.ir.verifier import verify
 
 B, V = ir.Builder, ir.Value
 Values = Sequence[V]
 VECTOR, MATRIX, TRUTH = tensor(4), tensor(3, 4), tensor(dtype=ir.DType.BOOL)
 COUNT = tensor(dtype=ir.DType.I32)
-
-
-def tree(block: ir.Block) -> list[object]:
-    """The names of operations; those in the regions of one as lists after its name."""
-    found: list[object] = []
-    for op in block.operations[:-1]:
-        found.append(op.name)
-        found += [tree(region.block) for region in op.regions]
-    return found
-
-
-def left(module: Module) -> list[object]:
-    verify(module)
-    return tree(module["f"].block)
 
 
 def accumulate(extent: ir.Dim) -> Callable[..., Values]:
