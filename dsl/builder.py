@@ -399,6 +399,11 @@ class Builder:
     ) -> Gradient:
         return Gradient(self._span(start, body.span.end), parameters, body)
 
+    def unchecked_gradient(
+        self, start: int, end: int, parameters: tuple[Identifier, ...], body: Block
+    ) -> Gradient:
+        return Gradient(self._span(start, body.span.end), parameters, body, is_checked=False)
+
     def param(
         self,
         start: int,

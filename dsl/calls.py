@@ -11,6 +11,7 @@ from mapsto import ir
 from mapsto.dsl import syntax
 from mapsto.dsl.arguments import absent, check_kind, match_arguments
 from mapsto.dsl.conformance import conform, fitting_group, type_of_result
+from mapsto.dsl.custom_gradients import CustomCall
 from mapsto.dsl.diagnostics import Diagnostic, DiagnosticError, Kind, Note, NoteKind
 from mapsto.dsl.dimensions import KINDS, Unifier, dtype_of, evaluate_type, free_names, is_kind
 from mapsto.dsl.evaluation import (
@@ -22,11 +23,13 @@ from mapsto.dsl.evaluation import (
     scalar_or_tensor,
 )
 from mapsto.dsl.frame import Facts, Frame, SlotKey, fail
+from mapsto.dsl.gradient_check import check_gradient
 from mapsto.dsl.indexing import reduce_over_indices
 from mapsto.dsl.instances import Instance, copy_for, leaf_paths
 from mapsto.dsl.scope import Scope
 from mapsto.dsl.source import Span
 from mapsto.dsl.statements import evaluate_block
+from mapsto.dsl.structures import describe_structure
 from mapsto.dsl.tensors import as_tensor, coerce, describe, elementwise
 from mapsto.dsl.trees import apply_to_leaves, tree_for_tensor
 from mapsto.dsl.values import (
@@ -206,15 +209,60 @@ def _elaborate(
 ) -> Value:
     definition = function.definition
     if definition.gradient is not None:
-        fail(Kind.NOT_SUPPORTED, definition.gradient.span, what="a custom gradient")
-    generics = frozenset(generic.name for generic in definition.generics)
+        return _with_gradient(function, frame, span, arguments, expected)
+    inner = _bound(function, frame, span, arguments, expected)
+    return _body(function, inner, expected)
+
+
+def _bound(
+    function: Closure,
+    frame: Frame,
+    span: Span,
+    arguments: tuple[Argument, ...],
+    expected: Expected | None,
+) -> Frame:
+    """A frame inside of a map, with its parameters bound."""
+    generics = frozenset(generic.name for generic in function.definition.generics)
     inner = frame.inside(Scope(function.scope, generics=generics))
-    bind_arguments(inner, definition, arguments, expected, function.title, span)
-    wanted = _wanted(definition.result, inner, expected)
-    value = evaluate_block(definition.body, inner, wanted)
+    bind_arguments(inner, function.definition, arguments, expected, function.title, span)
+    return inner
+
+
+def _body(function: Closure, inner: Frame, expected: Expected | None) -> Value:
+    definition = function.definition
+    value = evaluate_block(definition.body, inner, _wanted(definition.result, inner, expected))
     if value is None:
         fail(Kind.NO_VALUE, definition.body.span, owner=function.title)
     return check_result(inner, definition, value, function.title)
+
+
+def _with_gradient(
+    function: Closure,
+    frame: Frame,
+    span: Span,
+    arguments: tuple[Argument, ...],
+    expected: Expected | None,
+) -> Value:
+    """A call of a map with a gradient of its own, which is compared with the derivative once for
+    each kind of arguments."""
+
+    def call(frame: Frame, arguments: tuple[Argument, ...]) -> CustomCall:
+        inner = _bound(function, frame, span, arguments, expected)
+
+        def run(inside: Frame) -> Value:
+            return _body(function, inside, expected)
+
+        return CustomCall(inner, span, function.definition, function.title, run)
+
+    made = call(frame, arguments)
+    value = made.emit()
+    compared = frame.session.compared
+    types = tuple([describe_structure(argument.value) for argument in arguments])
+    key = (id(function.definition), types)
+    if made.written.is_checked and compared is not None and key not in compared:
+        compared.add(key)
+        check_gradient(made, arguments, call)
+    return value
 
 
 def bind_arguments(

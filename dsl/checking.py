@@ -338,7 +338,7 @@ def _stand_in(frame: Frame, parameter: syntax.Parameter, trial: _Trial) -> Value
     if kind == "float":
         return Number(0.5)
     span = parameter.span
-    return Unknown(Unknowable(report(Kind.NOT_SUPPORTED, span, what=span.text)))
+    return Unknown(Unknowable(report(Kind.CANNOT_INFER, span, name=span.text)))
 
 
 def _module(module: ModuleClass, budget: Budget) -> list[Diagnostic]:

@@ -89,7 +89,6 @@ class Kind(Enum):
     CYCLIC_DEFINITION = auto()
     PROGRAM_TOO_LARGE = auto()
     UNKNOWN_MODULE = auto()
-    NOT_SUPPORTED = auto()
 
     # Types and shapes
     UNKNOWN_TYPE = auto()
@@ -153,10 +152,19 @@ class Kind(Enum):
     NOT_DIFFERENTIABLE = auto()
     LOSS_NOT_SCALAR = auto()
     NO_SUCH_ARGUMENT = auto()
+    NO_NAMED_ARGUMENT = auto()
     GRADIENT_IN_INDEX = auto()
     NOTHING_TO_MAP = auto()
+    AXES_COUNT = auto()
+    RESULT_IS_MAPPED = auto()
     TREES_DIFFER = auto()
     UPDATE_IN_PART = auto()
+
+    # Gradients written by hand
+    GRADIENT_COUNT = auto()
+    GRADIENT_DIFFERS = auto()
+    GRADIENT_NOT_COMPARED = auto()
+    STATE_IN_GRADIENT = auto()
 
     # Loops that run
     CARRY_CHANGES = auto()
@@ -244,6 +252,7 @@ class Help(Enum):
     MASKS = auto()
     COMPUTED_START = auto()
     GIVE_LENGTH = auto()
+    LEAVE_UNCHECKED = auto()
     DECIDE_IN_MAP = auto()
     GIVE_SHAPE = auto()
 

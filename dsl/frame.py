@@ -101,6 +101,9 @@ class Session:
     parts: int = 0
     """How many blocks inside another the one that is built is in: bodies of derivatives, of loops
     and of branches."""
+    compared: set[object] | None = field(default_factory=set)
+    """The gradients written by hand that were compared with the derivative; None in what is
+    elaborated for such a comparison."""
     training: bool = False
     """What the name `training` stands for."""
     mode_was_read: bool = False

@@ -178,11 +178,22 @@ def _mark_soft_keywords(source: Source, tokens: list[Token]) -> None:
         tokens[0] = first._replace(type=f"_{word.upper()}")
     elif word == "loss" and second.type == "NAME":
         tokens[0] = first._replace(type="_LOSS")
+    elif word == "gradient" and source.text[second.start : second.end] == "unchecked":
+        _mark_unchecked(tokens)
     elif word in ("loss", "gradient") and second.type == "(":
         after = _after_group(tokens)
         follow = (":",) if word == "gradient" else (":", "=", "->")
         if after is not None and after.type in follow:
             tokens[0] = first._replace(type=f"_{word.upper()}")
+
+
+def _mark_unchecked(tokens: list[Token]) -> None:
+    """Make keywords of the first two names in `gradient unchecked (dy):`."""
+    rest = tokens[1:]
+    after = _after_group(rest) if len(rest) > 1 and rest[1].type == "(" else None
+    if after is not None and after.type == ":":
+        tokens[0] = tokens[0]._replace(type="_GRADIENT")
+        tokens[1] = tokens[1]._replace(type="_UNCHECKED")
 
 
 def _after_group(tokens: Sequence[Token]) -> Token | None:

@@ -19,6 +19,7 @@ from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind
 from mapsto.dsl.evaluation import apply, is_applicable, scalar_or_tensor
 from mapsto.dsl.frame import Facts, Frame, SlotKey, fail
 from mapsto.dsl.instances import Instance
+from mapsto.dsl.mapping import move_axis
 from mapsto.dsl.reductions import reduce_variables
 from mapsto.dsl.source import Span
 from mapsto.dsl.structures import describe_structure, leaves, rebuilt, tensors_in
@@ -59,16 +60,6 @@ def _call(frame: Frame, span: Span, function: Argument, *arguments: Argument) ->
 def _check_callable(given: Argument) -> None:
     if not is_applicable(given.value):
         fail(Kind.NOT_CALLABLE, given.span, found=describe(given.value))
-
-
-def _moved(frame: Frame, span: Span, value: ir.Value, source: int, target: int) -> ir.Value:
-    """The tensor with one axis moved to another place."""
-    if source == target:
-        return value
-    order = list(range(len(value.shape)))
-    order.insert(target, order.pop(source))
-    moved: ir.Value = frame.emit(span, ir.Transpose, value, permutation=tuple(order))
-    return moved
 
 
 # ---- scan
@@ -144,7 +135,7 @@ def _count(given: Argument) -> ir.Dim:
 
 def _sequence(frame: Frame, span: Span, leaf: Value) -> _Sequence:
     tensor = as_tensor(frame, span, leaf)
-    return _Sequence(_moved(frame, span, tensor.value, len(tensor.axes), 0), tensor.axes)
+    return _Sequence(move_axis(frame, span, tensor.value, len(tensor.axes), 0), tensor.axes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +227,7 @@ class _Step:
         for key, value in zip(keys, op.results[count:], strict=False):
             frame.session.states[key].current = value
         stacked = [
-            Tensor(_moved(frame, self.span, value, 0, len(tensor.axes)), tensor.axes)
+            Tensor(move_axis(frame, self.span, value, 0, len(tensor.axes)), tensor.axes)
             for value, tensor in zip(op.results[count + len(keys) :], outputs, strict=True)
         ]
         return Group((self.carried.structure(final), rebuilt(output, stacked)))

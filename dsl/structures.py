@@ -12,7 +12,7 @@ from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.frame import Frame, SlotKey, fail
 from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import as_tensor, describe
-from mapsto.dsl.values import Group, ParameterTree, Tensor, Value
+from mapsto.dsl.values import Group, Nothing, ParameterTree, Tensor, Value
 
 __all__ = [
     "describe_structure",
@@ -26,13 +26,13 @@ __all__ = [
 
 
 def leaves(value: Value) -> Iterator[Value]:
-    """What a structure holds, in order; anything that is no structure is a leaf."""
+    """What a structure holds, in order: `none` holds nothing, any other value is a leaf."""
     if isinstance(value, Group):
         for item in value.items:
             yield from leaves(item)
     elif isinstance(value, ParameterTree):
         yield from value.tensors.values()
-    else:
+    elif not isinstance(value, Nothing):
         yield value
 
 
@@ -42,7 +42,7 @@ def mapped(function: Callable[[Value], Value], value: Value) -> Value:
         return value.with_items([mapped(function, item) for item in value.items])
     if isinstance(value, ParameterTree):
         return _tree(value, {key: function(tensor) for key, tensor in value})
-    return function(value)
+    return value if isinstance(value, Nothing) else function(value)
 
 
 def _tree(like: ParameterTree, leaves: Mapping[SlotKey, Value]) -> ParameterTree:
@@ -103,6 +103,8 @@ def same_structure(first: Value, second: Value) -> bool:
     if isinstance(first, Group) and first.is_like(second):
         pairs = zip(first.items, second.items, strict=True)
         return all(same_structure(one, other) for one, other in pairs)
+    if isinstance(first, Nothing) or isinstance(second, Nothing):
+        return first == second
     if isinstance(first, ParameterTree) and isinstance(second, ParameterTree):
         return first.tensors.keys() == second.tensors.keys()
     return not isinstance(first, Group | ParameterTree) and not isinstance(
@@ -113,6 +115,10 @@ def same_structure(first: Value, second: Value) -> bool:
 def describe_structure(value: Value) -> str:
     """A structure in the words of a message: `(f32[n], i32[])`."""
     if isinstance(value, Group):
-        inside = ", ".join(map(describe_structure, value.items))
+        parts = [describe_structure(item) for item in value.items]
+        if value.names:
+            named = zip(value.names, parts, strict=True)
+            parts = [f"{name}: {part}" for name, part in named]
+        inside = ", ".join(parts)
         return f"[{inside}]" if value.is_list else f"({inside})"
     return describe(value)

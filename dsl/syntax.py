@@ -335,10 +335,11 @@ class Parameter(Node):
 
 @dataclass(frozen=True, slots=True)
 class Gradient(Node):
-    """The custom gradient of a map: `gradient (dy):` and a block."""
+    """The custom gradient of a map: `gradient (dy):` and a block; `gradient unchecked (dy):`."""
 
     parameters: tuple[Identifier, ...]
     body: Block
+    is_checked: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from mapsto import ir
 from mapsto.dsl import syntax
 from mapsto.dsl.arguments import match_arguments
+from mapsto.dsl.derivatives import differentiate
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.elaborated import Elaborated, Structure
 from mapsto.dsl.evaluation import apply, lookup
@@ -50,7 +51,6 @@ from mapsto.dsl.train_members import (
     find_metrics,
     modules_in,
 )
-from mapsto.dsl.transforms import differentiate
 from mapsto.dsl.values import (
     Argument,
     Closure,

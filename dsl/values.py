@@ -338,9 +338,15 @@ class Transform(Applicable):
 
     kind: str
     function: Value
-    argnums: tuple[int, ...]
+    argnums: tuple[int | str, ...]
+    """The arguments to differentiate by: their positions or names."""
     single: bool
     """Whether one derivative is given as it is rather than in a tuple."""
+    has_aux: bool = False
+    """Whether a gradient comes with the results besides the first."""
+    in_axes: Value | None = None
+    out_axes: Value | None = None
+    """The axes of arguments and results that `vmap` goes by, if they are told."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -61,7 +61,6 @@ MESSAGES: dict[Kind, str] = {
     Kind.CYCLIC_DEFINITION: "the value of `{name}` depends on itself",
     Kind.PROGRAM_TOO_LARGE: "the program is too large: more than {limit} steps to elaborate",
     Kind.UNKNOWN_MODULE: "there is no file or package `{path}` to import",
-    Kind.NOT_SUPPORTED: "{what} is not supported yet",
     Kind.UNKNOWN_TYPE: "unknown type `{name}`",
     Kind.NOT_A_TENSOR_TYPE: "expected the type of a tensor, found `{name}`",
     Kind.UNKNOWN_DIMENSION: "the size of `{name}` is not known here",
@@ -127,6 +126,17 @@ MESSAGES: dict[Kind, str] = {
     Kind.NOT_DIFFERENTIABLE: "cannot differentiate by {found}",
     Kind.LOSS_NOT_SCALAR: "only a map to one floating-point number has a gradient, found {found}",
     Kind.NO_SUCH_ARGUMENT: "`{name}` by argument {number} of a call with {count}",
+    Kind.NO_NAMED_ARGUMENT: "`{owner}` by an argument `{name}` of a call that has none",
+    Kind.AXES_COUNT: "`in_axes` is for {found} arguments where the call has {expected}",
+    Kind.RESULT_IS_MAPPED: "`out_axes` is `none` for {found}, which differs between elements",
+    Kind.GRADIENT_COUNT: (
+        "the gradient of `{name}` is a tuple of {count} cotangents, by {names}, found {found}"
+    ),
+    Kind.GRADIENT_DIFFERS: (
+        "the gradient of `{name}` by `{argument}` is {found} where the derivative is {expected}"
+    ),
+    Kind.GRADIENT_NOT_COMPARED: "the gradient of `{name}` cannot be compared: {reason}",
+    Kind.STATE_IN_GRADIENT: "a gradient cannot update the state `{name}`",
     Kind.GRADIENT_IN_INDEX: "a module's gradient cannot be taken inside index notation or `vmap`",
     Kind.NOTHING_TO_MAP: "`vmap` needs an argument with a first axis",
     Kind.TREES_DIFFER: "the trees have different parameters",
@@ -195,6 +205,7 @@ HELPS: dict[Help, str] = {
     Help.WRITE_BINDERS: "an index lambda is written `[...s, i] |-> x[...s, i]`",
     Help.UPDATE_STATE: "write the name of a state before `<-`, for a comparison `a < -b`",
     Help.POSITIONAL_FIRST: "write positional arguments first",
+    Help.LEAVE_UNCHECKED: "where it should differ write `gradient unchecked ({names}):`",
     Help.GIVE_LENGTH: "give it sequences, or their length: `length=n`",
     Help.ADD_TYPE: "write `{name}: f32[n]`, or a kind such as `int` or `map`",
     Help.MASKS: (

@@ -50,7 +50,16 @@ if TYPE_CHECKING:
     from mapsto.runtime.threads import set_threads, threads
     from mapsto.specs import bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u32
     from mapsto.trainer import Trainer
-    from mapsto.transforms import eval_mode, grad, jvp, train_mode, value_and_grad, vmap
+    from mapsto.transforms import (
+        eval_mode,
+        grad,
+        hessian,
+        jvp,
+        remat,
+        train_mode,
+        value_and_grad,
+        vmap,
+    )
     from mapsto.updates import update
 
     __version__: str
@@ -92,7 +101,9 @@ _HOMES = {
     "mapsto.transforms": (
         "eval_mode",
         "grad",
+        "hessian",
         "jvp",
+        "remat",
         "train_mode",
         "value_and_grad",
         "vmap",
@@ -136,6 +147,7 @@ __all__ = [
     "f32",
     "f64",
     "grad",
+    "hessian",
     "i8",
     "i16",
     "i32",
@@ -144,6 +156,7 @@ __all__ = [
     "jvp",
     "load",
     "loads",
+    "remat",
     "rewrite",
     "scalar_rule",
     "set_threads",

@@ -1,4 +1,4 @@
-"""Maps of maps from Python: `grad`, `value_and_grad`, `jvp`, `vmap`, `train_mode`, `eval_mode`.
+"""Maps of maps from Python: derivatives, `vmap`, `remat`, `train_mode`, `eval_mode`.
 
     slope = mt.grad(lib.loss)
     loss, gradient = mt.value_and_grad(lib.loss)(net, x, y)
@@ -11,83 +11,129 @@ they nest.  The derivative is compiled as one native function, with the map's va
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mapsto.arguments import Parameter
 from mapsto.callables import Compilable, Map
 from mapsto.dsl.applications import elaborate_application
 from mapsto.dsl.elaborated import Elaborated, ParameterSpec
 from mapsto.dsl.program import Program
-from mapsto.dsl.values import Closure, Mode, Transform, Value
+from mapsto.dsl.values import Closure, Group, Mode, Nothing, Number, Transform, Value
 from mapsto.instances import Method
 from mapsto.ir.core import Array
 from mapsto.ir.types import DType, TensorType
 from mapsto.runtime.errors import ArgumentError
 
-__all__ = ["Transformed", "eval_mode", "grad", "jvp", "train_mode", "value_and_grad", "vmap"]
+__all__ = [
+    "Transformed",
+    "eval_mode",
+    "grad",
+    "hessian",
+    "jvp",
+    "remat",
+    "train_mode",
+    "value_and_grad",
+    "vmap",
+]
 
 _MODES = {"train_mode": True, "eval_mode": False}
+_BY_ARGUMENT = frozenset({"grad", "value_and_grad", "jvp", "hessian"})
+
+Argnums = int | str | Sequence[int | str]
+Axes = int | None | Sequence["Axes"]
 
 
-def grad(function: Compilable, argnums: int | Sequence[int] = 0) -> Transformed:
-    """The gradient of a map whose result is a scalar.
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What a map of maps is told besides the map."""
 
-    `argnums` are the positions of the arguments to differentiate by: one position gives one
+    argnums: Argnums = ()
+    has_aux: bool = False
+    in_axes: Axes = None
+    out_axes: Axes = 0
+
+
+def grad(function: Compilable, argnums: Argnums = 0, has_aux: bool = False) -> Transformed:
+    """The gradient of a map whose result is a scalar, or a tuple that begins with one.
+
+    `argnums` are the positions or names of the arguments to differentiate by: one gives one
     gradient, several a tuple.  The gradient by a tensor has its shape; the gradient by a module
-    instance is a dict from the paths of its parameters, such as `layers.0.w`, to arrays.
-    Raises TypeError for what is no map, ValueError for a position that there is not.
+    instance is a dict from the paths of its parameters, such as `layers.0.w`, to arrays.  With
+    `has_aux` the result is the pair of gradient and further results.
+    Raises TypeError for what is no map, ValueError for an argument that there is not.
     """
-    return Transformed("grad", function, argnums)
+    return Transformed("grad", function, _Settings(argnums, has_aux))
 
 
-def value_and_grad(function: Compilable, argnums: int | Sequence[int] = 0) -> Transformed:
-    """The pair of a map's value and its gradient, computed together; see `grad`."""
-    return Transformed("value_and_grad", function, argnums)
+def value_and_grad(
+    function: Compilable, argnums: Argnums = 0, has_aux: bool = False
+) -> Transformed:
+    """The pair of a map's value, all of it, and its gradient, computed together; see `grad`."""
+    return Transformed("value_and_grad", function, _Settings(argnums, has_aux))
 
 
-def jvp(function: Compilable, argnums: int | Sequence[int] = 0) -> Transformed:
+def jvp(function: Compilable, argnums: Argnums = 0) -> Transformed:
     """The pair of a map's value and its derivative along directions (forward mode).
 
     The directions follow the map's arguments, one for each of `argnums`, each of its argument's
     type: `jvp(f)(x, y, dx)`, `jvp(f, (0, 1))(x, y, dx, dy)`.
     """
-    return Transformed("jvp", function, argnums)
+    return Transformed("jvp", function, _Settings(argnums))
 
 
-def vmap(function: Compilable) -> Transformed:
-    """The map applied to each element along the first axis of its tensor arguments.
+def hessian(function: Compilable, argnums: Argnums = 0) -> Transformed:
+    """The second derivatives of a map whose result is a scalar.
 
-    Scalars and arguments that are no tensors are the same for every element.
+    By a tensor of shape s it has the shape s + s; with several `argnums` it is a tuple of tuples of
+    shapes s + t, as in JAX.
     """
-    return Transformed("vmap", function, ())
+    return Transformed("hessian", function, _Settings(argnums))
+
+
+def vmap(function: Compilable, in_axes: Axes = None, out_axes: Axes = 0) -> Transformed:
+    """The map applied to each element along an axis of its tensor arguments.
+
+    `in_axes` is one axis, or a tuple with an axis for each argument, None for an argument that is
+    the same for every element.  By default tensors go by their first axis; scalars and arguments
+    that are no tensors are the same for every element.  Results are stacked along `out_axes`.
+    """
+    return Transformed("vmap", function, _Settings(in_axes=in_axes, out_axes=out_axes))
+
+
+def remat(function: Compilable) -> Transformed:
+    """The map, computed again where its derivative needs it: less memory, more work."""
+    return Transformed("remat", function)
 
 
 def train_mode(function: Compilable) -> Transformed:
     """The map as it is in training: `training` is true in it, so that layers such as dropout work
     as they do in the step of a `train` block."""
-    return Transformed("train_mode", function, ())
+    return Transformed("train_mode", function)
 
 
 def eval_mode(function: Compilable) -> Transformed:
     """The map as it is in evaluation: `training` is false in it, as in a plain call."""
-    return Transformed("eval_mode", function, ())
+    return Transformed("eval_mode", function)
 
 
 class Transformed(Compilable):
     """A map made of a map; called like one."""
 
-    def __init__(self, kind: str, function: Compilable, argnums: int | Sequence[int]) -> None:
+    def __init__(self, kind: str, function: Compilable, settings: _Settings | None = None) -> None:
         if not isinstance(function, Map | Method | Transformed):
             raise TypeError(f"{kind} takes a map or a module instance, not {function!r}")
         super().__init__(function.options)
         self.kind = kind
         self.function = function
-        self.single = isinstance(argnums, int)
-        count = len(function.parameters)
+        self.settings = settings or _Settings()
+        names = [parameter.name for parameter in function.parameters]
+        argnums = self.settings.argnums
+        self.single = isinstance(argnums, int | str)
         self.argnums = tuple(
-            _position(kind, number, count)
-            for number in ((argnums,) if isinstance(argnums, int) else argnums)
+            _position(kind, number, names)
+            for number in ((argnums,) if isinstance(argnums, int | str) else argnums)
         )
+        _check_axes(self.settings.in_axes, len(names))
 
     def __repr__(self) -> str:
         return f"<{self.kind} of {self.function!r}>"
@@ -95,8 +141,6 @@ class Transformed(Compilable):
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         known = list(self.function.parameters)
-        if self.kind == "vmap" or self.kind in _MODES:
-            return tuple(known)
         for number in self.argnums:
             known[number] = _as_tensor(known[number])
         if self.kind != "jvp":
@@ -126,8 +170,7 @@ class Transformed(Compilable):
 
     def with_passes(self, passes: str) -> Transformed:
         """The same, compiled by another pipeline."""
-        function = self.function.with_passes(passes)
-        return Transformed(self.kind, function, self.argnums[0] if self.single else self.argnums)
+        return Transformed(self.kind, self.function.with_passes(passes), self.settings)
 
     def _value(self, names: Sequence[str]) -> Value:
         """The function as a value of the language, for arguments of these names."""
@@ -135,14 +178,16 @@ class Transformed(Compilable):
         value = inner._value(names) if isinstance(inner, Transformed) else _origin(inner)[1]
         if self.kind in _MODES:
             return Mode(value, _MODES[self.kind])
-        known = inner.parameters
-        positions = []
-        for number in self.argnums:
-            if known[number].name not in names:
-                name = known[number].name
+        chosen = [inner.parameters[number].name for number in self.argnums]
+        for name in chosen:
+            if name not in names:
                 raise ArgumentError(f"{self.kind} by {name} needs the argument {name}")
-            positions.append(names.index(known[number].name))
-        return Transform(self.kind, value, tuple(positions), self.single)
+        made = Transform(self.kind, value, tuple(chosen), self.single, self.settings.has_aux)
+        if self.kind != "vmap":
+            return made
+        own = [parameter.name for parameter in inner.parameters]
+        in_axes = _axes_of_arguments(self.settings.in_axes, own, names)
+        return replace(made, in_axes=in_axes, out_axes=_axes(self.settings.out_axes))
 
 
 def _origin(function: Compilable) -> tuple[Program, Closure, list[tuple[str, Value]]]:
@@ -158,10 +203,39 @@ def _origin(function: Compilable) -> tuple[Program, Closure, list[tuple[str, Val
     raise TypeError(f"{function!r} is no map")
 
 
-def _position(kind: str, number: int, count: int) -> int:
+def _position(kind: str, number: int | str, names: Sequence[str]) -> int:
+    """The position of a parameter that is told by its position or its name."""
+    if isinstance(number, str):
+        if number not in names:
+            raise ValueError(f"{kind} by {number}, but the arguments are {', '.join(names)}")
+        return names.index(number)
+    count = len(names)
     if not -count <= number < count:
         raise ValueError(f"{kind} by argument {number}, but the map has {count} arguments")
     return number % count
+
+
+def _check_axes(in_axes: Axes, count: int) -> None:
+    if isinstance(in_axes, Sequence) and len(in_axes) > count:
+        raise ValueError(f"in_axes has {len(in_axes)} items, but the map has {count} arguments")
+
+
+def _axes_of_arguments(
+    in_axes: Axes, parameters: Sequence[str], names: Sequence[str]
+) -> Value | None:
+    """What is told about the arguments of these names; nothing about those after the last axis."""
+    if not isinstance(in_axes, Sequence):
+        return None if in_axes is None else Number(in_axes)
+    known = dict(zip(parameters, in_axes, strict=False))
+    return Group(tuple([_axes(known.get(name)) for name in names]))
+
+
+def _axes(axes: Axes) -> Value:
+    if axes is None:
+        return Nothing()
+    if isinstance(axes, int):
+        return Number(axes)
+    return Group(tuple([_axes(item) for item in axes]))
 
 
 def _as_tensor(parameter: Parameter) -> Parameter:
