@@ -9,6 +9,7 @@ tried instead.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from mapsto.dsl.library import DiagnosticsError, file_scope
 from mapsto.dsl.parser import parse
 from mapsto.dsl.scope import Bound, FileScope, Scope
 from mapsto.dsl.sessions import elaborating, new_frame
-from mapsto.dsl.source import Source
+from mapsto.dsl.source import Source, Span
 from mapsto.dsl.training import make_trainer_in
 from mapsto.dsl.values import (
     Argument,
@@ -78,20 +79,48 @@ def check_file(path: str | Path) -> list[Diagnostic]:
 def check(source: Source, directory: str | None = None) -> list[Diagnostic]:
     """The mistakes in a source text, in the order of the text; files that it imports are found
     from `directory`."""
-    program, diagnostics = parse(source)
-    if diagnostics:
-        return diagnostics
+    program, broken = parse(source)
     scope, repeated = file_scope(program, source.name, directory)
     found = [*repeated]
     budget = Budget(_STEPS)
+    damaged = _hide_damaged(program, scope, broken)
     for name, definition in scope.definitions.items():
+        if name in damaged:
+            continue
         try:
             found += _check_definition(scope, name, definition, budget)
         except RecursionError:
             found.append(report(Kind.RECURSION, definition.span, name=name, limit=MAXIMUM_DEPTH))
         if budget.spent > budget.limit:
             break
-    return _sorted(found, source)
+    if any(isinstance(definition, syntax.Broken) for definition in program.definitions):
+        # The name may be that of a definition which could not be read.
+        found = [diagnostic for diagnostic in found if diagnostic.kind is not Kind.UNKNOWN_NAME]
+    return _sorted([*broken, *found], source)
+
+
+_HEADER = re.compile(r"(?:map|module|train)\s+(\w+)")
+
+
+def _hide_damaged(
+    program: syntax.Program, scope: FileScope, broken: Sequence[Diagnostic]
+) -> set[str]:
+    """The names of definitions with lines that could not be read; what uses them is not known."""
+    places = [diagnostic.span for diagnostic in broken]
+    names = {name for name, node in scope.definitions.items() if _is_damaged(node, places)}
+    for definition in program.definitions:
+        if isinstance(definition, syntax.Broken):
+            names.update(_HEADER.findall(definition.span.text))
+    for name in names:
+        span = program.span
+        scope.bind(name, Unknown(Unknowable(report(Kind.CANNOT_INFER, span, name=name))))
+    return names
+
+
+def _is_damaged(node: syntax.Node, places: Iterable[Span]) -> bool:
+    if any(node.span.start <= place.start <= node.span.end for place in places):
+        return True
+    return any(isinstance(inner, syntax.Broken) for inner in syntax.walk(node))
 
 
 def _sorted(diagnostics: Iterable[Diagnostic], source: Source) -> list[Diagnostic]:
