@@ -5,6 +5,7 @@ A map is elaborated anew for each call, with its dimensions and dtypes unified w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from mapsto import ir
@@ -13,7 +14,15 @@ from mapsto.dsl.arguments import absent, check_kind, match_arguments
 from mapsto.dsl.conformance import conform, fitting_group, type_of_result
 from mapsto.dsl.custom_gradients import CustomCall
 from mapsto.dsl.diagnostics import Diagnostic, DiagnosticError, Kind, Note, NoteKind
-from mapsto.dsl.dimensions import KINDS, Unifier, dtype_of, evaluate_type, free_names, is_kind
+from mapsto.dsl.dimensions import (
+    KINDS,
+    Unifier,
+    dtype_of,
+    evaluate_type,
+    free_names,
+    is_kind,
+    names_in_type,
+)
 from mapsto.dsl.evaluation import (
     applies,
     apply,
@@ -276,26 +285,22 @@ def bind_arguments(
     """Binds the parameters of a map, and the dimensions and dtypes in their types.
 
     What has a type is unified first; then the context may fix names of the result's type; numbers
-    take the types that follow.
+    take the types that follow.  A default that mentions tensors or their sizes comes last.
     """
     matched = match_arguments(definition.parameters, arguments, title, span)
     tensors: list[tuple[syntax.Parameter, Argument]] = []
+    dependent: list[syntax.Parameter] = []
+    of_tensors = _names_of_tensors(definition)
     for parameter in definition.parameters:
-        name = parameter.name.name
-        given = matched.get(name)
-        if given is None:
-            if parameter.default is None:
-                fail(Kind.MISSING_ARGUMENT, span, name=name, owner=title)
-            given = Argument(name, evaluate(parameter.default, inner), parameter.default.span)
-        if absent(parameter, given.value):
-            inner.scope.bind(name, given.value, given.span)
-        elif parameter.type is not None and not is_kind(parameter.type):
+        given = matched.get(parameter.name.name)
+        if given is None and parameter.default is None:
+            fail(Kind.MISSING_ARGUMENT, span, name=parameter.name.name, owner=title)
+        if given is None and of_tensors & set(_names(parameter.default)):
+            dependent.append(parameter)
+            continue
+        given = given or _default(parameter, inner)
+        if not _bind_known(inner, parameter, given):
             tensors.append((parameter, given))
-        else:
-            value = given.value
-            if isinstance(parameter.type, syntax.ValueType) and not isinstance(value, Unknown):
-                value = check_kind(parameter.type.name.name, name, given)
-            inner.scope.bind(name, value, given.span)
     later = _bind_tensors(inner, tensors, title)
     result = definition.result
     if isinstance(result, syntax.ValueType) and expected is not None:
@@ -305,6 +310,46 @@ def bind_arguments(
         what = f"argument `{parameter.name.name}` of `{title}`"
         value = _adapt(inner, parameter.type, given, what)
         inner.scope.bind(parameter.name.name, value, given.span)
+    for parameter in dependent:
+        given = _default(parameter, inner)
+        if not _bind_known(inner, parameter, given):
+            what = f"the default of `{parameter.name.name}`"
+            value = conform(inner, parameter.type, given.value, given.span, what)
+            inner.scope.bind(parameter.name.name, value, given.span)
+
+
+def _names_of_tensors(definition: syntax.MapDefinition) -> set[str]:
+    """The names of parameters that are tensors, and those in their types."""
+    parameters = [p for p in definition.parameters if p.type is not None and not is_kind(p.type)]
+    kinds = {p.name.name for p in definition.parameters} - {p.name.name for p in parameters}
+    names = {name for p in parameters if p.type is not None for name in names_in_type(p.type)}
+    return ({p.name.name for p in parameters} | names) - kinds
+
+
+def _names(expression: syntax.Expression | None) -> Iterator[str]:
+    for node in () if expression is None else syntax.walk(expression):
+        if isinstance(node, syntax.Name):
+            yield node.name
+
+
+def _default(parameter: syntax.Parameter, inner: Frame) -> Argument:
+    assert parameter.default is not None
+    value = evaluate(parameter.default, inner)
+    return Argument(parameter.name.name, value, parameter.default.span)
+
+
+def _bind_known(inner: Frame, parameter: syntax.Parameter, given: Argument) -> bool:
+    """Binds what exists only during elaboration; False for what has the type of a tensor."""
+    name, value = parameter.name.name, given.value
+    if absent(parameter, value):
+        inner.scope.bind(name, value, given.span)
+        return True
+    if parameter.type is not None and not is_kind(parameter.type):
+        return False
+    if isinstance(parameter.type, syntax.ValueType) and not isinstance(value, Unknown):
+        value = check_kind(parameter.type.name.name, name, given)
+    inner.scope.bind(name, value, given.span)
+    return True
 
 
 def _bind_tensors(

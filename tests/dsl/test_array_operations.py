@@ -201,7 +201,7 @@ map f(x: f64[n]):
 def test_definitions_shadow_the_library_and_imports_name_it() -> None:
     source = """
 import math
-from nn import relu as rectify
+from activation import relu as rectify
 pi = 3
 map square(x: f64[n]) -> f64[n]: x
 map f(x: f64[n]): square(x) + math.square(x) + rectify(x) * pi + math.pi

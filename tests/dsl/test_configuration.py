@@ -131,6 +131,21 @@ def test_optional_arguments() -> None:
     np.testing.assert_allclose(lib.f(X, rate=lib.square, act=lib.sin, k=2), np.sin(X) ** 4, 1e-6)
 
 
+def test_defaults_mention_other_parameters() -> None:
+    text = """
+map f(x: f32[n, d], k: int = 2, half: int = k * n / 2, y: f32[n, d] = 3 * x, scale: f32 = len(x)):
+    (x[:half], y, scale)
+"""
+    assert check(Source("test.mto", text)) == []
+    x = np.arange(8, dtype=np.float32).reshape(4, 2)
+    lib = mt.loads(text)
+    first, second, third = lib.f(x, k=1)
+    np.testing.assert_allclose(first, x[:2])
+    np.testing.assert_allclose(second, 3 * x)
+    assert third == 4
+    np.testing.assert_allclose(lib.f(x, half=3, y=x)[0], x[:3])
+
+
 def test_both_cases_of_an_optional_tensor_are_checked() -> None:
     text = "map f(x: f32[n], y: f32[n] = none): if y == none then {} else {}"
     for absent, given in (("x + y", "x"), ("x", "x + y[0:2]")):
