@@ -125,3 +125,53 @@ def test_in_a_library(lib: mt.Library, tmp_path: Path, capfd) -> None:
     message = logs.logs_error_message(code).decode()
     assert message.endswith(":6: assertion failed: the sum is positive")
     assert f"{code}  {message}" in (tmp_path / "logs.h").read_text()
+
+
+def test_effects_in_loops_and_branches_and_their_derivatives(capsys) -> None:
+    lib = mt.loads("""
+map total(xs: f32[n]) -> f32:
+    map step(carry: f32, x: f32) -> (f32, f32):
+        assert(x < 10, "small steps")
+        let next = carry * 0.5 + x * x
+        print("{} -> {}", carry, next)
+        (next, next)
+
+    let (final, ys) = scan(step, 0.0, xs)
+    if final > 1:
+        print("large")
+    else:
+        print("little")
+    sum(ys)
+
+map slope(xs: f32[n]) -> f32[n]:
+    grad(total)(xs)
+""")
+    large, little = np.array([1, 2], np.float32), np.array([0.5, 0], np.float32)
+    lib.total(large)
+    assert capsys.readouterr().out == "0. -> 1.\n1. -> 4.5\nlarge\n"
+    lib.total(little)
+    assert capsys.readouterr().out == "0. -> 0.25\n0.25 -> 0.125\nlittle\n"
+    np.testing.assert_allclose(lib.slope(large), [3, 4])
+    assert capsys.readouterr().out == "0. -> 1.\n1. -> 4.5\nlarge\n"
+    with pytest.raises(mt.AssertionFailed, match="small steps"):
+        lib.slope(10 * large)
+
+
+def test_an_assertion_stops_training() -> None:
+    lib = mt.loads("""
+module Net():
+    layer = Dense(2)
+    state steps: i64 = 0
+
+    map (x: f32[n, d]) -> f32[n, 2]:
+        steps <- steps + 1
+        assert(steps < 3, "two steps")
+        layer(x)
+
+train Fit(net = Net(), optimizer = SGD(lr=0.1)):
+    loss(x: f32[n, 4], y: f32[n, 2]) = mse(net(x), y)
+""")
+    data = {"x": np.ones((8, 4), np.float32), "y": np.ones((8, 2), np.float32)}
+    with pytest.raises(mt.AssertionFailed, match="two steps"):
+        lib.Fit().fit(data, batch=2, progress=False)
+    lib.Fit().fit(data, batch=4, progress=False)
