@@ -53,8 +53,9 @@ __all__ = ["check", "check_file"]
 
 _STEPS = 200_000
 """How much work a check may take in all, so that it answers within a second or two."""
-_SIZE = 192
-"""Sizes are multiples of it, so that they divide by common numbers of heads or groups."""
+_LARGE, _SMALL = 192, 12
+"""Sizes are multiples of one of these, so that they divide by common numbers of heads or groups:
+large ones, as windows and slices need, or small ones, as tables of positions need."""
 _GROUP_SIZES = (1, 0, 2)
 _ENDLESS = frozenset({Kind.PROGRAM_TOO_LARGE, Kind.RECURSION})
 _SYMBOLIC_LIMITS = frozenset(
@@ -163,8 +164,9 @@ class _Trial:
     symbolic: bool = True
     group: int = 1
     dtypes: tuple[ir.DType, ...] = ()
+    unit: int = _LARGE
     sizes: dict[str, int] = field(default_factory=dict)
-    """The numbers of the dimensions by name, where they are not symbolic."""
+    """The numbers of the dimensions by name, where they are not symbolic: multiples of `unit`."""
     training: bool = False
     absent: bool = False
     """Whether optional tensors are left out."""
@@ -206,15 +208,19 @@ def _attempt(run: Run, trial: _Trial) -> list[Diagnostic]:
     found = run(trial)
     if not found or not all(_may_be_symbolic(d) for d in found):
         return found
-    remaining = run(replace(trial, symbolic=False, sizes={}))
+    remaining: list[Diagnostic] = []
+    for unit in (_SMALL, _LARGE):
+        remaining = run(replace(trial, symbolic=False, unit=unit, sizes={}))
+        if not remaining:
+            return []
     places = {(diagnostic.kind, diagnostic.span) for diagnostic in found}
     same = all((diagnostic.kind, diagnostic.span) in places for diagnostic in remaining)
-    return found if remaining and same else remaining
+    return found if same else remaining
 
 
 def _may_be_symbolic(diagnostic: Diagnostic) -> bool:
     facts = " ".join(map(str, diagnostic.facts.values()))
-    return diagnostic.kind in _SYMBOLIC_LIMITS or " / " in facts
+    return diagnostic.kind in _SYMBOLIC_LIMITS or " / " in facts or "*" in facts
 
 
 def _with_other_dtypes(found: list[Diagnostic], run: Run, group: int) -> list[Diagnostic]:
@@ -331,7 +337,7 @@ def _dtypes(trial: _Trial) -> Iterator[ir.DType]:
 def _size(name: str, trial: _Trial) -> ir.Dim:
     if trial.symbolic:
         return ir.symbol(name)
-    return trial.sizes.setdefault(name, _SIZE * (len(trial.sizes) + 1))
+    return trial.sizes.setdefault(name, trial.unit * (len(trial.sizes) + 1))
 
 
 def _names(types: Iterable[syntax.TypeExpression]) -> Iterator[tuple[str, bool]]:
@@ -363,7 +369,7 @@ def _stand_in(frame: Frame, parameter: syntax.Parameter, trial: _Trial) -> Value
     if parameter.default is not None:
         return evaluate(parameter.default, frame)
     if kind == "int":
-        return Number(2)
+        return Number(2 if trial.unit == _LARGE else 4)
     if kind == "float":
         return Number(0.5)
     span = parameter.span
@@ -455,7 +461,10 @@ def _members(
 
 
 def _train(train: TrainClass, budget: Budget) -> list[Diagnostic]:
-    """The mistakes in a `train` block: its modules, then the step and the metrics."""
+    """The mistakes in a `train` block: its modules, then the step and the metrics; none where only
+    a use tells what is trained."""
+    if any(parameter.default is None for parameter in train.definition.parameters):
+        return []
 
     def run(trial: _Trial) -> list[Diagnostic]:
         frame = new_frame(train.scope, budget)
