@@ -3,8 +3,8 @@
     python examples/kjv_gpt.py [--steps 1000] [--prompt "And "] [--plot surprise.png]
 
 Trains on the first million characters and prints, every hundred steps, the loss (the mean surprise
-at the next character, in nats) and that on the rest of the text: about 1.75 after 500 steps and 1.52
-after 1,000.  Then writes text: each character is drawn from the model's distribution, and what
+at the next character, in nats) and that on the rest of the text: about 1.75 after 500 steps and
+1.53 after 1,000.  Then writes text: each character is drawn from the model's distribution, and what
 the attention layers know of the ones before is kept in a cache.  It takes a minute or two.
 `--plot` draws the surprise at each character of a passage (extra `plot`).
 """
