@@ -44,8 +44,10 @@ class LossScaling:
             frame: Frame, span: Span, arguments: tuple[Argument, ...], expected: Expected | None
         ) -> Value:
             value = apply(loss, frame, span, arguments)
-            first, *rest = value.items if isinstance(value, Group) else (value,)
-            return Group((self._call(frame, "scaled", first), first, *rest))
+            own = value if isinstance(value, Group) else Group((value,))
+            names = ("scaled", *own.names) if own.names else ()
+            scaled = self._call(frame, "scaled", own.items[0])
+            return Group((scaled, *own.items), names=names)
 
         return Builtin(loss.title, "", run)
 

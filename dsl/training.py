@@ -213,7 +213,7 @@ class Trainer:
             kept = {scaling.instance, *self._sums.values()}
             scaling.restore_unless(frame, finite, before, kept)
         assert isinstance(value, Group)
-        return figures_of(loss.name, Group(value.items[1:]))
+        return figures_of(loss.name, Group(value.items[1:], names=value.names[1:]))
 
     def _use(
         self, frame: Frame, loss: Loss, gradients: Mapping[SlotKey, Tensor], what: Gradients
@@ -268,11 +268,12 @@ class Trainer:
             closures = self.closures()
             inputs, arguments = _inputs(list(closures.values()), types)
             values: dict[str, Value] = {}
+            losses = {loss.name for loss in self.losses}
             self._take_averages(frame)
             for name, closure in closures.items():
                 given = arguments_of(closure, arguments)
                 value = apply(closure, frame, closure.definition.span, given)
-                values |= figures_of(name, value)
+                values |= figures_of(name, value, name in losses)
             for (instance, _), cell in frame.session.states.items():
                 if instance not in self.gatherers:
                     cell.current = cell.initial
@@ -400,14 +401,18 @@ def _differentiated(
     return found.value, gradients
 
 
-def figures_of(name: str, value: Value) -> dict[str, Value]:
-    """The figures that a loss or a metric gives, by name: a tuple has one without a name for each
-    further item, a record one with the name of the field."""
+def figures_of(name: str, value: Value, is_loss: bool = True) -> dict[str, Value]:
+    """The figures that a loss or a metric gives, by name.
+
+    What is behind the first item of a tuple, and the fields of a record, have names with a dot; the
+    first field of a loss is the loss itself.
+    """
     if not isinstance(value, Group):
         return {name: value}
-    first, *rest = value.items
-    names = value.names[1:] or range(1, len(value.items))
-    return {name: first, **{f"{name}.{i}": item for i, item in zip(names, rest, strict=True)}}
+    names = [f"{name}.{field}" for field in value.names or range(len(value.items))]
+    if is_loss or not value.names:
+        names[0] = name
+    return dict(zip(names, value.items, strict=True))
 
 
 def _named(done: Elaborated, names: Mapping[str, object], alone: str = "") -> Elaborated:

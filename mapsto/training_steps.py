@@ -121,8 +121,12 @@ class Evaluation(_Compiled):
 
     def run(self, batch: Mapping[str, object]) -> dict[str, Figure]:
         """The figures of a batch by name; of several losses there is also the sum, as `loss`."""
-        found = {name: _figure(value) for name, value in self.results(batch).items()}
         names = self.owner.loss_names
+        found = {
+            name: _figure(value)
+            for name, value in self.results(batch).items()
+            if value.size == 1 or name.partition(".")[0] not in names
+        }
         if "loss" in found:
             return found
         return {"loss": float(sum(found[name] for name in names)), **found}

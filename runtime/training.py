@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
+import numpy as np
+
 from mapsto.ir.core import Array
 from mapsto.runtime.batches import ArrayBatches, Source
 from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
@@ -51,7 +53,7 @@ class Trainee(Protocol):
 
     def begin_evaluation(self) -> frozenset[str]:
         """Forgets what metrics have gathered; the names of those whose value after the last batch
-        is the value over all.  All others are means."""
+        is the value over all.  All others are means.  Of a figure `a.b` the name is `a`."""
 
     def evaluate(self, batch: Batch) -> Figures:
         """Loss and metrics on a batch."""
@@ -96,12 +98,22 @@ def evaluate(trainee: Trainee, data: Dataset | Source, batch: int = 256) -> dict
         count = _examples(part)
         examples += count
         for name, value in trainee.evaluate(part).items():
-            totals[name] = value if name in gathered else totals.get(name, 0.0) + value * count
-    return {name: _mean(v, 1 if name in gathered else examples) for name, v in totals.items()}
+            is_mean = name.partition(".")[0] not in gathered
+            totals[name] = _sum(name, totals.get(name), value * count) if is_mean else value
+    return {
+        name: total / (1 if name.partition(".")[0] in gathered else examples)
+        for name, total in totals.items()
+    }
 
 
-def _mean(total: Figure, count: int) -> Figure:
-    return total / count
+def _sum(name: str, total: Figure | None, more: Figure) -> Figure:
+    """The sum of a figure over batches; TrainingError where its shape depends on the batch."""
+    if total is None:
+        return more
+    if np.shape(total) != np.shape(more):
+        shapes = f"{list(np.shape(total))} and {list(np.shape(more))}"
+        raise TrainingError(f"the figure `{name}` has another shape in each batch: {shapes}")
+    return total + more
 
 
 def _examples(batch: Batch) -> int:

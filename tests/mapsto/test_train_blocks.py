@@ -293,3 +293,39 @@ def test_averaged_weights_are_evaluated() -> None:
     assert run.evaluate(**batch)["loss"] == pytest.approx(expected, rel=1e-5)
     run.average_weights()
     np.testing.assert_allclose(run.net.params["w"], averages["w"], rtol=1e-5)
+
+
+RECORDS = """
+module Range():
+    state low: f32 = 0
+    state high: f32 = 0
+
+    map (x: f32[n, m]):
+        low <- minimum(low, min(x))
+        high <- maximum(high, max(x))
+        (low = low, high = high)
+
+train Fit(net = Dense(3), optimizer = SGD(lr=0.1)):
+    seen = Range()
+
+    loss(x: f32[n, 4], y: f32[n, 3]):
+        let found = net(x)
+        (value = mse(found, y), error = mae(found, y), shape = found)
+
+    metric range(x: f32[n, 4]) = seen(x)
+    metric sizes(x: f32[n, 4]) = (mean(abs(x)), mean(x^2))
+"""
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+def test_records_of_figures(precision: str) -> None:
+    run, batch = mt.loads(RECORDS).Fit(seed=1), data()
+    options = {"batch": 10, "precision": precision, "progress": False}
+    epoch = run.fit(batch, batch, **options).epochs[0]
+    assert set(epoch.train) == {"loss.error"} and epoch.train["loss.error"] > 0
+    found = run.step(**batch)
+    assert isinstance(found, dict) and set(found) == {"loss", "loss.error"}
+    x = batch["x"]
+    assert (epoch.test["range.low"], epoch.test["range.high"]) == (x.min(), x.max())
+    assert epoch.test["sizes"] == pytest.approx(np.abs(x).mean(), rel=1e-5)
+    assert epoch.test["sizes.1"] == pytest.approx((x**2).mean(), rel=1e-5)

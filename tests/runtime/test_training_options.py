@@ -202,3 +202,12 @@ def test_wrong_monitors() -> None:
         Monitor(mode="low")
     with pytest.raises(TrainingError, match="patience is 0"):
         Monitor(patience=0)
+
+
+def test_a_figure_for_each_example_has_no_mean() -> None:
+    class Each(Counter):
+        def evaluate(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+            return {"loss": 0.0, "each": batch["x"]}
+
+    with pytest.raises(TrainingError, match="`each` has another shape in each batch"):
+        run(Each(), batch=3)
