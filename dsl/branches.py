@@ -14,7 +14,7 @@ from mapsto import ir
 from mapsto.dsl.carried import LeafType, adapts
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.evaluation import scalar_or_tensor
-from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.frame import Frame, Guard, fail
 from mapsto.dsl.source import Span
 from mapsto.dsl.structures import describe_structure, leaves, mapped, rebuilt, same_structure
 from mapsto.dsl.tensors import (
@@ -89,7 +89,8 @@ def branch_all(
     states that they update."""
     if condition.shape or condition.axes:
         return _select_all(frame, span, condition, then, otherwise, pairs)
-    first, second = trace(frame, then), trace(frame, otherwise)
+    with frame.session.guarded(None):
+        first, second = trace(frame, then), trace(frame, otherwise)
     return _Branches(frame, span, condition, first, second).merged(
         pairs(first.result, second.result)
     )
@@ -106,11 +107,13 @@ def _select_all(
     """Both sides computed where they stand."""
     session = frame.session
     before = {key: cell.current for key, cell in session.states.items()}
-    first = then()
+    with session.guarded(None if condition.shape else Guard(condition, True)):
+        first = then()
     after = {key: cell.current for key, cell in session.states.items()}
     for key, cell in session.states.items():
         cell.current = before.get(key, cell.initial)
-    second = otherwise()
+    with session.guarded(None if condition.shape else Guard(condition, False)):
+        second = otherwise()
     for key, cell in session.states.items():
         updated = after.get(key, cell.initial)
         if updated is cell.current:

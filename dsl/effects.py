@@ -9,11 +9,11 @@ from mapsto.dsl.arithmetic import decide
 from mapsto.dsl.calling import Parameters
 from mapsto.dsl.diagnostics import Help, Kind
 from mapsto.dsl.evaluation import applies
-from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.frame import Frame, Guard, fail
 from mapsto.dsl.reductions import reduce_variables
 from mapsto.dsl.source import Span
-from mapsto.dsl.tensors import as_tensor, describe
-from mapsto.dsl.values import Argument, Effect, Expected, Group, Number, Text, Truth, Value
+from mapsto.dsl.tensors import as_tensor, describe, elementwise
+from mapsto.dsl.values import Argument, Effect, Expected, Group, Number, Tensor, Text, Truth, Value
 from mapsto.ir.array_text import PLACEHOLDER
 
 __all__ = ["EFFECTS"]
@@ -82,14 +82,27 @@ def _assert(frame: Frame, span: Span, arguments: tuple[Argument, ...]) -> None:
     message = _message(given)
     holds = decide(frame, condition.span, condition.value, "assert")
     if isinstance(holds, bool):
-        if not holds:
+        if holds:
+            return
+        if not frame.session.guards:
             fail(Kind.ASSERTION_FALSE, condition.span, message=message)
-        return
+        holds = as_tensor(frame, condition.span, Truth(False))
     if holds.shape:
         fail(Kind.NOT_ONE_TRUTH, condition.span, found=holds.type, help=Help.WRITE_ALL)
+    for guard in frame.session.guards:
+        if guard is not None:
+            holds = _unless(frame, span, guard, holds)
     if holds.axes:
         holds = reduce_variables(frame, span, "all", holds, holds.axes)
     frame.operation(span, ir.Assert, holds.value, message=message)
+
+
+def _unless(frame: Frame, span: Span, guard: Guard, holds: Tensor) -> Tensor:
+    """Whether it holds at the points whose branch is taken."""
+    other = guard.condition
+    if guard.holds:
+        other = elementwise(frame, span, ir.Not, [other])
+    return elementwise(frame, span, ir.Or, [other, holds])
 
 
 def _message(given: dict[str, Argument]) -> str:

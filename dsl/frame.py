@@ -22,6 +22,7 @@ __all__ = [
     "Budget",
     "Facts",
     "Frame",
+    "Guard",
     "Session",
     "StateCell",
     "fail",
@@ -74,6 +75,14 @@ class StateCell:
         return self.current is not self.initial
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A branch that is computed everywhere and taken at the points where the condition is so."""
+
+    condition: Tensor
+    holds: bool
+
+
 @dataclass(slots=True)
 class Session:
     """What one elaboration builds.
@@ -119,6 +128,19 @@ class Session:
             yield
         finally:
             self.products = outer
+
+    guards: tuple[Guard | None, ...] = ()
+    """The branches that the elaboration is in and that may not be taken; None stands for one that
+    does not run then."""
+
+    @contextmanager
+    def guarded(self, guard: Guard | None) -> Iterator[None]:
+        """Elaborates a branch."""
+        outer, self.guards = self.guards, (*self.guards, guard)
+        try:
+            yield
+        finally:
+            self.guards = outer
 
     @contextmanager
     def mode(self, training: bool) -> Iterator[None]:

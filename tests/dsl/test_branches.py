@@ -155,3 +155,44 @@ map f(x: f64) -> f64:
     function = Program.loads(text).elaborate_map("f", {"x": ir.TensorType(ir.DType.F64)}).function
     (branch,) = [op for op in function.block.operations if op.name == "if"]
     assert [op.name for op in branch.regions[0].block.operations][-2:] == ["assert", "return"]
+
+
+ASSERTED = """
+map f(x: f64[n]) -> f64[n]:
+    map one(x: f64) -> f64:
+        if x > 0:
+            assert(x < 2, "too large")
+            x
+        else:
+            assert(x > -2, "too small")
+            -x
+    {apply}
+"""
+
+
+def passes(apply: str, x: list[float]) -> bool:
+    """Runs the map; AssertionFailed where an assertion does not hold."""
+    run_map(ASSERTED.replace("{apply}", apply), {"x": np.array(x)})
+    return True
+
+
+def test_assertions_count_where_their_branch_is_taken() -> None:
+    assert passes("vmap(one)(x)", [1.0, -1.0])
+    with pytest.raises(ir.AssertionFailed, match="too large"):
+        passes("vmap(one)(x)", [3.0, -1.0])
+    with pytest.raises(ir.AssertionFailed, match="too small"):
+        passes("[i] |-> one(x[i])", [1.0, -3.0])
+
+
+def test_what_must_not_be_reached() -> None:
+    text = """
+map f(x: f64) -> f64:
+    if x > 0:
+        sqrt(x)
+    else:
+        assert(false, "no root")
+        x
+"""
+    assert run_map(text, {"x": np.array(4.0)}) == 2
+    with pytest.raises(ir.AssertionFailed, match="no root"):
+        run_map(text, {"x": np.array(-4.0)})

@@ -294,3 +294,56 @@ def test_the_body_is_elaborated_once_whatever_the_length() -> None:
     elaborated = program.elaborate_map("f", {"x": ir.TensorType(ir.DType.F64, (1000,))})
     names = [op.name for op in elaborated.function.block.operations]
     assert names.count("scan") == 1 and len(names) < 5
+
+
+def test_records_are_carried() -> None:
+    text = """
+map f(x: f64[n]):
+    map step(c: (sum: f64, count: i32), x: f64):
+        ((sum = c.sum + x, count = c.count + 1), (twice = 2 * x, before = c.sum))
+    scan(step, (sum = 0, count = 0), x)
+"""
+    last, all_steps = run(text, x=X)  # type: ignore[misc]
+    assert (last.sum, last.count) == (10, 4)
+    np.testing.assert_allclose(all_steps.before, [0, 1, 3, 6])
+
+
+def test_outputs_may_be_nothing() -> None:
+    text = """
+map f(x: f64[n]) -> f64:
+    map step(total: f64, x: f64): (total + x, none)
+    let (last, nothing) = scan(step, 0, x)
+    last
+"""
+    assert run(text, x=X) == 10
+
+
+@pytest.mark.parametrize("form", ["scan", "while", "bounded"])
+def test_derivatives_of_loops(form: str) -> None:
+    """x^8 by three squarings."""
+    loops = {
+        "scan": "scan(numbered, x, length=3)[0]",
+        "while": "while(go, square, (x, 0))[0]",
+        "bounded": "while(go, square, (x, 0), bound=5)[0]",
+    }
+    text = f"""
+map numbered(x: f64, i: i32) -> (f64, i32): (x * x, i)
+map go(state: (f64, i32)) -> bool: state[1] < 3
+map square(state: (f64, i32)) -> (f64, i32): (state[0]^2, state[1] + 1)
+map power(x: f64) -> f64: {loops[form]}
+map f(x: f64):
+    let (value, slope) = jvp(power)(x, 1.0)
+    slope
+map g(x: f64): grad(power)(x)
+map second(x: f64):
+    let (value, slope) = jvp(f)(x, 1.0)
+    slope
+"""
+    x = np.array(1.1)
+    np.testing.assert_allclose(run(text, x=x), 8 * x**7)
+    np.testing.assert_allclose(run_map(STEPS + text, {"x": x}, name="second"), 56 * x**6)
+    if form == "while":
+        with pytest.raises(ir.MissingDerivative, match=r"<text>:\d+:\d+: the op `while`"):
+            run_map(STEPS + text, {"x": x}, name="g")
+    else:
+        np.testing.assert_allclose(run_map(STEPS + text, {"x": x}, name="g"), 8 * x**7)
