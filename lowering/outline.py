@@ -16,6 +16,7 @@ in the arena.  A result that stands for an argument of the same name is an updat
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, count
 
 from mapsto.ir.bodies import alias_pairs
 from mapsto.ir.printer import attributes_text
@@ -35,13 +36,11 @@ def outline_text(lowered: LoweredFunction) -> str:
 def _function_lines(lowered: LoweredFunction, title: str) -> Iterator[str]:
     arguments = _names(lowered)
     aliases = dict(alias_pairs(lowered.function))
-    results, count = [], 0
-    for number in range(len(lowered.function.results)):
-        if number in aliases:
-            results.append(arguments[aliases[number]])
-        else:
-            results.append(f"result{count}")
-            count += 1
+    numbers = count()
+    results = [
+        arguments[aliases[i]] if i in aliases else f"result{next(numbers)}"
+        for i in range(len(lowered.function.results))
+    ]
     yield f"{title}({', '.join(arguments)}) -> ({', '.join(results)}) {{"
     for call in lowered.preparation:
         yield f"{_INDENT}ahead {_kernel_text(call, arguments)}"
@@ -60,7 +59,7 @@ def _apart_lines(call: ApartCall, arguments: list[str]) -> Iterator[str]:
     op = call.op
     places = [_place_text(place, arguments) for place in call.places]
     given, results = places[: len(op.operands)], places[len(op.operands) :]
-    head = f"{op.name} {attributes_text(op)} ({', '.join(given)})"
+    head = " ".join(filter(None, [op.name, attributes_text(op), f"({', '.join(given)})"]))
     head += f" -> ({', '.join(results)})" if results else ""
     if not call.bodies:
         yield head
@@ -77,7 +76,12 @@ def _kernel_text(call: KernelCall, arguments: list[str]) -> str:
 
 
 def _names(lowered: LoweredFunction) -> list[str]:
-    return [name for name, _ in lowered.entry.arguments]
+    """The names of the arguments, with numbers where one is there before."""
+    names: list[str] = []
+    for name, _ in lowered.entry.arguments:
+        numbered = (f"{name}${number}" for number in count(1))
+        names.append(next(n for n in chain([name], numbered) if n not in names))
+    return names
 
 
 def _place_text(place: Place, arguments: list[str]) -> str:
