@@ -109,7 +109,9 @@ def is_heavy(op: Operation) -> bool:
     kept = [d for d in range(op.rank) if d == 0 or op.extents[d] != 1]
     first, second = (map_.dims for map_ in op.maps)
     shared = any(d in first and d in second for d in reduced)
-    separate = any((d in first) != (d in second) for d in kept)
+    rows = any(d in first and d not in second for d in kept)
+    columns = any(d in second and d not in first for d in kept)
+    separate = rows and columns if op.rank > 1 else rows or columns
     counted = op.extents[1:] if op.rank > 1 else op.extents
     return shared and separate and estimate(counted) >= HEAVY_PRODUCTS
 

@@ -19,6 +19,7 @@ from mapsto.ir.passes.dce import EliminateDeadCode
 from mapsto.ir.passes.differentiate import Differentiate
 from mapsto.ir.passes.fuse import Fuse
 from mapsto.ir.passes.inline import Inline
+from mapsto.ir.stages import is_heavy
 from mapsto.ir.types import DType, TensorType
 
 F32 = DType.F32
@@ -240,3 +241,15 @@ def test_the_training_step_of_an_mlp_takes_nine_kernels(batch) -> None:
 
 def _is_product(op: ir.Operation) -> bool:
     return isinstance(op, Contract) and len(op.operands) == 2
+
+
+def test_a_depthwise_convolution_is_one_kernel_with_what_follows() -> None:
+    """Each result is a few products that no other shares: rows, not a packed product."""
+
+    def body(b, x, k):
+        window = ir.AffineMap(4, (ir.axis(0, 4), ir.axis(1, 4), ir.axis(2, 4) + ir.axis(3, 4)))
+        y = contract(b, [x, k], [window, ir.projection([1, 3], 4)], (4, 32, 64, 3), 3)
+        assert not is_heavy(y.owner)
+        return reduce_axes(b, "max", b.emit(ir.Exp, y), [2])
+
+    assert len(kernels(build(body, (4, 32, 66), (32, 3)))) == 1
