@@ -78,6 +78,17 @@ def test_killed_twice(reference: str, tmp_path: Path) -> None:
     assert training_script.train(checkpoint=checkpoint, resume=True, threads=2) == reference
 
 
+def test_killed_on_a_stream_and_resumed(tmp_path: Path) -> None:
+    """With kept gradients, a scaled loss, and figures of evaluations inside epochs."""
+    checkpoint = str(tmp_path / "run.checkpoint")
+    expected = training_script.train(stream=True)
+    killed = in_process(checkpoint=checkpoint, kill_at=13, stream=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = training_script.train(checkpoint=checkpoint, resume=True, stream=True, threads=2)
+    assert resumed == expected
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_checkpoints_do_not_change_the_result(reference: str, tmp_path: Path) -> None:
     assert training_script.train(checkpoint=str(tmp_path / "run.checkpoint")) == reference
 

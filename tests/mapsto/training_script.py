@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -33,6 +34,14 @@ def data() -> dict[str, np.ndarray]:
     y = random.integers(0, 10, 1000).astype(np.int32)
     x = means[y] + random.normal(size=(1000, 96))
     return {"x": x.astype(np.float32), "y": y}
+
+
+def batches() -> Iterator[dict[str, np.ndarray]]:
+    """Random batches without an end."""
+    whole, random = data(), np.random.default_rng(5)
+    while True:
+        chosen = random.integers(0, 1000, 128)
+        yield {name: array[chosen] for name, array in whole.items()}
 
 
 def digest(run: mt.Trainer) -> str:
@@ -65,12 +74,21 @@ def train(
     checkpoint: str | None = None,
     resume: bool = False,
     kill_at: int = 0,
+    stream: bool = False,
 ) -> str:
-    """A hash of the trained weights; with `kill_at` the process does not live to give it."""
+    """A hash of the trained weights; with `kill_at` the process does not live to give it.
+
+    With `stream` batches come from an iterator, gradients are accumulated in mixed precision, and
+    the training is evaluated inside epochs.
+    """
     mt.set_threads(threads)
     run = mt.loads(PROGRAM).Classifier(seed=seed)
+    extras: dict[str, object] = {}
+    if stream:
+        extras = {"steps_per_epoch": 8, "accumulate": 2, "precision": "f16", "evaluate_every": 3}
+        extras |= {"test": {k: v[:200] for k, v in data().items()}, "patience": 9}
     run.fit(
-        data(),
+        batches() if stream else data(),
         epochs=epochs,
         batch=128,
         checkpoint=checkpoint,
@@ -78,6 +96,7 @@ def train(
         resume=resume,
         progress=False,
         callbacks=[KillAt(kill_at)] if kill_at else [],
+        **extras,  # type: ignore[arg-type]
     )
     return digest(run)
 
