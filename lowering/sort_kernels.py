@@ -24,6 +24,7 @@ from mapsto.lowering.loops import (
     Statement,
     Store,
     apply,
+    bitcast,
     cast,
     constant,
     select,
@@ -85,9 +86,9 @@ class _Sorter:
 
     @property
     def key_type(self) -> DType:
-        """The type in which elements are compared."""
-        dtype = self.op.operands[0].dtype
-        return DType.U8 if dtype is DType.BOOL else sum_type(dtype)
+        """The integer type in which elements are compared."""
+        wide = sum_type(self.op.operands[0].dtype)
+        return DType.I64 if wide.bits == 64 or wide is DType.U32 else DType.I32
 
     def _allocate(self, prefix: str, dtype: DType, length: Dim) -> Buffer:
         """Two rows of scratch memory of the task."""
@@ -107,18 +108,22 @@ class _Sorter:
         return tuple(full[d] for d in range(len(full)))
 
     def key(self, at: dict[int, Index], position: Index) -> Expression:
-        """The element of a row in the type in which elements are compared."""
+        """An integer in place of the element of a row: the one that comes first is less."""
         element = self.emitter.element(self.op.operands[0], self.place(at, position))
-        return self.emitter.let("key", cast(element, self.key_type))
+        element = self.emitter.let("element", cast(element, sum_type(element.type)))
+        key = _ordered_bits(element) if element.type.is_float else cast(element, self.key_type)
+        return self.emitter.let("key", apply("not", key) if self.op.descending else key)
 
-    def precedes(self, x: Expression, y: Expression) -> Expression:
-        """Whether x comes before y; not so for equal ones."""
-        first, second = (y, x) if self.op.descending else (x, y)
-        less = apply("lt", first, second)
-        if not x.type.is_float:
-            return less
-        ordered, is_nan = apply("eq", first, first), apply("ne", second, second)
-        return apply("or", less, apply("and", ordered, is_nan))
+
+def _ordered_bits(x: Expression) -> Expression:
+    """The bits of a float as an integer that is ordered as the floats are, nan the greatest: those
+    of negative numbers, which grow with their size, are turned around.  Both zeros are equal."""
+    dtype = DType.I64 if x.type is DType.F64 else DType.I32
+    greatest = constant(2 ** (dtype.bits - 1) - 1, dtype)
+    bits = bitcast(x + constant(0, x.type), dtype)
+    sign = apply("shift_right", bits, constant(dtype.bits - 1, dtype))
+    ordered = apply("xor", bits, apply("and", sign, greatest))
+    return select(apply("ne", x, x), greatest, ordered)
 
 
 class _Merge(_Sorter):
@@ -174,7 +179,7 @@ class _Merge(_Sorter):
         left_done, right_done = (
             apply("ge", head, end) for head, end in zip(heads, ends, strict=True)
         )
-        in_order = apply("not", self.precedes(keys[1], keys[0]))
+        in_order = apply("not", apply("lt", keys[1], keys[0]))
         both = apply("and", apply("not", left_done), in_order)
         first = emitter.let("first", apply("or", right_done, both))
         target = 1 - source
@@ -206,7 +211,7 @@ class _Insertion(_Sorter):
     def _replaces(self, key: Expression, k: Index) -> Expression:
         """Whether the key comes before the k-th of the list, which may be free."""
         free = apply("lt", self.positions[0, k], constant(0, DType.I32))
-        return apply("or", free, self.precedes(key, self.keys[0, k]))
+        return apply("or", free, apply("lt", key, self.keys[0, k]))
 
     def _insert(self, key: Expression, position: Expression, count: int) -> None:
         """Carries the new element, then what it pushes out, along the list."""

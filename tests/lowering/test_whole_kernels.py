@@ -89,6 +89,7 @@ def test_orders(dtype: DType) -> None:
     if dtype.is_float:
         x.flat[::11] = np.nan
         x.flat[::13] = -np.inf
+        x.flat[::17] = -0.0
     check(build("f", [(dtype, (9, 70))], orders), [x], on=NATIVE)
 
 

@@ -54,7 +54,10 @@ FUNCTIONS: list[tuple[str, Callable[..., Any]]] = [
     ("atan2(x, broadcast(u[0], x.shape))", lambda x, u, i: torch.atan2(x, u[0])),
     ("asinh(x) + sinh(x) + atan(x)", lambda x, u, i: x.asinh() + x.sinh() + x.atan()),
     ("erfinv(tanh(x)) + lgamma(abs(x) + 1)", lambda x, u, i: erfinv_and_lgamma(x)),
-    ("hypot(x, x[:, ::-1]) + logaddexp(x, flip(x))", lambda x, u, i: x.hypot(x.flip(1)) + x.logaddexp(x.flip(0, 1))),
+    (
+        "hypot(x, x[:, ::-1]) + logaddexp(x, flip(x))",
+        lambda x, u, i: x.hypot(x.flip(1)) + x.logaddexp(x.flip(0, 1)),
+    ),
     ("cholesky(s(x))", lambda x, u, i: torch.linalg.cholesky(spd(x))),
     ("solve(s(x), transpose(u))", lambda x, u, i: torch.linalg.solve(spd(x), u.T)),
     ("inverse(s(x)) * determinant(s(x))", lambda x, u, i: spd(x).inverse() * spd(x).det()),
