@@ -120,7 +120,8 @@ def _ordered_bits(x: Expression) -> Expression:
     of negative numbers, which grow with their size, are turned around.  Both zeros are equal."""
     dtype = DType.I64 if x.type is DType.F64 else DType.I32
     greatest = constant(2 ** (dtype.bits - 1) - 1, dtype)
-    bits = bitcast(x + constant(0, x.type), dtype)
+    zero = constant(0, x.type)
+    bits = bitcast(select(apply("eq", x, zero), zero, x), dtype)
     sign = apply("shift_right", bits, constant(dtype.bits - 1, dtype))
     ordered = apply("xor", bits, apply("and", sign, greatest))
     return select(apply("ne", x, x), greatest, ordered)
