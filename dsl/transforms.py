@@ -21,9 +21,12 @@ from mapsto.dsl.values import (
     Builtin,
     Closure,
     Expected,
+    Frozen,
     Group,
     Mode,
     Number,
+    Partial,
+    Precision,
     Text,
     Transform,
     Truth,
@@ -189,8 +192,12 @@ def _parameter_names(function: Value) -> list[str]:
             return [parameter.name.name for parameter in function.definition.parameters]
         case Instance():
             return [] if function.call is None else _parameter_names(function.call)
-        case Transform() | Mode():
+        case Transform() | Mode() | Frozen() | Precision():
             return _parameter_names(function.function)
+        case Partial():
+            given = [argument.name for argument in function.arguments]
+            rest = _parameter_names(function.function)[given.count(None) :]
+            return [name for name in rest if name not in given]
     return []
 
 

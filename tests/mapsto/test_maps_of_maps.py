@@ -37,6 +37,10 @@ map by_name(w: f64[n], x: f64[n]):
     map swapped(x: f64[n], w: f64[n]) -> f64: sum(w^2 * x)
     grad(swapped, argnums=["w", "x"])(x, w)
 
+map of_partial(w: f64[n], x: f64[n]) -> f64[n]:
+    map weighted(k: f64, x: f64[n], w: f64[n]) -> f64: k * sum(w^2 * x)
+    grad(frozen(partial(weighted, 3.0)), argnums="w")(x, w)
+
 map scaled(x: f64[n, m], k: f64) -> (f64[n, m], f64): (k * x, sum(x))
 
 map pairs(given: (f64[n], f64[m]), k: f64[n]) -> f64[m]:
@@ -127,6 +131,7 @@ def test_arguments_by_name() -> None:
     np.testing.assert_allclose(by_w, 4 * X * X)
     np.testing.assert_allclose(by_x, X**2)
     np.testing.assert_allclose(mt.grad(LIB.energy, "y")(y=Y, x=X)[1], 2 * Y[1] * 36)
+    np.testing.assert_allclose(LIB.of_partial(X, 2 * X), 12 * X * X)
     _, slope = mt.jvp(LIB.cubes, "x")(X, np.ones(3))
     np.testing.assert_allclose(slope, (3 * X**2).sum())
 
