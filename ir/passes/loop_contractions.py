@@ -33,6 +33,10 @@ Results = Sequence[Value] | None
 LARGEST_GROWTH = 16
 """How many times more elements than what is there already is written for all steps at once."""
 
+LEAST_RATIO = 4
+"""How many times more elements than a step's operand weights (or their gradient) have, so that it
+pays to read them once: a step with many rows uses them well, and has its operand in the cache."""
+
 
 @rewrite
 def product_before_loop(op: Scan, rewriter: Rewriter) -> Results:
@@ -148,13 +152,18 @@ class _Sources:
         sliced = [value for value in op.operands if value in self.sequences]
         others = [value for value in op.operands if value not in self.sequences]
         is_product = len(sliced) == 1 and others and op.reduced
-        return bool(is_product and all(map(self.is_fixed, others)) and _fits(op.result, sliced[0]))
+        if not is_product or not all(map(self.is_fixed, others)):
+            return False
+        pays = any(_is_much_larger(weights, sliced[0]) for weights in others)
+        return pays and _fits(op.result, sliced[0])
 
     def is_worth_stacking(self, op: Contract) -> bool:
         """Whether a product of a value of the steps with constants may be computed after it."""
         unknown = [value for value in op.operands if not self.is_fixed(value)]
         is_product = len(op.operands) == 2 and len(unknown) == 1 and op.reduced
         if not is_product or unknown[0] in self.sequences:
+            return False
+        if not any(_is_much_larger(weights, unknown[0]) for weights in op.operands):
             return False
         return unknown[0] in self.parts.outputs or _fits(unknown[0], op.result)
 
@@ -165,6 +174,10 @@ class _Sources:
         outputs = self.parts.outputs
         unknown = (v for v in op.operands if not self.is_known(v) and v not in outputs)
         new = list(dict.fromkeys(unknown))
+        if len(op.operands) == 1:
+            return not new
+        if not all(self.is_fixed(v) or _is_much_larger(op.result, v) for v in op.operands):
+            return False
         kept = [v for v in op.operands if v in self.sequences or v in outputs]
         return not new or (len(new) == 1 and any(_fits(new[0], v) for v in kept))
 
@@ -207,6 +220,11 @@ def _terms(value: Value, uses: Callable[[Value], int]) -> list[Value]:
 def _fits(value: Value, other: Value) -> bool:
     """Whether the value provably has at most so many times the other's elements."""
     return nonnegative(LARGEST_GROWTH * other.type.elements - value.type.elements)
+
+
+def _is_much_larger(weights: Value, value: Value) -> bool:
+    """Whether it pays to read the weights once for all steps."""
+    return nonnegative(weights.type.elements - LEAST_RATIO * value.type.elements)
 
 
 def _for_all_steps(
@@ -273,8 +291,9 @@ class LoopContractions(Pass):
           %1 = contract %x, %w          =>    %y = scan %h, %1 ..
           %2 = add %1, %h                       %2 = add %x1, %h
 
-    What is read or written for all steps in their place is at most 16 times larger than what is
-    there already; sums change their order, so they have to be free to.
+    It does so where weights are at least 4 times larger than what a step multiplies with them (few
+    rows), and what is written for all steps is at most 16 times larger than what is there already.
+    Sums change their order, so they have to be free to.
     """
 
     name = "loop-contractions"

@@ -18,7 +18,7 @@ from mapsto.ir.rewriting import fired
 
 B, V = ir.Builder, ir.Value
 Values = Sequence[V]
-STEPS, BATCH, WIDTH = 6, 5, 4
+STEPS, BATCH, WIDTH, INPUTS = 6, 2, 12, 8
 ROWS, MATRIX, XS = tensor(BATCH, WIDTH), tensor(WIDTH, WIDTH), tensor(STEPS, BATCH, WIDTH)
 
 
@@ -148,6 +148,14 @@ def reducing_output(b: B, w: V, h: V, xs: V) -> Values:
     return [*finals, *outputs]
 
 
+@pytest.mark.parametrize("law", LAWS)
+def test_many_rows_stay(law: str) -> None:
+    """Where a step has many rows, it uses what is in the cache."""
+    types = (MATRIX, tensor(4 * WIDTH, WIDTH), tensor(STEPS, 4 * WIDTH, WIDTH))
+    names = left(after(function(LAWS[law][0], *types), LoopContractions()))
+    assert "contract" not in names
+
+
 @pytest.mark.parametrize("build", [of_state, used_twice, in_order, reducing_output])
 def test_what_stays(build: Callable[..., Values]) -> None:
     module = function(build, *TYPES)
@@ -173,7 +181,7 @@ def test_training_a_recurrent_network() -> None:
     """Each loop is left with one product: that of the state and of its cotangent.  The gradients of
     weights and bias are contractions over all steps."""
     F64 = ir.DType.F64
-    shapes = [(3, WIDTH), (WIDTH, WIDTH), (WIDTH,), (BATCH, WIDTH), (STEPS, BATCH, 3)]
+    shapes = [(INPUTS, WIDTH), (WIDTH, WIDTH), (WIDTH,), (BATCH, WIDTH), (STEPS, BATCH, INPUTS)]
     f = function_of("f", [ir.TensorType(F64, shape) for shape in shapes], recurrent_loss)
     module = Module.of(f, vjp_function("g", f, [0, 1, 2]))
     found = PassRunner(DEFAULT).run(module)
