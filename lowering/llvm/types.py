@@ -145,8 +145,15 @@ def undefined(type: LLVMType) -> Operand:
 NULL = Operand("null", PTR)
 
 
-@functools.lru_cache(maxsize=4096, typed=True)
 def _literal(type: LLVMType, value: float | bool) -> str:
+    if type.is_float and value == 0:
+        # Zeros of both signs are equal, and so one key of the cache.
+        return float_literal(type.kind, float(value))
+    return _cached_literal(type, value)
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _cached_literal(type: LLVMType, value: float | bool) -> str:
     if type.kind == "i1":
         return "true" if value else "false"
     if type.is_integer:

@@ -195,3 +195,9 @@ def test_modules_hold_each_name_once() -> None:
     text = verify(module)
     assert text.count("declare") == 1
     assert module.has_function("g")
+
+
+def test_zeros_of_both_signs_are_two_literals() -> None:
+    for values in ((-0.0, 0.0), (0.0, -0.0)):
+        first, second = (str(constant(FLOAT, value)) for value in values)
+        assert first != second
