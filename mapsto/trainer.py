@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
+from zlib import crc32
 
 from mapsto.compiler import Options
 from mapsto.dsl.elaborated import ParameterSpec
@@ -61,7 +62,7 @@ class Trainer:
         self.seed = seed
         given = [value for value in configuration.values() if isinstance(value, Instance)]
         self._modules = {
-            prefix: _instance_of(program, value, given, options, seed)
+            prefix: _instance_of(program, value, given, options, _seed_of(prefix, seed))
             for prefix, value in self.inner.modules()
         }
         self._storage: dict[str, Array] = {}
@@ -348,6 +349,11 @@ def _path(path: str | Path | None) -> Path | None:
 def _simple(figures: dict[str, float]) -> float | dict[str, float]:
     """A single loss as a number."""
     return figures["loss"] if len(figures) == 1 else figures
+
+
+def _seed_of(prefix: str, seed: int) -> int:
+    """The seed of a net: nets of one block begin differently where their paths are alike."""
+    return seed ^ (crc32(prefix.encode()) << 20)
 
 
 def _instance_of(

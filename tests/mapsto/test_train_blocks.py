@@ -75,6 +75,13 @@ def test_each_loss_trains_its_nets_in_order() -> None:
         np.testing.assert_allclose(run.arrays[path], array, rtol=1e-4, atol=1e-6)
 
 
+def test_nets_of_one_block_begin_differently() -> None:
+    run = mt.loads(PAIR.replace("lr=0.1", "lr=0.0").replace("lr=0.2", "lr=0.0")).Pair(seed=1)
+    run.step(**data())
+    first, second = (run.nets[name].params["w"] for name in ("first", "second"))
+    assert np.abs(first - second).max() > 0.1
+
+
 def test_a_chosen_loss() -> None:
     run = mt.loads(PAIR).Pair(seed=1)
     batch = data()
