@@ -143,6 +143,8 @@ def _check_definition(
             value = find(new_frame(scope, budget), name)
     except DiagnosticsError as error:
         return error.diagnostics
+    except Unknowable:
+        return []
     if isinstance(definition, syntax.Import | syntax.FromImport):
         return []
     match value:

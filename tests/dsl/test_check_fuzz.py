@@ -29,6 +29,12 @@ PROGRAMS = [
     *(path.read_text("utf-8") for path in EXAMPLES),
     "map f(x: f32[n, d], ids: i32[n]): [i, j] |-> sum[k](x[ids[i], k] * x[j, 2*k + 1])\n",
     "map g(x: f32[n]) -> f32: sum(x^3)\nmap f(x: f32[n]): jvp(grad(g))(x, x)[1] + vmap(exp)(x)\n",
+    "map f(x: f32[n], r: (a: f32, b: f32[n]) = (a = 1, b = x)): [r.b * r.a for i in r]\n",
+    "map g(net: module, x: f32[n, d]) -> f32: sum(net(x)) + norm(parameters(net))\n"
+    "net = Dense(2)\nmap f(x: f32[n, 3]):\n    let t = grad(g)(net, x)\n"
+    "    update(Adam(), net, t * 2 - t)\n    tree_map(relu, t).w\n",
+    "module N():\n    state key: i64 ~ fresh_key\n    map (x: f32[n], y: f32[n] = none):\n"
+    "        key <- next_key(key)\n        if training and y == none then x * normal(key) else x\n",
     "map f(x: f32[...s, n]): [...s] |-> max[j](x[...s, j]) - mean(x[..., 1:], axis=-1)[...s]\n",
 ]
 TOKEN = re.compile(r"[A-Za-z_]\w*|\d[\d.e^-]*|[-+*/%@^]|[<>=]=?")
@@ -46,9 +52,22 @@ KEYWORDS = frozenset(
 )
 NAMES = WORDS.findall(
     "x n f d i k s g w b T nn pi relu softmax Dense Adam MLP sum max mean argmax grad jvp vmap "
-    "chain range len size reshape concat random exp where zeros true"
+    "chain range len size reshape concat random exp where zeros true none training tree_map "
+    "parameters update norm key bernoulli split_key train_mode y"
 )
-VALUES = ("(x,x)", "[1,2]", "x[0]", "x[i]", "normal(key)", *NUMBERS, *DTYPES)
+VALUES = (
+    "(x,x)",
+    "(a=x,b=2)",
+    "[1,2]",
+    "[x for i in x]",
+    "none",
+    "parameters(net)",
+    "x[0]",
+    "x[i]",
+    "normal(key)",
+    *NUMBERS,
+    *DTYPES,
+)
 
 
 def corpus() -> list[str]:

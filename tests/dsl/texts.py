@@ -66,7 +66,12 @@ def _index(random: Random, depth: int) -> str:
 
 def _brackets(random: Random, depth: int) -> str:
     a, b = _expression(random, depth), _expression(random, depth)
-    return random.choice([f"[{a}, {b}]", "[]", f"({a},)", f"({a}, {b},)", f"({a})"])
+    name, other = random.sample(NAMES, 2)
+    record = f"({name} = {a}, {other} = {b})"
+    made = f"[{a} for {name} in {b}]"
+    chosen = f"[{a} for {name} in {b} if {_operand(random, depth)}]"
+    plain = [f"[{a}, {b}]", "[]", f"({a},)", f"({a}, {b},)", f"({a})"]
+    return random.choice([*plain, record, f"({name} = {a})", made, chosen])
 
 
 def _lambda(random: Random, depth: int) -> str:
@@ -79,7 +84,8 @@ def _conditional(random: Random, depth: int) -> str:
 
 
 def _type(random: Random) -> str:
-    return random.choice(["f32[n, ...s]", "i32", "map", "T[2 * n, (h - r) / 2 + 1]", "f32[]"])
+    plain = ["f32[n, ...s]", "i32", "map", "T[2 * n, (h - r) / 2 + 1]", "f32[]"]
+    return random.choice([*plain, "(f32, i32[n])", "(a: f32[n], b: (c: i32, d: f32))"])
 
 
 def _parameters(random: Random) -> str:
@@ -126,7 +132,7 @@ def _map(random: Random, indent: str = "", name: str = "f[T]") -> str:
 def _module(random: Random) -> str:
     members = [
         f"    param w: {_type(random)} ~ {_expression(random, 1)}\n",
-        f"    state t: {_type(random)} = {_expression(random, 1)}\n",
+        f"    state t: {_type(random)} {random.choice('=~')} {_expression(random, 1)}\n",
         f"    layers = {_expression(random)}\n",
         _map(random, "    ", ""),
     ]
