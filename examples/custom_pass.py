@@ -39,10 +39,10 @@ def product_of_exponentials(op: ir.Mul, rewriter: mt.Rewriter) -> ir.Value | Non
 # An op: its meaning, its derivative, its native code.
 
 
-class Softsign(ir.FloatUnary):
+class Squash(ir.FloatUnary):
     """x / (1 + |x|)."""
 
-    name = "softsign"
+    name = "squash"
 
     def evaluate(self, *operands: ir.Array) -> Sequence[ir.Array]:
         (x,) = operands
@@ -54,8 +54,8 @@ class Softsign(ir.FloatUnary):
         return [ir.reciprocal(build, build.emit(ir.Mul, root, root))]
 
 
-@mt.scalar_rule(Softsign)
-def softsign(x: Expression) -> Expression:
+@mt.scalar_rule(Squash)
+def squash(x: Expression) -> Expression:
     """How native code computes an element of the result."""
     return x / (constant(1, x.type) + apply("abs", x))
 

@@ -59,8 +59,8 @@ def scalar_rule(
     """Marks the function that computes an elementwise op of an extension: from the elements of the
     operands, as expressions (see `loops`), to the element of the result.
 
-        @scalar_rule(Softsign)
-        def softsign(x: Expression) -> Expression:
+        @scalar_rule(Squash)
+        def squash(x: Expression) -> Expression:
             return x / (constant(1, x.type) + apply("abs", x))
     """
 

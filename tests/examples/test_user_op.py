@@ -33,17 +33,17 @@ def test_programs_with_the_op_are_checked() -> None:
             [*check, *options], capture_output=True, text=True, timeout=60, cwd=ROOT
         )
         assert done.returncode == code
-        assert ("unknown name `softsign`" in done.stderr) == bool(code)
+        assert ("unknown name `squash`" in done.stderr) == bool(code)
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
 def test_values_and_derivatives(example: ModuleType, dtype: str) -> None:
     lib = mt.loads(f"""
 map values(x: {dtype}[n, m]) -> {dtype}[n, m]:
-    softsign(x)
+    squash(x)
 
 map total(x: {dtype}[n, m]) -> {dtype}:
-    sum(softsign(x)^2)
+    sum(squash(x)^2)
 
 map curvature(x: {dtype}[n, m], dx: {dtype}[n, m]) -> {dtype}[n, m]:
     let (slope, product) = jvp(grad(total))(x, dx)
@@ -63,7 +63,7 @@ def test_training_with_the_op(example: ModuleType) -> None:
     """The op as the activation of a layer, in a fused step."""
     lib = mt.loads("""
 module Net():
-    layers = [Dense(16, softsign), Dense(3)]
+    layers = [Dense(16, squash), Dense(3)]
 
     map (x: f32[n, d]) -> f32[n, 3]:
         chain(layers)(x)
@@ -98,10 +98,10 @@ def test_what_an_op_lacks_is_named() -> None:
 
 
 def test_ops_of_one_name_are_refused(example: ModuleType) -> None:
-    with pytest.raises(ValueError, match="an op named 'softsign' exists already"):
+    with pytest.raises(ValueError, match="an op named 'squash' exists already"):
 
         class Another(mt.ir.FloatUnary):
-            name = "softsign"
+            name = "squash"
 
 
 @mt.rewrite
