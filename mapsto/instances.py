@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from mapsto.arguments import Parameter, parameters_of
 from mapsto.callables import Compilable
 from mapsto.compiler import Options, bound_slots
 from mapsto.dsl.elaborated import Elaborated
+from mapsto.dsl.instances import instances_in
 from mapsto.dsl.program import ModuleInstance as DslInstance
 from mapsto.dsl.program import ParameterSpec
 from mapsto.dsl.values import Closure, Value
@@ -22,7 +24,7 @@ from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
 from mapsto.runtime.errors import ArgumentError, CheckpointError
 from mapsto.runtime.training import restore
 
-__all__ = ["Instance", "Method", "Parameters", "initialize"]
+__all__ = ["Instance", "Method", "Parameters", "initialize", "instances_among"]
 
 
 class Parameters(Mapping[str, Array]):
@@ -81,7 +83,8 @@ class Instance(Method):
     """An instance of a module.
 
     Calling it applies its unnamed map; named maps are attributes.  Parameters appear at the first
-    call, or at `init`, with values that depend on the seed and their path alone.
+    call, or at `init`, with values that depend on the seed and their path alone.  Instances in the
+    configuration, `parts`, share their parameters with it.
     """
 
     def __init__(
@@ -90,9 +93,11 @@ class Instance(Method):
         options: Options,
         seed: int = 0,
         storage: dict[str, Array] | None = None,
+        parts: Sequence[Instance] = (),
     ) -> None:
         self.inner = inner
         self.seed = seed
+        self._parts = tuple(parts)
         self._storage: dict[str, Array] = {} if storage is None else storage
         self._unchecked: str | None = None
         """The file of weights that no program has been compiled with yet."""
@@ -152,11 +157,26 @@ class Instance(Method):
         Raises CheckpointError where a file that was read before the sizes were known does not fit.
         """
         wanted = list(specs)
+        self._share(wanted)
         if any(spec.path not in self._storage for spec in wanted):
             initialize(self.inner.elaborate_initializers(), self._storage, self.seed)
         if self._unchecked is not None:
             _check_loaded(wanted, self._storage, self._unchecked)
         return self._storage
+
+    def _share(self, specs: Sequence[ParameterSpec]) -> None:
+        """Takes the arrays of the parts; what was loaded for them before goes into these."""
+        prefixes = {instance: path for path, instance in instances_in(self.inner.value)}
+        for part in self._parts:
+            prefix = f"{prefixes[part.inner.value]}."
+            own = [s for s in specs if s.path.startswith(prefix)]
+            shared = part.storage_for([replace(s, path=s.path.removeprefix(prefix)) for s in own])
+            for spec in own:
+                array = shared[spec.path.removeprefix(prefix)]
+                loaded = self._storage.get(spec.path, array)
+                if loaded.shape == array.shape:
+                    array[...] = loaded
+                    self._storage[spec.path] = array
 
     def save(self, path: str | Path) -> None:
         """Writes parameters and states to a safetensors file, atomically.
@@ -187,7 +207,16 @@ class Instance(Method):
     def with_passes(self, passes: str) -> Instance:
         """The instance on the same parameters, compiled by another pipeline."""
         options = self.options.with_passes(passes)
-        return Instance(self.inner, options, self.seed, self._storage)
+        return Instance(self.inner, options, self.seed, self._storage, self._parts)
+
+
+def instances_among(values: Iterable[object]) -> Iterator[Instance]:
+    """The instances among configuration values, those in lists too."""
+    for value in values:
+        if isinstance(value, Instance):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from instances_among(value)
 
 
 def _check_loaded(

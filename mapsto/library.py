@@ -12,7 +12,7 @@ from mapsto.callables import Map
 from mapsto.compiler import Options
 from mapsto.dsl.program import Program
 from mapsto.dsl.values import Closure, ModuleClass, Number, Text, TrainClass, Truth, Value
-from mapsto.instances import Instance
+from mapsto.instances import Instance, instances_among
 from mapsto.trainer import Trainer
 
 __all__ = ["Library", "load", "loads"]
@@ -87,7 +87,9 @@ class Library:
     def _module(self, name: str, value: ModuleClass) -> Callable[..., Instance]:
         def make(*arguments: object, seed: int = 0, **configuration: object) -> Instance:
             given = _configuration(name, value, arguments, configuration)
-            return Instance(self.program.instantiate(name, given), self.options, seed)
+            parts = tuple(instances_among(given.values()))
+            inner = self.program.instantiate(name, given)
+            return Instance(inner, self.options, seed, parts=parts)
 
         make.__name__, make.__doc__ = name, self.program.docstring(name)
         return make

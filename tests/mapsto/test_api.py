@@ -419,3 +419,38 @@ def test_weights_of_another_size_name_their_file(tmp_path: Path) -> None:
     other = LIB.Model(3).load(path)
     with pytest.raises(mt.CheckpointError, match=r"weights.safetensors: array `.*` is f32"):
         other(np.zeros((2, 5), np.float32))
+
+
+SHARED = """
+module Inner():
+    param w: f32[d] ~ uniform
+
+    map (x: f32[n, d]) -> f32[n, d]:
+        x * w
+
+module Outer(first: module, others: list = []):
+    param b: f32[d] ~ zeros
+
+    map (x: f32[n, d]) -> f32[n, d]:
+        chain([first] + others)(x) + b
+"""
+
+
+def test_instances_in_a_configuration_share_their_parameters(tmp_path) -> None:
+    lib, x = mt.loads(SHARED), np.ones((1, 2), np.float32)
+    used, fresh = lib.Inner(seed=1), lib.Inner(seed=2)
+    used(x)
+    outer = lib.Outer(used, others=[fresh])
+    np.testing.assert_allclose(outer(x), used(x) * fresh(x))
+    assert sorted(outer.params) == ["b", "first.w", "others.0.w"]
+    used.params["w"][...] = [3, 4]
+    fresh.params["w"][...] = [5, 6]
+    np.testing.assert_array_equal(outer(x), [[15, 24]])
+    outer.params["first.w"][...] = 1
+    np.testing.assert_array_equal(used(x), [[1, 1]])
+
+    outer.save(tmp_path / "outer.safetensors")
+    again = lib.Inner(seed=5)
+    copy = lib.Outer(again, others=[lib.Inner(seed=6)]).load(tmp_path / "outer.safetensors")
+    np.testing.assert_array_equal(copy(x), outer(x))
+    np.testing.assert_array_equal(again(x), [[1, 1]])
