@@ -12,11 +12,17 @@ from mapsto.cli import main
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 DATA = EXAMPLES / "data" / "digits.npz"
+TRAINED = ("digits", "own_parts", "convolution", "custom_layer", "mnist_cnn", "mnist_rows_lstm")
 
 
 @pytest.mark.parametrize(
     ("example", "epochs", "accuracy"),
-    [("digits", 8, 0.93), ("own_parts", 8, 0.93), ("convolution", 8, 0.93)],
+    [
+        ("digits", 8, 0.93),
+        ("own_parts", 8, 0.93),
+        ("convolution", 8, 0.93),
+        ("custom_layer", 8, 0.9),
+    ],
 )
 def test_trains(example: str, epochs: int, accuracy: float, capsys) -> None:
     command = ["train", str(EXAMPLES / f"{example}.mto"), "--data", str(DATA), "--json"]
@@ -27,17 +33,30 @@ def test_trains(example: str, epochs: int, accuracy: float, capsys) -> None:
     assert reached["test"]["accuracy"] >= accuracy
 
 
-@pytest.mark.parametrize("example", ["digits", "own_parts", "convolution", "custom_pass"])
+@pytest.mark.parametrize(("example", "accuracy"), [("mnist_cnn", 0.6), ("mnist_rows_lstm", 0.25)])
+def test_trains_on_a_part(example: str, accuracy: float, capsys, tmp_path) -> None:
+    """On 1,280 digits of MNIST instead of 8,000, for two epochs."""
+    data = np.load(EXAMPLES / "data" / "mnist.npz")
+    part = {name: data[name][:1280] for name in data.files}
+    np.savez(tmp_path / "part.npz", **part)
+    command = ["train", str(EXAMPLES / f"{example}.mto"), "--data", str(tmp_path / "part.npz")]
+    assert main([*command, "--json", "--epochs", "2"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    reached = [record for record in records if "epoch" in record][-1]
+    assert reached["test"]["accuracy"] >= accuracy
+
+
+@pytest.mark.parametrize("example", [*TRAINED, "custom_pass"])
 def test_is_laid_out(example: str) -> None:
     assert main(["fmt", "--check", str(EXAMPLES / f"{example}.mto")]) == 0
 
 
-@pytest.mark.parametrize("example", ["digits", "own_parts", "convolution"])
+@pytest.mark.parametrize("example", TRAINED)
 def test_has_no_mistakes(example: str) -> None:
     assert main(["check", str(EXAMPLES / f"{example}.mto")]) == 0
 
 
-@pytest.mark.parametrize("example", ["digits", "own_parts", "convolution", "custom_pass"])
+@pytest.mark.parametrize("example", [*TRAINED, "custom_pass"])
 def test_tells_how_to_run_it(example: str) -> None:
     path = EXAMPLES / f"{example}.mto"
     text = path.with_suffix(".py").read_text() if example == "custom_pass" else path.read_text()

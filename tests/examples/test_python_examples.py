@@ -17,14 +17,19 @@ PROGRAMS = {
     "physics": ["--steps", "600"],
     "packages_recommender": ["git", "gti", "--epochs", "2"],
     "detection": ["--steps", "12", "--scenes", "60", "--held-out", "20"],
+    "kjv_gpt": ["--steps", "40", "--length", "64", "--prompt", "Let there be"],
+    "variational_autoencoder": ["--epochs", "2", "--images", "640"],
+    "custom_loop": ["--epochs", "10"],
+    "fine_tune": ["--epochs", "20", "--first", "2"],
 }
 
 
 def run(name: str, options: list[str], monkeypatch: pytest.MonkeyPatch, capsys) -> str:
-    """What the program prints."""
+    """What the program prints, the progress of a training behind the rest."""
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *options])
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
-    return capsys.readouterr().out
+    printed = capsys.readouterr()
+    return printed.out + printed.err
 
 
 def numbers(pattern: str, text: str) -> list[float]:
@@ -65,6 +70,37 @@ def test_detection(monkeypatch, capsys) -> None:
     losses = numbers("loss", text)
     assert losses[-1] < losses[0]
     assert 0 <= numbers("mean average precision", text)[0] <= 1
+
+
+def test_a_transformer_that_writes(monkeypatch, capsys) -> None:
+    text = run("kjv_gpt", PROGRAMS["kjv_gpt"], monkeypatch, capsys)
+    assert numbers("held out", text)[0] < 3.2, "all characters alike are 4.3"
+    written = text.split("\n", 1)[1]
+    assert written.startswith("Let there be")
+    assert len(written.rstrip("\n")) <= len("Let there be") + 64
+
+
+def test_variational_autoencoder(monkeypatch, capsys, tmp_path) -> None:
+    pytest.importorskip("matplotlib")
+    options = [*PROGRAMS["variational_autoencoder"], "--plot", str(tmp_path / "plane.png")]
+    text = run("variational_autoencoder", options, monkeypatch, capsys)
+    losses = numbers("test loss", text)
+    assert losses[1] < losses[0] < 545, "an untrained one has 784 * log(2)"
+    assert (tmp_path / "plane.png").stat().st_size > 1000
+
+
+def test_custom_loop(monkeypatch, capsys) -> None:
+    text = run("custom_loop", PROGRAMS["custom_loop"], monkeypatch, capsys)
+    assert len(numbers("generator", text)) == 10
+    assert numbers(r"forgeries \(", text.replace("(", "( "))[0] > 0.7
+
+
+def test_fine_tune(monkeypatch, capsys) -> None:
+    text = run("fine_tune", PROGRAMS["fine_tune"], monkeypatch, capsys)
+    before, everything, last, adapters = numbers("accuracy", text)[1:]
+    assert min(everything, last, adapters) > before + 0.05
+    changed = [int(number) for number in re.findall("([0-9]+) parameters", text)]
+    assert changed == [0, 85002, 2570, 4392]
 
 
 @pytest.fixture(scope="module")
