@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mapsto.dsl.binders import binder_of
 from mapsto.dsl.diagnostics import Collector, Diagnostic, Fact, Help, Kind, Note, NoteKind
 from mapsto.dsl.lalr import Token
 from mapsto.dsl.source import Source, Span
@@ -57,6 +58,8 @@ from mapsto.dsl.syntax import (
     Statement,
     StateUpdate,
     String,
+    Target,
+    TargetTuple,
     TrainDefinition,
     TupleExpression,
     TupleType,
@@ -64,7 +67,6 @@ from mapsto.dsl.syntax import (
     Unary,
     UnaryOperator,
     ValueType,
-    binder_of,
 )
 
 __all__ = ["Builder"]
@@ -180,17 +182,17 @@ class Builder:
         self, start: int, end: int, items: Sequence[Expression | Spread]
     ) -> ListExpression:
         for item in items:
-            if isinstance(item, Spread):
-                self._report(Kind.MISPLACED_SPREAD, item.span, Help.WRITE_BINDERS)
-        expressions = tuple(item for item in items if isinstance(item, Expression))
-        return ListExpression(self._span(start, end), expressions)
+            if isinstance(item, Spread) and item.name is None:
+                self._report(Kind.MISPLACED_SPREAD, item.span, Help.NAME_GROUP)
+        named = tuple(item for item in items if isinstance(item, Expression) or item.name)
+        return ListExpression(self._span(start, end), named)
 
     def comprehension(
         self,
         start: int,
         end: int,
         item: Expression,
-        target: Identifier,
+        target: Target,
         iterable: Expression,
         condition: Expression | None,
     ) -> Comprehension:
@@ -286,16 +288,19 @@ class Builder:
         self,
         start: int,
         end: int,
-        targets: tuple[Identifier, ...],
+        target: Target,
         type: TypeExpression | None,
         value: Expression,
     ) -> Let:
-        return Let(self._span(start, end), targets, type, value)
+        return Let(self._span(start, end), target, type, value)
+
+    def target_tuple(self, start: int, end: int, *items: Target) -> TargetTuple:
+        return TargetTuple(self._span(start, end), items)
 
     def names(self, start: int, end: int, *names: Identifier) -> tuple[Identifier, ...]:
         return names
 
-    let_targets = generics = names
+    generics = names
 
     def update(self, start: int, end: int, target: Expression, value: Expression) -> StateUpdate:
         if not isinstance(target, Name | Attribute):
@@ -321,7 +326,7 @@ class Builder:
         return Block(nested.span, (nested,))
 
     def for_statement(
-        self, start: int, end: int, target: Identifier, iterable: Expression, body: Block
+        self, start: int, end: int, target: Target, iterable: Expression, body: Block
     ) -> For:
         return For(self._span(start, body.span.end), target, iterable, body)
 

@@ -235,6 +235,7 @@ class Help(Enum):
     BELONGS = auto()
     WRITE_INSTEAD = auto()
     WRITE_BINDERS = auto()
+    NAME_GROUP = auto()
     UPDATE_STATE = auto()
     POSITIONAL_FIRST = auto()
     CAST = auto()

@@ -15,17 +15,21 @@ from mapsto.dsl.evaluation import evaluate, evaluates, find, lookup, scalar_or_t
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.instances import Instance, instances_in, member, slot_tensor
 from mapsto.dsl.source import Span
+from mapsto.dsl.targets import bind_target
 from mapsto.dsl.tensors import as_tensor, describe
 from mapsto.dsl.values import (
     Deferred,
+    Dimensions,
     ElementType,
     Expected,
     Formula,
     Group,
+    Indices,
     ModeFlag,
     Namespace,
     Number,
     ParameterTree,
+    Position,
     Product,
     Slot,
     Tensor,
@@ -83,14 +87,32 @@ def _string(node: syntax.String, frame: Frame, expected: Expected | None) -> Val
 def _group(
     node: syntax.ListExpression | syntax.TupleExpression, frame: Frame, expected: Expected | None
 ) -> Value:
-    items = []
+    items: list[Value] = []
     wanted = () if expected is None else expected.items
     for item, own in zip_longest(node.items, wanted[: len(node.items)]):
+        if isinstance(item, syntax.Spread):
+            items.extend(_spliced(item, frame))
+            continue
         value = evaluate(item, frame, own)
         items.append(as_tensor(frame, item.span, value) if scalar_or_tensor(value) else value)
     if isinstance(node, syntax.ListExpression):
         return Group(tuple(items), is_list=True)
     return Group(tuple(items), names=tuple([name.name for name in node.names]))
+
+
+def _spliced(spread: syntax.Spread, frame: Frame) -> tuple[Value, ...]:
+    """What `...s` puts into a list: sizes, indices, or the items of another list."""
+    assert spread.name is not None
+    value = settle(lookup(frame, spread.name.name, spread.span), frame, spread.span)
+    match value:
+        case Dimensions():
+            return tuple(map(Number, value.dims))
+        case Indices():
+            return tuple(map(Position.of, value.variables))
+        case Group() if value.is_list:
+            return value.items
+    name = spread.name.name
+    return fail(Kind.NOT_A_GROUP, spread.span, name=name, found=describe(value))
 
 
 @evaluates(syntax.Comprehension)
@@ -100,7 +122,7 @@ def _comprehension(node: syntax.Comprehension, frame: Frame, expected: Expected 
     for value in rounds(evaluate(node.iterable, frame), node.iterable.span):
         frame.session.budget.spend(node.span)
         inner = frame.nested()
-        inner.scope.bind(node.target.name, value, node.target.span)
+        bind_target(inner, node.target, value, node.iterable.span)
         if node.condition is None or _holds(node.condition, inner):
             items.append(tensor_of(node.item, inner))
     return Group(tuple(items), is_list=True)
@@ -236,7 +258,7 @@ def _conditional(node: syntax.Conditional, frame: Frame, expected: Expected | No
 
 def is_number(value: Value) -> bool:
     """Whether the value takes the element type that the context asks for."""
-    return isinstance(value, Number | Formula)
+    return isinstance(value, Number | Formula | Position)
 
 
 @evaluates(syntax.Attribute)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from mapsto import ir
 from mapsto.dsl import syntax
+from mapsto.dsl.binders import binder_of
 from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind
 from mapsto.dsl.dimensions import dimension
 from mapsto.dsl.evaluation import evaluate, find
@@ -163,7 +164,7 @@ def _is_reduction(function: syntax.Node, search: _Search) -> bool:
 
 
 def _bound_by(binders: Sequence[syntax.Node]) -> frozenset[str]:
-    found = [syntax.binder_of(b) if isinstance(b, syntax.Expression) else b for b in binders]
+    found = [binder_of(b) if isinstance(b, syntax.Expression) else b for b in binders]
     names = {
         _identifier(b).name for b in found if isinstance(b, syntax.Identifier | syntax.BoundedIndex)
     }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mapsto import ir
 from mapsto.dsl import syntax
+from mapsto.dsl.binders import binder_of
 from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind
 from mapsto.dsl.evaluation import evaluate, evaluates, scalar_or_tensor
 from mapsto.dsl.extents import bind_indices
@@ -72,7 +73,7 @@ def reduce_over_indices(
 
 
 def _reduction_binder(item: syntax.IndexItem) -> syntax.Binder:
-    binder = syntax.binder_of(item)
+    binder = binder_of(item)
     if binder is None:
         fail(Kind.NOT_AN_INDEX_NAME, item.span, text=item.span.text)
     return binder

@@ -12,11 +12,12 @@ from mapsto.dsl.conformance import conform, type_of_result
 from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind
 from mapsto.dsl.evaluation import call_arguments, evaluate, fail_unknown, find, tensor_of
 from mapsto.dsl.expressions import rounds
-from mapsto.dsl.frame import Facts, Frame, fail
+from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.instances import Instance, member, slot_tensor
 from mapsto.dsl.scope import Scope
+from mapsto.dsl.targets import bind_target, target_names
 from mapsto.dsl.tensors import coerce, describe
-from mapsto.dsl.values import Closure, Effect, Expected, Group, Slot, Tensor, Unknown, Value
+from mapsto.dsl.values import Closure, Effect, Expected, Slot, Tensor, Unknown, Value
 
 __all__ = ["evaluate_block"]
 
@@ -49,7 +50,7 @@ def _recovery(statement: syntax.Statement, frame: Frame) -> Iterator[None]:
 def _bound_by(statement: syntax.Statement) -> Iterator[str]:
     for node in syntax.walk(statement):
         if isinstance(node, syntax.Let):
-            yield from (target.name for target in node.targets)
+            yield from target_names(node.target)
 
 
 def _run(
@@ -92,19 +93,9 @@ def _let(statement: syntax.Let, frame: Frame) -> None:
     expected = None if statement.type is None else type_of_result(statement.type, frame)
     value = tensor_of(statement.value, frame, expected)
     if statement.type is not None:
-        what = f"`{', '.join(target.name for target in statement.targets)}`"
+        what = f"`{', '.join(target_names(statement.target))}`"
         value = conform(frame, statement.type, value, statement.value.span, what)
-    if len(statement.targets) == 1:
-        target = statement.targets[0]
-        frame.scope.bind(target.name, value, target.span)
-        return
-    items = value.items if isinstance(value, Group) else ()
-    if len(items) != len(statement.targets):
-        expected_count = len(statement.targets)
-        facts: Facts = {"expected": expected_count, "found": describe(value), "count": len(items)}
-        fail(Kind.CANNOT_UNPACK, statement.value.span, **facts)
-    for target, item in zip(statement.targets, items, strict=True):
-        frame.scope.bind(target.name, item, target.span)
+    bind_target(frame, statement.target, value, statement.value.span)
 
 
 def _update(statement: syntax.StateUpdate, frame: Frame) -> None:
@@ -139,7 +130,7 @@ def _for(statement: syntax.For, frame: Frame) -> None:
     """The body once for each item; names that it binds stay bound, as in the next round."""
     for item in rounds(evaluate(statement.iterable, frame), statement.iterable.span):
         frame.session.budget.spend(statement.span)
-        frame.scope.bind(statement.target.name, item, statement.target.span)
+        bind_target(frame, statement.target, item, statement.iterable.span)
         evaluate_block(statement.body, frame, None)
 
 

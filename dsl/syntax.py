@@ -106,9 +106,9 @@ class String(Expression):
 
 @dataclass(frozen=True, slots=True)
 class ListExpression(Expression):
-    """`[a, b]`."""
+    """`[a, b]`; `[...s, n]` has all of a list or of a group of dimensions in it."""
 
-    items: tuple[Expression, ...]
+    items: tuple[Expression | Spread, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Comprehension(Expression):
     """`[Dense(n) for n in widths if n > 0]`: a list of the item for each value of the name."""
 
     item: Expression
-    target: Identifier
+    target: Target
     iterable: Expression
     condition: Expression | None
 
@@ -230,18 +230,6 @@ class IndexLambda(Expression):
     body: Expression
 
 
-def binder_of(item: Node) -> Binder | None:
-    """What is written in brackets as the binding of an index; None if it is none."""
-    match item:
-        case Spread():
-            return item
-        case Name():
-            return Identifier(item.span, item.name)
-        case Binary(operator=BinaryOperator.LESS, left=Name() as name):
-            return BoundedIndex(item.span, Identifier(name.span, name.name), item.right)
-    return None
-
-
 # Types
 
 
@@ -273,10 +261,20 @@ class Broken(Node):
 
 
 @dataclass(frozen=True, slots=True)
-class Let(Node):
-    """`let a = e`, `let a: f32[n] = e`, `let (a, b) = e`."""
+class TargetTuple(Node):
+    """`(a, b)` in the place of a name: takes a tuple apart; `(a, (b, c))` those in it too."""
 
-    targets: tuple[Identifier, ...]
+    items: tuple[Target, ...]
+
+
+Target = Identifier | TargetTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Let(Node):
+    """`let a = e`, `let a: f32[n] = e`, `let (a, (b, c)) = e`."""
+
+    target: Target
     type: TypeExpression | None
     value: Expression
 
@@ -309,7 +307,7 @@ class If(Node):
 class For(Node):
     """`for i in e:` over a static range or a list."""
 
-    target: Identifier
+    target: Target
     iterable: Expression
     body: Block
 

@@ -206,6 +206,12 @@ CASES: list[tuple[str, str, dict[str, Any], Callable[..., Any]]] = [
         {"a": T, "w": rng.normal(size=(4, 2))},
         lambda a, w: a @ w,
     ),
+    (
+        "choice of positions adapts",
+        "map f(x: f64[n, m]): [i, j] |-> (if x[i, j] > 0 then j else i - 1) + x[i, j]",
+        {"x": A},
+        lambda x: np.where(x > 0, np.arange(5), np.arange(4)[:, None] - 1) + x,
+    ),
     ("last element", "map f(x: f64[n, m]): [i] |-> x[i, -1]", {"x": A}, lambda x: x[:, -1]),
 ]
 

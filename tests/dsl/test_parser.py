@@ -37,6 +37,7 @@ from mapsto.dsl.syntax import (
     Statement,
     StateUpdate,
     String,
+    TargetTuple,
     TrainDefinition,
     TupleExpression,
     TupleType,
@@ -44,6 +45,7 @@ from mapsto.dsl.syntax import (
     ValueType,
     walk,
 )
+from mapsto.dsl.targets import target_names
 
 
 def program(text: str) -> Program:
@@ -179,9 +181,10 @@ def test_calls_attributes_and_tuples() -> None:
 
 
 def test_statements() -> None:
-    let, pair, typed, update, loop, branch = statements(
+    let, pair, nested, typed, update, loop, branch = statements(
         "let a = x",
         "let (b, c) = f(x)",
+        "let (b, (c, d)) = f(x)",
         "let d: f32[n] = x",
         "a <- a + 1",
         "for i in range(3): i",
@@ -189,17 +192,20 @@ def test_statements() -> None:
     )
     assert isinstance(let, Let)
     assert isinstance(pair, Let)
-    assert [target.name for target in pair.targets] == ["b", "c"]
+    assert list(target_names(pair.target)) == ["b", "c"]
     assert pair == statements("let b, c = f(x)")[0]
+    assert isinstance(nested, Let)
+    assert isinstance(nested.target, TargetTuple)
+    assert list(target_names(nested.target.items[1])) == ["c", "d"]
     assert isinstance(typed, Let)
     assert isinstance(typed.type, ValueType)
     assert isinstance(update, StateUpdate)
     assert isinstance(loop, For)
     assert isinstance(branch, If)
     assert isinstance(branch.otherwise, Block)
-    nested = branch.otherwise.statements[0]
-    assert isinstance(nested, If)
-    assert nested.otherwise is not None
+    inner = branch.otherwise.statements[0]
+    assert isinstance(inner, If)
+    assert inner.otherwise is not None
 
 
 def test_less_than_negative_needs_a_space() -> None:

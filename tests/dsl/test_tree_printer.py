@@ -42,7 +42,8 @@ EXPECTED = """Program @1:1
               Spread name=s @4:34
           body: Block @5:9
             statements:
-              Let targets=[a, b] @5:9
+              Let @5:9
+                target: TargetTuple items=[a, b] @5:14
                 value: Call @5:22
                   function: Name name='f' @5:22
                   arguments:
