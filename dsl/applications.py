@@ -1,4 +1,5 @@
-"""Applications of functions from outside of a program: of maps, and of maps of maps to them."""
+"""Applications of functions from outside of a program: of maps, of maps of maps to them, and of
+optimizers to the parameters of a net."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from mapsto import ir
 from mapsto.dsl.elaborated import Elaborated
 from mapsto.dsl.evaluation import apply
+from mapsto.dsl.instances import Instance, slot_tensor, slots_in
 from mapsto.dsl.program import Program
 from mapsto.dsl.sessions import (
     elaborating,
@@ -18,9 +20,10 @@ from mapsto.dsl.sessions import (
     structured,
 )
 from mapsto.dsl.source import Span
-from mapsto.dsl.values import Argument, Tensor, Value
+from mapsto.dsl.trees import update_parameters
+from mapsto.dsl.values import Argument, Group, ParameterTree, Tensor, Value
 
-__all__ = ["elaborate_application"]
+__all__ = ["elaborate_application", "elaborate_update"]
 
 
 def elaborate_application(
@@ -45,6 +48,30 @@ def elaborate_application(
         given = tuple([Argument(name, value, span) for name, value in together.items()])
         result = apply(function, frame, span, given)
         return finish(frame, entry, span, result, inputs, slot_paths(reached))
+
+
+def elaborate_update(
+    program: Program, optimizer: Value, net: Instance, gradient: Mapping[str, ir.TensorType]
+) -> Elaborated:
+    """What an optimizer makes of the parameters of a net; `gradient` has the type of the gradient
+    by each parameter to change, by path.
+
+    The paths of parameters begin with `net`, those of the optimizer's states with `optimizer`.
+    Raises DiagnosticsError where the optimizer is none.
+    """
+    span = net.definition.name.span
+    inputs = {path: ir.Value(type, None, 0, path) for path, type in gradient.items()}
+    with elaborating(), restoring([optimizer, net]):
+        frame = new_frame(program.scope)
+        keys = {path: key for key, path in slot_paths([("", net)]).items()}
+        slots = slots_in(net)
+        for path in gradient:
+            slot_tensor(frame, slots[keys[path]], span)
+        tree = ParameterTree(net, {keys[path]: Tensor(value) for path, value in inputs.items()})
+        given = tuple([Argument(None, value, span) for value in (optimizer, net, tree)])
+        update_parameters(frame, span, given)
+        paths = slot_paths([("net", net), ("optimizer", optimizer)])
+        return finish(frame, "update", span, Group(()), list(inputs.values()), paths)
 
 
 def _values(arguments: Mapping[str, object]) -> tuple[dict[str, Value], list[ir.Value]]:

@@ -28,6 +28,7 @@ from mapsto.dsl.precision import PRECISION_MAPS
 from mapsto.dsl.random_numbers import RANDOM
 from mapsto.dsl.reductions import REDUCTIONS
 from mapsto.dsl.source import Span
+from mapsto.dsl.static_values import static_integer
 from mapsto.dsl.structures import over_trees
 from mapsto.dsl.tensors import as_tensor, describe, elementwise
 from mapsto.dsl.transforms import TRANSFORMS
@@ -202,12 +203,7 @@ _MAXIMUM_RANGE = 100_000
 def _range(
     frame: Frame, span: Span, expected: Expected | None, start: Argument, **rest: Argument
 ) -> Value:
-    bounds = []
-    for argument in (start, *rest.values()):
-        value = argument.value
-        if not isinstance(value, Number) or not isinstance(value.value, int):
-            fail(Kind.NOT_A_WHOLE_NUMBER, argument.span, found=describe(value))
-        bounds.append(value.value)
+    bounds = [static_integer(given.value, given.span) for given in (start, *rest.values())]
     if len(bounds) == 3 and bounds[2] == 0:
         fail(Kind.BAD_SLICE, span, text=span.text)
     numbers = range(*bounds)

@@ -1,16 +1,27 @@
-"""Parameters of the functions that the elaborator knows."""
+"""The functions that the elaborator knows: their parameters, and what they ask of arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 from mapsto.dsl.arguments import match_names
 from mapsto.dsl.diagnostics import Kind
+from mapsto.dsl.evaluation import is_applicable
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.source import Span
-from mapsto.dsl.values import Argument, Builtin, Expected, Nothing, Value
+from mapsto.dsl.tensors import describe
+from mapsto.dsl.values import Argument, Builtin, Expected, Nothing, Truth, Value
 
-__all__ = ["Given", "Parameters", "Table", "array_functions"]
+__all__ = [
+    "Given",
+    "Parameters",
+    "Table",
+    "flag",
+    "functions_of",
+    "map_argument",
+    "wrong_kind",
+]
 
 Given = dict[str, Argument]
 """The arguments of a call by parameter."""
@@ -41,12 +52,34 @@ class Parameters:
         return matched
 
 
-def array_functions(table: Table) -> Mapping[str, Value]:
+def flag(given: Given, name: str) -> bool:
+    """A truth value that is known during elaboration; false where it is not given."""
+    argument = given.get(name)
+    if argument is None:
+        return False
+    if not isinstance(argument.value, Truth):
+        wrong_kind(name, "true or false", argument)
+    return argument.value.value
+
+
+def map_argument(argument: Argument) -> Value:
+    """The argument, which has to be a map or something else that can be called."""
+    if not is_applicable(argument.value):
+        fail(Kind.NOT_CALLABLE, argument.span, found=describe(argument.value))
+    return argument.value
+
+
+def wrong_kind(name: str, expected: str, given: Argument) -> NoReturn:
+    """Reports an argument of another kind than its parameter takes."""
+    fail(Kind.WRONG_KIND, given.span, name=name, expected=expected, found=describe(given.value))
+
+
+def functions_of(table: Table) -> Mapping[str, Value]:
     """The functions of a table by name."""
-    return {name: _array_function(name, table) for name in table}
+    return {name: _function(name, table) for name in table}
 
 
-def _array_function(name: str, table: Table) -> Builtin:
+def _function(name: str, table: Table) -> Builtin:
     function, summary, parameters, required = table[name]
     signature = Parameters(*parameters, required=required)
 

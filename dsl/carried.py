@@ -7,7 +7,7 @@ that its first value does not depend on: it gets axes for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -77,8 +77,20 @@ class Carried:
         self.guessed: Value | None = None
         """What it made of the numbers, if it could tell."""
 
-    def guess(self, frame: Frame, after: Value) -> None:
-        """Gives the numbers of the first value the types that they have after a step."""
+    def guess(self, frame: Frame, step: Callable[[], Value]) -> None:
+        """Gives the numbers of the first value the types that they have after a step, which `step`
+        elaborates."""
+        if not self.adapting:
+            return
+        with frame.session.scratch():
+            try:
+                after = step()
+            except DiagnosticError as error:
+                self.doubt = error
+                return
+            self._adapt(frame, after)
+
+    def _adapt(self, frame: Frame, after: Value) -> None:
         if not same_structure(self.first, after):
             return
         self.guessed = after

@@ -4,15 +4,14 @@ initializers that are options."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NoReturn
 
-from mapsto import ir
-from mapsto.dsl.calling import Parameters
+from mapsto.dsl.calling import Given, Parameters, map_argument, wrong_kind
 from mapsto.dsl.diagnostics import Kind
-from mapsto.dsl.evaluation import applies, apply, is_applicable
+from mapsto.dsl.evaluation import applies, apply
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.initialization import initialize
 from mapsto.dsl.source import Span
+from mapsto.dsl.static_values import static_dim, static_integer
 from mapsto.dsl.tensors import describe
 from mapsto.dsl.values import (
     Argument,
@@ -29,13 +28,9 @@ from mapsto.dsl.values import (
 
 __all__ = ["CONFIGURATION"]
 
-Given = Mapping[str, Argument]
-
 
 def _each(frame: Frame, span: Span, expected: Expected | None, given: Given) -> Value:
-    x, wanted = given["x"], _whole(given["count"])
-    if not isinstance(wanted, int):
-        fail(Kind.NOT_A_WHOLE_NUMBER, given["count"].span, found=wanted)
+    x, wanted = given["x"], static_integer(given["count"].value, given["count"].span)
     items = x.value.items if isinstance(x.value, Group) else (x.value,) * wanted
     if len(items) != wanted:
         facts: Facts = {"expected": wanted, "count": len(items), "found": describe(x.value)}
@@ -45,9 +40,10 @@ def _each(frame: Frame, span: Span, expected: Expected | None, given: Given) -> 
 
 def _at_least(frame: Frame, span: Span, expected: Expected | None, given: Given) -> Value:
     """Where symbols leave it open which is greater, nothing is wrong yet."""
-    found, least, what = _whole(given["x"]), _whole(given["least"]), given["what"]
+    found, least = (static_dim(given[name].value, given[name].span) for name in ("x", "least"))
+    what = given["what"]
     if not isinstance(what.value, Text):
-        _wrong_kind("what", "a string", what)
+        wrong_kind("what", "a string", what)
     missing = least - found
     if isinstance(missing, int) and missing > 0:
         fail(Kind.TOO_SMALL, span, what=what.value.value, found=found, least=least)
@@ -57,7 +53,7 @@ def _at_least(frame: Frame, span: Span, expected: Expected | None, given: Given)
 def _initial(frame: Frame, span: Span, expected: Expected | None, given: Given) -> Value:
     key = given["key"]
     if not isinstance(key.value, Key):
-        _wrong_kind("key", "a random key", key)
+        wrong_kind("key", "a random key", key)
     return initialize(given["initializer"].value, frame, span, key.value, expected)
 
 
@@ -89,8 +85,7 @@ def _apply_partial(
 
 
 def _frozen(frame: Frame, span: Span, expected: Expected | None, given: Given) -> Value:
-    _check_callable(given["f"])
-    return Frozen(given["f"].value)
+    return Frozen(map_argument(given["f"]))
 
 
 def _partial(
@@ -98,24 +93,7 @@ def _partial(
 ) -> Value:
     if not arguments or arguments[0].name is not None:
         fail(Kind.MISSING_ARGUMENT, span, name="f", owner="partial")
-    _check_callable(arguments[0])
-    return Partial(arguments[0].value, arguments[1:])
-
-
-def _check_callable(given: Argument) -> None:
-    if not is_applicable(given.value):
-        fail(Kind.NOT_CALLABLE, given.span, found=describe(given.value))
-
-
-def _whole(argument: Argument) -> ir.Dim:
-    value = argument.value
-    if not isinstance(value, Number) or isinstance(value.value, float):
-        fail(Kind.NOT_A_WHOLE_NUMBER, argument.span, found=describe(value))
-    return value.value
-
-
-def _wrong_kind(name: str, expected: str, given: Argument) -> NoReturn:
-    fail(Kind.WRONG_KIND, given.span, name=name, expected=expected, found=describe(given.value))
+    return Partial(map_argument(arguments[0]), arguments[1:])
 
 
 def _builtin(

@@ -19,7 +19,7 @@ from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.evaluation import apply, scalar_or_tensor
 from mapsto.dsl.frame import Facts, Frame, SlotKey, fail
 from mapsto.dsl.functions import close, free_values
-from mapsto.dsl.instances import Instance, instances_in
+from mapsto.dsl.instances import Instance, slots_in
 from mapsto.dsl.source import Span
 from mapsto.dsl.structures import describe_structure, leaves, mapped, rebuilt, tensors_in
 from mapsto.dsl.tensors import as_tensor, sorted_variables
@@ -256,8 +256,7 @@ def _parameters(frame: Frame, value: Value) -> dict[SlotKey, ir.Value]:
     if not isinstance(value, Instance):
         return {}
     session = frame.session
-    keys = [(inner, slot.name) for _, inner in instances_in(value) for slot in inner.slots]
-    known = {key: session.current(key) for key in keys if key in session.parameters}
+    known = {key: session.current(key) for key in slots_in(value) if key in session.parameters}
     return {key: value for key, value in known.items() if value.dtype.is_float}
 
 

@@ -17,6 +17,7 @@ from mapsto.dsl.evaluation import whole_number
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.scope import Bound, Scope
 from mapsto.dsl.source import Span
+from mapsto.dsl.static_values import static_dim
 from mapsto.dsl.tensors import describe, dimension_note
 from mapsto.dsl.values import Dimensions, ElementType, Group, Number, Value
 
@@ -117,15 +118,9 @@ def _known_dims(item: syntax.Expression | syntax.Spread, frame: Frame) -> tuple[
     if isinstance(bound, Bound) and isinstance(bound.value, Dimensions):
         return bound.value.dims
     if isinstance(bound, Bound) and isinstance(bound.value, Group):
-        return tuple([_checked(_whole(dim, item.span), item.span) for dim in bound.value.items])
+        return tuple([_checked(static_dim(dim, item.span), item.span) for dim in bound.value.items])
     found = describe(bound.value) if isinstance(bound, Bound) else "a constant"
     return fail(Kind.NOT_A_GROUP, item.span, name=item.name.name, found=found)
-
-
-def _whole(value: Value, span: Span) -> ir.Dim:
-    if not isinstance(value, Number) or isinstance(value.value, float):
-        fail(Kind.NOT_A_WHOLE_NUMBER, span, found=describe(value))
-    return value.value
 
 
 def dimension(expression: syntax.Expression, frame: Frame) -> ir.Dim:

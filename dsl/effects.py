@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from mapsto import ir
 from mapsto.dsl.arithmetic import decide
-from mapsto.dsl.calling import Parameters
+from mapsto.dsl.calling import Given, Parameters, wrong_kind
 from mapsto.dsl.diagnostics import Help, Kind
 from mapsto.dsl.evaluation import applies
 from mapsto.dsl.frame import Frame, Guard, fail
 from mapsto.dsl.reductions import reduce_variables
 from mapsto.dsl.source import Span
-from mapsto.dsl.tensors import as_tensor, describe, elementwise
+from mapsto.dsl.tensors import as_tensor, elementwise
 from mapsto.dsl.values import Argument, Effect, Expected, Group, Number, Tensor, Text, Truth, Value
 from mapsto.ir.array_text import PLACEHOLDER
 
@@ -105,14 +105,13 @@ def _unless(frame: Frame, span: Span, guard: Guard, holds: Tensor) -> Tensor:
     return elementwise(frame, span, ir.Or, [other, holds])
 
 
-def _message(given: dict[str, Argument]) -> str:
+def _message(given: Given) -> str:
     """What an assertion says; without a message, what it is about."""
     argument = given.get("message")
     if argument is None:
         return " ".join(given["condition"].span.text.split())
     if not isinstance(argument.value, Text):
-        found = describe(argument.value)
-        fail(Kind.WRONG_KIND, argument.span, name="message", expected="a string", found=found)
+        wrong_kind("message", "a string", argument)
     return argument.value.value
 
 

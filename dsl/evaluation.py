@@ -15,8 +15,9 @@ from mapsto.dsl.diagnostics import Help, Kind, nearest
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.scope import FileScope, LibraryScope
 from mapsto.dsl.source import Span
+from mapsto.dsl.static_values import static_dim
 from mapsto.dsl.tensors import as_tensor, describe
-from mapsto.dsl.values import Applicable, Argument, Expected, Number, Product, Tensor, Value
+from mapsto.dsl.values import Applicable, Argument, Expected, Product, Tensor, Value
 
 __all__ = [
     "applies",
@@ -127,10 +128,7 @@ def fail_unknown(frame: Frame, name: str, span: Span) -> NoReturn:
 
 def whole_number(expression: syntax.Expression, frame: Frame) -> ir.Dim:
     """The value of an expression that has to be a whole number known during elaboration."""
-    value = evaluate(expression, frame)
-    if not isinstance(value, Number) or isinstance(value.value, float):
-        fail(Kind.NOT_A_WHOLE_NUMBER, expression.span, found=describe(value))
-    return value.value
+    return static_dim(evaluate(expression, frame), expression.span)
 
 
 def tensor_of(

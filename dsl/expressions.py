@@ -13,7 +13,7 @@ from mapsto.dsl.branches import branch
 from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind, Note, NoteKind, nearest
 from mapsto.dsl.evaluation import evaluate, evaluates, find, lookup, scalar_or_tensor, tensor_of
 from mapsto.dsl.frame import Facts, Frame, fail
-from mapsto.dsl.instances import Instance, instances_in, member, slot_tensor
+from mapsto.dsl.instances import Instance, member, slot_tensor, slots_in
 from mapsto.dsl.source import Span
 from mapsto.dsl.targets import bind_target
 from mapsto.dsl.tensors import as_tensor, describe
@@ -326,6 +326,5 @@ def _part_of_tree(base: ParameterTree, part: Value, name: str, span: Span) -> Va
         return part.with_items(items)
     if not isinstance(part, Instance):
         fail(Kind.NO_MEMBER, span, name=name, found=describe(base))
-    own = {(inner, slot.name) for _, inner in instances_in(part) for slot in inner.slots}
-    tensors = {key: tensor for key, tensor in base if key in own}
-    return ParameterTree(part, tensors)
+    own = slots_in(part)
+    return ParameterTree(part, {key: tensor for key, tensor in base if key in own})

@@ -15,6 +15,7 @@ from mapsto.dsl.gathering import gather
 from mapsto.dsl.reductions import reduce_variables
 from mapsto.dsl.slices import slice_axis
 from mapsto.dsl.source import Span
+from mapsto.dsl.static_values import static_integer
 from mapsto.dsl.tensors import (
     affine,
     as_tensor,
@@ -102,21 +103,14 @@ def _item(base: Group, node: syntax.Index, frame: Frame) -> Value:
         if bounds[2] == 0:
             fail(Kind.BAD_SLICE, item.span, text=item.span.text)
         return Group(base.items[slice(*bounds)], base.is_list)
-    value = evaluate(item, frame)
-    if not isinstance(value, Number) or not isinstance(value.value, int):
-        fail(Kind.NOT_A_WHOLE_NUMBER, item.span, found=describe(value))
-    if not -count <= value.value < count:
-        fail(Kind.INDEX_OUT_OF_RANGE, item.span, index=value.value, size=count)
-    return base.items[value.value]
+    number = static_integer(evaluate(item, frame), item.span)
+    if not -count <= number < count:
+        fail(Kind.INDEX_OUT_OF_RANGE, item.span, index=number, size=count)
+    return base.items[number]
 
 
 def _static_bound(part: syntax.Expression | None, frame: Frame) -> int | None:
-    if part is None:
-        return None
-    value = evaluate(part, frame)
-    if not isinstance(value, Number) or not isinstance(value.value, int):
-        fail(Kind.NOT_A_WHOLE_NUMBER, part.span, found=describe(value))
-    return value.value
+    return None if part is None else static_integer(evaluate(part, frame), part.span)
 
 
 @dataclass(slots=True)

@@ -45,6 +45,8 @@ __all__ = [
     "member",
     "slot_paths",
     "slot_tensor",
+    "slot_type",
+    "slots_in",
 ]
 
 
@@ -285,6 +287,16 @@ def _instances(value: Value, path: str, seen: set[Instance]) -> Iterator[tuple[s
         yield from _instances(bound.value, join(path, name), seen)
     for own, copy in value.copies.values():
         yield from _instances(copy, join(path, own), seen)
+
+
+def slots_in(*roots: Value) -> dict[SlotKey, Slot]:
+    """The parameters and states reachable from the roots, in declaration order."""
+    return {
+        (instance, slot.name): slot
+        for root in roots
+        for _, instance in instances_in(root)
+        for slot in instance.slots
+    }
 
 
 def slot_paths(roots: Sequence[tuple[str, Value]]) -> dict[SlotKey, str]:

@@ -6,22 +6,23 @@ it uses from around it becomes an operand.  States of modules that the step upda
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from mapsto import ir
 from mapsto.dsl.branches import branch
-from mapsto.dsl.calling import Parameters
+from mapsto.dsl.calling import Given, Table, flag, functions_of, map_argument
 from mapsto.dsl.carried import Carried
-from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind
-from mapsto.dsl.evaluation import apply, is_applicable, scalar_or_tensor
+from mapsto.dsl.diagnostics import Help, Kind
+from mapsto.dsl.evaluation import apply, scalar_or_tensor
 from mapsto.dsl.frame import Facts, Frame, SlotKey, fail
 from mapsto.dsl.instances import Instance
 from mapsto.dsl.mapping import move_axis
 from mapsto.dsl.reductions import reduce_variables
 from mapsto.dsl.source import Span
+from mapsto.dsl.static_values import static_dim
 from mapsto.dsl.structures import describe_structure, leaves, rebuilt, tensors_in
 from mapsto.dsl.tensors import as_tensor, describe
 from mapsto.dsl.tracing import Trace, block_of, trace
@@ -41,8 +42,6 @@ from mapsto.ir.regions import closed_over
 
 __all__ = ["LOOPS"]
 
-Given = Mapping[str, Argument]
-
 
 def _place(step: Argument) -> Span:
     """Where a step gives its result."""
@@ -55,11 +54,6 @@ def _place(step: Argument) -> Span:
 def _call(frame: Frame, span: Span, function: Argument, *arguments: Argument) -> Value:
     given = tuple([Argument(None, argument.value, argument.span) for argument in arguments])
     return apply(function.value, frame, span, given)
-
-
-def _check_callable(given: Argument) -> None:
-    if not is_applicable(given.value):
-        fail(Kind.NOT_CALLABLE, given.span, found=describe(given.value))
 
 
 # ---- scan
@@ -79,7 +73,7 @@ class _Sequence:
 
 
 def _scan(frame: Frame, span: Span, given: Given) -> Value:
-    _check_callable(given["step"])
+    map_argument(given["step"])
     xs = given.get("xs")
     extent = _length(frame, span, given)
     if xs is None:
@@ -89,17 +83,8 @@ def _scan(frame: Frame, span: Span, given: Given) -> Value:
     init = given["init"]
     carried = Carried(frame, init.value, init.span)
     step = _Step(frame, span, given["step"], carried, xs, sequences)
-    step.guess()
-    return step.scan(extent, _flag(given.get("reverse")))
-
-
-def _flag(given: Argument | None) -> bool:
-    if given is None:
-        return False
-    if not isinstance(given.value, Truth):
-        facts: Facts = {"expected": "true or false", "found": describe(given.value)}
-        fail(Kind.WRONG_KIND, given.span, name="reverse", **facts)
-    return given.value.value
+    carried.guess(frame, step.first)
+    return step.scan(extent, flag(given, "reverse"))
 
 
 def _length(frame: Frame, span: Span, given: Given) -> ir.Dim:
@@ -125,12 +110,10 @@ def _length(frame: Frame, span: Span, given: Given) -> ir.Dim:
 
 def _count(given: Argument) -> ir.Dim:
     """A number of steps that is known before it runs."""
-    value = given.value
-    if not isinstance(value, Number) or isinstance(value.value, float):
-        fail(Kind.NOT_A_WHOLE_NUMBER, given.span, found=describe(value))
-    if isinstance(value.value, int) and value.value < 0:
-        fail(Kind.NEGATIVE_DIMENSION, given.span, value=value.value)
-    return value.value
+    count = static_dim(given.value, given.span)
+    if isinstance(count, int) and count < 0:
+        fail(Kind.NEGATIVE_DIMENSION, given.span, value=count)
+    return count
 
 
 def _sequence(frame: Frame, span: Span, leaf: Value) -> _Sequence:
@@ -149,18 +132,10 @@ class _Step:
     xs: Argument
     sequences: Sequence[_Sequence]
 
-    def guess(self) -> None:
-        """Finds types for the numbers in the first value: those that they have after one step."""
-        if not self.carried.adapting:
-            return
-        with self.frame.session.scratch():
-            try:
-                slices = [sequence.fresh() for sequence in self.sequences]
-                after, _ = self._run(self.carried.first, slices)
-            except DiagnosticError as error:
-                self.carried.doubt = error
-                return
-            self.carried.guess(self.frame, after)
+    def first(self) -> Value:
+        """What the first step carries on."""
+        slices = [sequence.fresh() for sequence in self.sequences]
+        return self._run(self.carried.first, slices)[0]
 
     def _run(self, carried: Value, slices: Sequence[Tensor]) -> tuple[Value, Value]:
         """What a step carries on, and its output."""
@@ -251,17 +226,9 @@ class _Loop:
     step: Argument
     carried: Carried
 
-    def guess(self) -> None:
-        """Finds types for the numbers in the first value: those that they have after one step."""
-        if not self.carried.adapting:
-            return
-        with self.frame.session.scratch():
-            try:
-                after = self._next(self.carried.first)
-            except DiagnosticError as error:
-                self.carried.doubt = error
-                return
-            self.carried.guess(self.frame, after)
+    def first(self) -> Value:
+        """What the first step carries on."""
+        return self._next(self.carried.first)
 
     def _next(self, carried: Value) -> Value:
         return _call(self.frame, self.step.span, self.step, self._argument(carried))
@@ -384,36 +351,31 @@ def _arguments(
 
 def _while(frame: Frame, span: Span, given: Given) -> Value:
     for name in ("condition", "step"):
-        _check_callable(given[name])
+        map_argument(given[name])
     init = given["init"]
     carried = Carried(frame, init.value, init.span)
     loop = _Loop(frame, span, given["condition"], given["step"], carried)
     if "bound" in given:
         return loop.bounded(_count(given["bound"]))
-    loop.guess()
+    carried.guess(frame, loop.first)
     return loop.run()
 
 
-_SUMMARIES = {
-    "scan": "a step, `(carry, x) -> (carry, y)`, repeated along the first axes of `xs`; gives the"
-    " last carry and the outputs, stacked",
-    "while": "a step, `carry -> carry`, repeated while the condition holds, at most `bound` times",
+_FUNCTIONS: Table = {
+    "scan": (
+        _scan,
+        "a step, `(carry, x) -> (carry, y)`, repeated along the first axes of `xs`; gives the last"
+        " carry and the outputs, stacked",
+        ("step", "init", "xs", "reverse", "length"),
+        2,
+    ),
+    "while": (
+        _while,
+        "a step, `carry -> carry`, repeated while the condition holds, at most `bound` times",
+        ("condition", "step", "init", "bound"),
+        3,
+    ),
 }
-_SIGNATURES = {
-    "scan": Parameters("step", "init", "xs", "reverse", "length", required=2),
-    "while": Parameters("condition", "step", "init", "bound", required=3),
-}
-_RULES = {"scan": _scan, "while": _while}
 
-
-def _builtin(name: str) -> Builtin:
-    def run(
-        frame: Frame, span: Span, arguments: tuple[Argument, ...], expected: Expected | None
-    ) -> Value:
-        return _RULES[name](frame, span, _SIGNATURES[name].match(name, arguments, span))
-
-    return Builtin(name, _SUMMARIES[name], run)
-
-
-LOOPS: Mapping[str, Value] = {name: _builtin(name) for name in _RULES}
+LOOPS = functions_of(_FUNCTIONS)
 """The loops by name."""

@@ -13,6 +13,7 @@ from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.evaluation import apply, scalar_or_tensor
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.source import Span
+from mapsto.dsl.static_values import static_integer
 from mapsto.dsl.structures import describe_structure, mapped
 from mapsto.dsl.tensors import as_tensor, describe, spread
 from mapsto.dsl.values import (
@@ -161,11 +162,7 @@ class _Mapping:
 
 
 def _number(axis: Value | None, span: Span) -> int:
-    if axis is None:
-        return 0
-    if not isinstance(axis, Number) or not isinstance(axis.value, int):
-        fail(Kind.NOT_A_WHOLE_NUMBER, span, found=describe(axis))
-    return axis.value
+    return 0 if axis is None else static_integer(axis, span)
 
 
 def _text(axes: Value) -> str:

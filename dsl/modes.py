@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mapsto.dsl.calling import Parameters
-from mapsto.dsl.diagnostics import Kind
-from mapsto.dsl.evaluation import applies, apply, is_applicable
-from mapsto.dsl.frame import Frame, fail
+from mapsto.dsl.calling import Parameters, map_argument
+from mapsto.dsl.evaluation import applies, apply
+from mapsto.dsl.frame import Frame
 from mapsto.dsl.source import Span
-from mapsto.dsl.tensors import describe
 from mapsto.dsl.values import Argument, Builtin, Expected, Mode, ModeFlag, Value
 
 __all__ = ["MODES"]
@@ -42,10 +40,8 @@ def _builtin(name: str, training: bool) -> Builtin:
     def make(
         frame: Frame, span: Span, arguments: tuple[Argument, ...], expected: Expected | None
     ) -> Value:
-        given = _SIGNATURE.match(name, arguments, span)["f"]
-        if not is_applicable(given.value):
-            fail(Kind.NOT_CALLABLE, given.span, found=describe(given.value))
-        return Mode(given.value, training)
+        given = _SIGNATURE.match(name, arguments, span)
+        return Mode(map_argument(given["f"]), training)
 
     return Builtin(name, _SUMMARIES[training], make)
 

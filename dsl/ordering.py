@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mapsto import ir
-from mapsto.dsl.calling import Given, Table, array_functions
+from mapsto.dsl.calling import Given, Table, flag, functions_of
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.rearranging import one_axis, tensor_argument
@@ -20,20 +20,9 @@ from mapsto.dsl.tensors import (
     sorted_variables,
     spread,
 )
-from mapsto.dsl.values import Argument, Group, Tensor, Truth, Value
+from mapsto.dsl.values import Argument, Group, Tensor, Value
 
-__all__ = ["ORDERING", "flag"]
-
-
-def flag(given: Given, name: str) -> bool:
-    """A truth value that is known while compiling; false where it is not given."""
-    argument = given.get(name)
-    if argument is None:
-        return False
-    if not isinstance(argument.value, Truth):
-        found = describe(argument.value)
-        fail(Kind.WRONG_KIND, argument.span, name=name, expected="true or false", found=found)
-    return argument.value.value
+__all__ = ["ORDERING"]
 
 
 def _numbers(frame: Frame, span: Span, given: Given, name: str) -> Tensor:
@@ -164,5 +153,5 @@ _FUNCTIONS: Table = {
     ),
 }
 
-ORDERING = array_functions(_FUNCTIONS)
+ORDERING = functions_of(_FUNCTIONS)
 """The functions by name."""

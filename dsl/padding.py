@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mapsto import ir
-from mapsto.dsl.calling import Given, Table, array_functions
+from mapsto.dsl.calling import Given, Table, functions_of
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.rearranging import cut, join, tensor_argument
@@ -132,5 +132,5 @@ _FUNCTIONS: Table = {
     ),
 }
 
-PADDING = array_functions(_FUNCTIONS)
+PADDING = functions_of(_FUNCTIONS)
 """The function `pad` by name."""

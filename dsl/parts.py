@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mapsto import ir
-from mapsto.dsl.calling import Given, Table, array_functions
+from mapsto.dsl.calling import Given, Table, functions_of
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.gathering import gather
@@ -137,5 +137,5 @@ _FUNCTIONS: Table = {
     ),
 }
 
-PARTS = array_functions(_FUNCTIONS)
+PARTS = functions_of(_FUNCTIONS)
 """The functions by name."""

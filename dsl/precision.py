@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mapsto import ir
-from mapsto.dsl.calling import Parameters
+from mapsto.dsl.calling import Parameters, map_argument
 from mapsto.dsl.diagnostics import Kind
-from mapsto.dsl.evaluation import applies, apply, is_applicable
+from mapsto.dsl.evaluation import applies, apply
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.source import Span
 from mapsto.dsl.structures import mapped
@@ -51,14 +51,12 @@ def _in_precision(
     frame: Frame, span: Span, arguments: tuple[Argument, ...], expected: Expected | None
 ) -> Value:
     given = _SIGNATURE.match("in_precision", arguments, span)
-    function, dtype = given["f"], given["dtype"]
-    if not is_applicable(function.value):
-        fail(Kind.NOT_CALLABLE, function.span, found=describe(function.value))
+    function, dtype = map_argument(given["f"]), given["dtype"]
     if not isinstance(dtype.value, ElementType) or dtype.value.dtype not in PRECISIONS.values():
         found = describe(dtype.value)
         what, known = "`dtype`", "f32, bf16 or f16"
         fail(Kind.WRONG_VALUE, dtype.span, what=what, expected=known, found=found)
-    return Precision(function.value, dtype.value.dtype)
+    return Precision(function, dtype.value.dtype)
 
 
 PRECISION_MAPS: Mapping[str, Value] = {

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mapsto import ir
 from mapsto.dsl import (
     registry,  # noqa: F401 (registers the evaluators)
     syntax,
 )
-from mapsto.dsl.diagnostics import Kind
-from mapsto.dsl.dimensions import dtype_of, free_names
 from mapsto.dsl.elaborated import Elaborated, InputSpec, ParameterSpec, Structure
 from mapsto.dsl.evaluation import apply, find
-from mapsto.dsl.frame import Frame, fail
-from mapsto.dsl.functions import close
-from mapsto.dsl.initialization import initial_value
-from mapsto.dsl.instances import Instance, instances_in, slot_type
+from mapsto.dsl.frame import Frame
+from mapsto.dsl.initialization import elaborate_initializers
+from mapsto.dsl.instances import Instance, slots_in
 from mapsto.dsl.library import DiagnosticsError, file_scope
 from mapsto.dsl.parser import parse
 from mapsto.dsl.scope import FileScope
@@ -35,18 +31,15 @@ from mapsto.dsl.sessions import (
     structured,
 )
 from mapsto.dsl.source import Source
+from mapsto.dsl.training import Trainer, make_trainer
 from mapsto.dsl.values import (
     Argument,
     Closure,
     ModuleClass,
-    Slot,
     Tensor,
     TrainClass,
     Value,
 )
-
-if TYPE_CHECKING:
-    from mapsto.dsl.training import Trainer
 
 __all__ = [
     "DiagnosticsError",
@@ -162,12 +155,10 @@ class Program:
 
     def trainer(self, name: str, configuration: Mapping[str, object] | None = None) -> Trainer:
         """A `train` block with its net and optimizer."""
-        from mapsto.dsl.training import make_trainer
-
         value = self.value(name)
         if not isinstance(value, TrainClass):
             raise TypeError(f"{name} is not a train block")
-        return make_trainer(self, value, configuration or {})
+        return make_trainer(value, configuration or {})
 
 
 class ModuleInstance:
@@ -195,7 +186,7 @@ class ModuleInstance:
     def state_paths(self) -> frozenset[str]:
         """The paths of its states, such as `norm.mean`; all others are parameters."""
         paths = slot_paths([("", self.value)])
-        slots = {(i, s.name): s for _, i in instances_in(self.value) for s in i.slots}
+        slots = slots_in(self.value)
         return frozenset(path for key, path in paths.items() if slots[key].is_state)
 
     def elaborate(
@@ -271,34 +262,3 @@ def _in_order(
     places = {p.name.name: i for i, p in enumerate(definition.parameters)}
     names = sorted(given, key=lambda name: places.get(name.partition(".")[0], len(places)))
     return [(name, given[name]) for name in names]
-
-
-def elaborate_initializers(frame: Frame, roots: list[tuple[str, Value]]) -> Elaborated:
-    """First values of what is reachable from the roots and has a known size."""
-    seed = ir.Value(ir.TensorType(ir.DType.I64), None, 0, "seed")
-    values: dict[str, Tensor] = {}
-    slots = {(i, s.name): s for _, root in roots for _, i in instances_in(root) for s in i.slots}
-    for key, path in slot_paths(roots).items():
-        type = _known_type(frame, slots[key])
-        if type is not None and path not in values:
-            values[path] = initial_value(frame, slots[key], type, seed, path)
-    build = frame.session.build
-    results = [tensor.value for tensor in values.values()]
-    function = close("init", build, [seed], results)
-    structure: Structure = {path: tensor.type for path, tensor in values.items()}
-    module = ir.Module({"init": function, **frame.session.functions})
-    return Elaborated(module, "init", (), (), (InputSpec("seed", seed.type),), structure)
-
-
-def _known_type(frame: Frame, slot: Slot) -> ir.TensorType | None:
-    """The type of a slot if its dimensions and dtype are known."""
-    declared = slot.declaration.type
-    inside = frame.inside(slot.instance.scope)
-    if not isinstance(declared, syntax.ValueType) or dtype_of(declared, inside) is None:
-        return None
-    if any(free_names(dim, inside) for dim in declared.shape or ()):
-        return None
-    type = slot_type(frame, slot)
-    if type.symbols:
-        fail(Kind.SYMBOLIC_PARAMETER, slot.declaration.span, name=slot.name, type=type)
-    return type

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from mapsto import ir
-from mapsto.dsl.calling import Given, Parameters
+from mapsto.dsl.calling import Given, Parameters, wrong_kind
 from mapsto.dsl.diagnostics import Help, Kind
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.shaping import shape_argument
@@ -66,8 +66,7 @@ def _keys(frame: Frame, key: Argument) -> Tensor:
     """The key as a scalar, perhaps one for each point of some indices."""
     tensor = as_tensor(frame, key.span, key.value, ir.DType.I64)
     if tensor.type != ir.TensorType(ir.DType.I64):
-        found = describe(key.value)
-        fail(Kind.WRONG_KIND, key.span, name="key", expected="a key of type i64", found=found)
+        wrong_kind("key", "a key of type i64", key)
     return tensor
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mapsto import ir
-from mapsto.dsl.calling import Given, Table, array_functions
+from mapsto.dsl.calling import Given, Table, functions_of
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.gathering import gather
@@ -281,5 +281,5 @@ _FUNCTIONS: Table = {
     ),
 }
 
-REARRANGING = array_functions(_FUNCTIONS)
+REARRANGING = functions_of(_FUNCTIONS)
 """The rearranging functions by name."""

@@ -9,6 +9,7 @@ from mapsto.dsl.calling import Parameters
 from mapsto.dsl.diagnostics import Help, Kind
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.source import Span
+from mapsto.dsl.static_values import static_integer
 from mapsto.dsl.tensors import (
     affine,
     as_access,
@@ -210,11 +211,10 @@ def _axes(argument: Argument, rank: int) -> tuple[int, ...]:
     items = value.items if isinstance(value, Group) else (value,)
     axes = []
     for item in items:
-        if not isinstance(item, Number) or not isinstance(item.value, int):
-            fail(Kind.NOT_A_WHOLE_NUMBER, argument.span, found=describe(item))
-        if not -rank <= item.value < rank:
-            fail(Kind.AXIS_OUT_OF_RANGE, argument.span, axis=item.value, rank=rank)
-        axes.append(item.value % rank)
+        axis = static_integer(item, argument.span)
+        if not -rank <= axis < rank:
+            fail(Kind.AXIS_OUT_OF_RANGE, argument.span, axis=axis, rank=rank)
+        axes.append(axis % rank)
     if len(set(axes)) != len(axes):
         fail(Kind.REPEATED_AXIS, argument.span)
     return tuple(axes)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import partial
 
 from mapsto import ir
-from mapsto.dsl.calling import Given, Table, array_functions
+from mapsto.dsl.calling import Given, Table, functions_of
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.gathering import gather
@@ -162,5 +162,5 @@ _FUNCTIONS: Table = {
     },
 }
 
-SCATTERING = array_functions(_FUNCTIONS)
+SCATTERING = functions_of(_FUNCTIONS)
 """The functions by name."""

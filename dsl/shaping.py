@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from mapsto import ir
-from mapsto.dsl.calling import Given, Table, array_functions
+from mapsto.dsl.calling import Given, Table, functions_of, wrong_kind
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.source import Span
+from mapsto.dsl.static_values import static_dim
 from mapsto.dsl.tensors import as_tensor, coerce, common_dtype, describe, dimension_notes, spread
 from mapsto.dsl.values import (
     Argument,
     Dimensions,
     ElementType,
     Group,
-    Number,
     Product,
     Tensor,
     Value,
@@ -27,12 +27,7 @@ def whole_numbers(argument: Argument) -> tuple[ir.Dim, ...]:
     if isinstance(argument.value, Dimensions):
         return argument.value.dims
     items = argument.value.items if isinstance(argument.value, Group) else (argument.value,)
-    dims = []
-    for item in items:
-        if not isinstance(item, Number) or isinstance(item.value, float):
-            fail(Kind.NOT_A_WHOLE_NUMBER, argument.span, found=describe(item))
-        dims.append(item.value)
-    return tuple(dims)
+    return tuple([static_dim(item, argument.span) for item in items])
 
 
 def chosen_axes(argument: Argument, rank: int) -> tuple[int, ...]:
@@ -140,8 +135,7 @@ def dtype_argument(given: Given, default: ir.DType) -> ir.DType:
     if argument is None:
         return default
     if not isinstance(argument.value, ElementType):
-        found = describe(argument.value)
-        fail(Kind.WRONG_KIND, argument.span, name="dtype", expected="a dtype", found=found)
+        wrong_kind("dtype", "a dtype", argument)
     return argument.value.dtype
 
 
@@ -155,5 +149,5 @@ _FUNCTIONS: Table = {
 }
 
 
-SHAPING = array_functions(_FUNCTIONS)
+SHAPING = functions_of(_FUNCTIONS)
 """The shaping functions by name."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
 from mapsto import ir
 from mapsto.dsl import syntax
@@ -20,6 +19,7 @@ from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.elaborated import Elaborated, Structure
 from mapsto.dsl.evaluation import apply, lookup
 from mapsto.dsl.frame import Frame, SlotKey, fail
+from mapsto.dsl.initialization import elaborate_initializers
 from mapsto.dsl.instances import (
     Instance,
     instances_in,
@@ -27,6 +27,7 @@ from mapsto.dsl.instances import (
     member,
     slot_paths,
     slot_tensor,
+    slots_in,
 )
 from mapsto.dsl.loss_scaling import LossScaling
 from mapsto.dsl.optimizing import Optimizers
@@ -62,9 +63,6 @@ from mapsto.dsl.values import (
     Value,
 )
 
-if TYPE_CHECKING:
-    from mapsto.dsl.program import Program
-
 __all__ = ["Gradients", "Trainer", "make_trainer"]
 
 Types = Mapping[str, ir.TensorType]
@@ -88,9 +86,6 @@ class Trainer:
     their names.  States of the optimizer have paths such as `optimizer.layers.0.w.m`, gradients
     that are kept for a later step such as `gradients.loss.layers.0.w.total`.
     """
-
-    program: Program | None = None
-    """The program that the block is in."""
 
     def __init__(
         self, definition: syntax.TrainDefinition, scope: Scope, losses: Sequence[Loss]
@@ -294,8 +289,7 @@ class Trainer:
         """Lets parameters have the values that optimizers which average them give."""
         span = self.definition.name.span
         averaged = {} if self._optimizers is None else dict(self._optimizers.evaluated())
-        roots = [root for _, root in self.modules()]
-        slots = {(i, s.name): s for root in roots for _, i in instances_in(root) for s in i.slots}
+        slots = slots_in(*(root for _, root in self.modules()))
         for key, weights in averaged.items():
             old = slot_tensor(frame, slots[key], span)
             value = apply(weights, frame, span, (Argument(None, old, span),))
@@ -341,20 +335,14 @@ class Trainer:
 
         The step has to be elaborated before, so that their sizes are known.
         """
-        from mapsto.dsl.program import elaborate_initializers
-
         with elaborating():
             return elaborate_initializers(new_frame(self.scope), self.roots())
 
 
-def make_trainer(
-    program: Program, train: TrainClass, configuration: Mapping[str, object]
-) -> Trainer:
+def make_trainer(train: TrainClass, configuration: Mapping[str, object]) -> Trainer:
     """The trainer of a `train` block; DiagnosticsError where its modules are wrong."""
     with elaborating():
-        trainer = make_trainer_in(new_frame(train.scope), train, configuration)
-    trainer.program = program
-    return trainer
+        return make_trainer_in(new_frame(train.scope), train, configuration)
 
 
 def make_trainer_in(

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from mapsto.dsl.arguments import match_names
-from mapsto.dsl.calling import Parameters
+from mapsto.dsl.calling import Parameters, flag, map_argument
 from mapsto.dsl.derivatives import differentiate, push, recomputed
 from mapsto.dsl.diagnostics import Help, Kind, nearest
-from mapsto.dsl.evaluation import applies, is_applicable
+from mapsto.dsl.evaluation import applies
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.hessians import second_derivatives
 from mapsto.dsl.instances import Instance
@@ -29,7 +29,6 @@ from mapsto.dsl.values import (
     Precision,
     Text,
     Transform,
-    Truth,
     Value,
 )
 
@@ -58,18 +57,13 @@ _SIGNATURES = {
 
 def _make(kind: str, span: Span, arguments: tuple[Argument, ...]) -> Transform:
     given = _SIGNATURES[kind].match(kind, arguments, span)
-    function = given["f"].value
-    if not is_applicable(function):
-        fail(Kind.NOT_CALLABLE, given["f"].span, found=describe(function))
-    made = Transform(kind, function, (0,), True)
+    made = Transform(kind, map_argument(given["f"]), (0,), True, flag(given, "has_aux"))
     if "argnums" in given:
         numbers = given["argnums"]
         group = numbers.value if isinstance(numbers.value, Group) else None
         items = (numbers.value,) if group is None else group.items
         argnums = tuple([_argument_number(item, numbers.span) for item in items])
         made = replace(made, argnums=argnums, single=group is None)
-    if "has_aux" in given:
-        made = replace(made, has_aux=_truth(given["has_aux"]))
     # `out_axes=none` says something, unlike other arguments that are `none`.
     every = match_names(_SIGNATURES[kind].names, arguments, kind, span)
     in_axes, out_axes = given.get("in_axes"), every.get("out_axes")
@@ -84,13 +78,6 @@ def _argument_number(item: Value, span: Span) -> int | str:
     if not isinstance(item, Number) or not isinstance(item.value, int) or item.value < 0:
         fail(Kind.NOT_A_WHOLE_NUMBER, span, found=describe(item))
     return item.value
-
-
-def _truth(given: Argument) -> bool:
-    if not isinstance(given.value, Truth):
-        facts: Facts = {"expected": "true or false", "found": describe(given.value)}
-        fail(Kind.WRONG_KIND, given.span, name="has_aux", **facts)
-    return given.value.value
 
 
 @applies(Transform)

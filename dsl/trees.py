@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from mapsto.dsl import syntax
-from mapsto.dsl.calling import Parameters
+from mapsto.dsl.calling import Parameters, map_argument, wrong_kind
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.dimensions import is_kind
-from mapsto.dsl.evaluation import apply, is_applicable
+from mapsto.dsl.evaluation import apply
 from mapsto.dsl.frame import Frame, SlotKey, fail
-from mapsto.dsl.instances import Instance, instances_in, slot_tensor
+from mapsto.dsl.instances import Instance, slot_tensor, slots_in
 from mapsto.dsl.source import Span
 from mapsto.dsl.structures import over_trees
 from mapsto.dsl.tensors import coerce, describe
@@ -29,7 +29,13 @@ from mapsto.dsl.values import (
     Value,
 )
 
-__all__ = ["TREES", "apply_to_leaves", "new_parameters", "tree_for_tensor"]
+__all__ = [
+    "TREES",
+    "apply_to_leaves",
+    "new_parameters",
+    "tree_for_tensor",
+    "update_parameters",
+]
 
 
 def tree_for_tensor(
@@ -67,9 +73,7 @@ def _tree_map(
 ) -> Value:
     """The map applied to each tensor."""
     given = _MAPPED.match("tree_map", arguments[:2], span)
-    function = given["f"].value
-    if not is_applicable(function):
-        fail(Kind.NOT_CALLABLE, given["f"].span, found=describe(function))
+    function = map_argument(given["f"])
     trees = (given["tree"], *arguments[2:])
     for tree in trees:
         _checked("tree_map", tree)
@@ -83,15 +87,13 @@ _UPDATE = Parameters("optimizer", "net", "gradient", required=3)
 
 def _checked(name: str, given: Argument) -> ParameterTree:
     if not isinstance(given.value, ParameterTree):
-        found = describe(given.value)
-        fail(Kind.WRONG_KIND, given.span, name=name, expected="a tree of parameters", found=found)
+        wrong_kind(name, "a tree of parameters", given)
     return given.value
 
 
 def _net(name: str, given: Argument) -> Instance:
     if not isinstance(given.value, Instance):
-        found = describe(given.value)
-        fail(Kind.WRONG_KIND, given.span, name=name, expected="a module instance", found=found)
+        wrong_kind(name, "a module instance", given)
     return given.value
 
 
@@ -100,20 +102,18 @@ def _parameters(
 ) -> Value:
     """The parameters of a module as a tree, states left out."""
     net = _net("parameters", _PARAMETERS.match("parameters", arguments, span)["net"])
-    slots = [slot for _, inner in instances_in(net) for slot in inner.slots if not slot.is_state]
-    tensors = {(slot.instance, slot.name): slot_tensor(frame, slot, span) for slot in slots}
-    return ParameterTree(net, tensors)
+    slots = {key: slot for key, slot in slots_in(net).items() if not slot.is_state}
+    return ParameterTree(net, {k: slot_tensor(frame, s, span) for k, s in slots.items()})
 
 
-def _update(frame: Frame, span: Span, arguments: tuple[Argument, ...]) -> None:
+def update_parameters(frame: Frame, span: Span, arguments: tuple[Argument, ...]) -> None:
     """Gives the parameters of a module the values that an optimizer makes of their gradient."""
     given = _UPDATE.match("update", arguments, span)
     net, gradient = _net("update", given["net"]), _checked("update", given["gradient"])
     session = frame.session
     if session.parts:
         fail(Kind.UPDATE_IN_PART, span)
-    keys = {(inner, slot.name) for _, inner in instances_in(net) for slot in inner.slots}
-    if not gradient.tensors.keys() <= keys:
+    if not gradient.tensors.keys() <= slots_in(net).keys():
         fail(Kind.TREES_DIFFER, given["gradient"].span)
     old = {key: Tensor(session.current(key)) for key in gradient.tensors}
     tree = ParameterTree(net, old, gradient.paths)
@@ -144,7 +144,7 @@ TREES: Mapping[str, Value] = {
     "update": Effect(
         "update",
         "a statement: the parameters of a module become what an optimizer makes of their gradient",
-        _update,
+        update_parameters,
     ),
 }
 """The functions of trees by name."""

@@ -11,13 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from mapsto.arguments import Parameter
 from mapsto.callables import Compilable, arrays_of_arguments
+from mapsto.dsl.applications import elaborate_update
 from mapsto.dsl.elaborated import Elaborated, ParameterSpec
-from mapsto.dsl.instances import instances_in, slot_paths, slot_tensor
-from mapsto.dsl.sessions import elaborating, finish, new_frame, restoring
-from mapsto.dsl.trees import TREES
-from mapsto.dsl.values import Argument, Effect, Group, ParameterTree, Tensor
 from mapsto.instances import Instance
-from mapsto.ir.core import Array, Value
+from mapsto.ir.core import Array
 from mapsto.ir.types import TensorType
 from mapsto.runtime.errors import ArgumentError
 
@@ -46,8 +43,6 @@ class _Update(Compilable):
     def __init__(self, optimizer: Instance, net: Instance, paths: tuple[str, ...]) -> None:
         super().__init__(net.options)
         self.optimizer, self.net, self.paths = optimizer, net, paths
-        slots = {(i, s.name): s for _, i in instances_in(net.value) for s in i.slots}
-        self._slots = {path: slots[key] for key, path in slot_paths([("", net.value)]).items()}
         for path in paths:
             if path not in net.params:
                 known = ", ".join(net.params) or "none yet"
@@ -60,23 +55,9 @@ class _Update(Compilable):
     def elaborate(
         self, types: Mapping[str, TensorType], static: Mapping[str, object]
     ) -> Elaborated:
-        optimizer, net = self.optimizer.value, self.net.value
-        span = self.net.inner.value.definition.name.span
-        inputs = [Value(types[path], None, 0, path) for path in self.paths]
-        slots = [self._slots[path] for path in self.paths]
-        keys = [(slot.instance, slot.name) for slot in slots]
-        gradient = dict(zip(keys, map(Tensor, inputs), strict=True))
-        effect = TREES["update"]
-        assert isinstance(effect, Effect)
-        with elaborating(), restoring([optimizer, net]):
-            frame = new_frame(self.net.inner.program.scope)
-            for slot in slots:
-                slot_tensor(frame, slot, span)
-            tree = ParameterTree(self.net.inner.value, gradient)
-            given = tuple([Argument(None, value, span) for value in (optimizer, net, tree)])
-            effect.run(frame, span, given)
-            paths = slot_paths([("net", net), ("optimizer", optimizer)])
-            return finish(frame, "update", span, Group(()), inputs, paths)
+        gradient = {path: types[path] for path in self.paths}
+        net = self.net.inner
+        return elaborate_update(net.program, self.optimizer.value, net.value, gradient)
 
     def own_arrays(self, slots: Sequence[ParameterSpec]) -> Mapping[str, Array]:
         return arrays_of_arguments(slots, {"net": self.net, "optimizer": self.optimizer})
