@@ -21,7 +21,7 @@ from mapsto.ir.types import TensorType
 from mapsto.runtime.errors import ArgumentError
 from mapsto.runtime.function import NativeFunction
 
-__all__ = ["Compilable", "Map"]
+__all__ = ["Compilable", "Map", "Store", "arrays_of_arguments"]
 
 
 @runtime_checkable

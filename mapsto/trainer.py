@@ -19,14 +19,14 @@ from mapsto.ir.types import DType, TensorType
 from mapsto.progress import report_to
 from mapsto.runtime.batches import Source, Stream, StreamLike
 from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
-from mapsto.runtime.dataset import Dataset, bind, load_arrays
+from mapsto.runtime.dataset import Batch, Dataset, bind, load_arrays
 from mapsto.runtime.errors import DataError, TrainingError
 from mapsto.runtime.fit_options import FitOptions
-from mapsto.runtime.history import Figure, History
+from mapsto.runtime.history import Figure, Figures, History
 from mapsto.runtime.monitor import Monitor
 from mapsto.runtime.observers import Callback
 from mapsto.runtime.training import evaluate, fit, restore
-from mapsto.training_steps import Averaging, Evaluation, Observation, Step, Trainee
+from mapsto.training_steps import Averaging, Evaluation, Observation, Step
 
 __all__ = ["Data", "Trainer"]
 
@@ -70,7 +70,7 @@ class Trainer:
         """Of the states in which metrics gather, to begin anew."""
         self.compiled_evaluation = Evaluation(self)
         self._observation = Observation(self)
-        self._averaging: Averaging | None = None
+        self._averaging = Averaging(self)
         self.set_precision("f32")
 
     def __repr__(self) -> str:
@@ -168,8 +168,6 @@ class Trainer:
     def average_weights(self) -> Trainer:
         """Gives the parameters the values that evaluation takes in their place, where the optimizer
         keeps averages (`EMA`, `SWA`): for the end of a training.  The trainer itself."""
-        if self._averaging is None:
-            self._averaging = Averaging(self)
         self._averaging()
         return self
 
@@ -233,7 +231,7 @@ class Trainer:
         data = self._source(train, _TRAIN_SUFFIXES, steps_per_epoch)
         held_out = None if test is None else self._source(test, _TEST_SUFFIXES, None, metrics=True)
         self._prepare(data, batch, accumulate)
-        trainee = Trainee(self, accumulates=accumulate > 1)
+        trainee = _Trainee(self, accumulates=accumulate > 1)
         if not progress:
             return fit(trainee, data, held_out, options, callbacks)
         with report_to(sys.stderr, epochs) as report:
@@ -244,7 +242,7 @@ class Trainer:
         metrics that gather over the batches."""
         source = self._source(data, _TEST_SUFFIXES, None, metrics=True)
         self._prepare(source, batch, accumulate=1)
-        return evaluate(Trainee(self), source, batch)
+        return evaluate(_Trainee(self), source, batch)
 
     def bind(self, data: Data, suffixes: Sequence[str], metrics: bool = False) -> Dataset:
         """Arrays under the names that the losses (and the metrics) take.  Raises DataError."""
@@ -340,6 +338,35 @@ class Trainer:
         path = spec.path.removeprefix(f"{prefix}.") if prefix else spec.path
         own = ParameterSpec(path, spec.type, spec.is_state)
         self._storage[spec.path] = self._modules[prefix].storage_for([own])[path]
+
+
+class _Trainee:
+    """The trainer as the training loop sees it; `accumulates` where some steps only keep their
+    gradients."""
+
+    def __init__(self, trainer: Trainer, accumulates: bool = False) -> None:
+        self.trainer = trainer
+        self._update = trainer.step_with_kept if accumulates else trainer.compiled_step
+
+    def step(self, batch: Batch, update: bool = True) -> Mapping[str, float]:
+        """A step; without `update` its gradients are kept."""
+        return (self._update if update else self.trainer.keeping_step).run(batch)
+
+    def begin_evaluation(self) -> frozenset[str]:
+        """Empties what metrics have gathered; the names of those that gather."""
+        return self.trainer.begin_evaluation()
+
+    def evaluate(self, batch: Batch) -> Figures:
+        """Losses and metrics."""
+        return self.trainer.compiled_evaluation.run(batch)
+
+    def observe(self, figure: float) -> None:
+        """Tells schedules."""
+        self.trainer.observe(figure)
+
+    def arrays(self) -> Mapping[str, Array]:
+        """Everything that training changes."""
+        return self.trainer.arrays
 
 
 def _path(path: str | Path | None) -> Path | None:

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from mapsto.arguments import Parameter, declared_types, parameters_of
-from mapsto.callables import Compilable
+from mapsto.callables import Compilable, Store
+from mapsto.compiler import Options
 from mapsto.dsl.elaborated import Elaborated, ParameterSpec
 from mapsto.dsl.precision import PRECISIONS
 from mapsto.dsl.syntax import MapDefinition
 from mapsto.dsl.train_members import Loss
-from mapsto.dsl.training import Gradients
+from mapsto.dsl.training import Gradients, Trainer
 from mapsto.ir.core import Array
 from mapsto.ir.types import DType, TensorType
-from mapsto.runtime.dataset import Batch, converted
-from mapsto.runtime.history import Figure, Figures
+from mapsto.runtime.dataset import converted
+from mapsto.runtime.history import Figure
 
-if TYPE_CHECKING:
-    from mapsto.trainer import Trainer
+__all__ = ["Averaging", "Evaluation", "Observation", "Step"]
 
-__all__ = ["Averaging", "Evaluation", "Observation", "Step", "Trainee"]
+
+class Owner(Store, Protocol):
+    """What the functions of a `train` block work on: the block, and the arrays of its nets."""
+
+    inner: Trainer
+    options: Options
+    precision: str
 
 
 class _Compiled(Compilable):
     """A function of a batch that works on the arrays of a trainer."""
 
-    def __init__(self, owner: Trainer) -> None:
+    def __init__(self, owner: Owner) -> None:
         super().__init__(owner.options)
         self.owner = owner
 
@@ -80,7 +86,7 @@ class Step(_Compiled):
 
     def __init__(
         self,
-        owner: Trainer,
+        owner: Owner,
         losses: Sequence[Loss] | None = None,
         gradients: Gradients = Gradients.USE,
     ) -> None:
@@ -121,7 +127,7 @@ class Evaluation(_Compiled):
 
     def run(self, batch: Mapping[str, object]) -> dict[str, Figure]:
         """The figures of a batch by name; of several losses there is also the sum, as `loss`."""
-        names = self.owner.loss_names
+        names = [loss.name for loss in self.owner.inner.losses]
         found = {
             name: _figure(value)
             for name, value in self.results(batch).items()
@@ -157,35 +163,6 @@ class Averaging(_Compiled):
         self, types: Mapping[str, TensorType], static: Mapping[str, object]
     ) -> Elaborated:
         return self.owner.inner.elaborate_averaging()
-
-
-class Trainee:
-    """The trainer as the training loop sees it; `accumulates` where some steps only keep their
-    gradients."""
-
-    def __init__(self, trainer: Trainer, accumulates: bool = False) -> None:
-        self.trainer = trainer
-        self._update = trainer.step_with_kept if accumulates else trainer.compiled_step
-
-    def step(self, batch: Batch, update: bool = True) -> Mapping[str, float]:
-        """A step; without `update` its gradients are kept."""
-        return (self._update if update else self.trainer.keeping_step).run(batch)
-
-    def begin_evaluation(self) -> frozenset[str]:
-        """Empties what metrics have gathered; the names of those that gather."""
-        return self.trainer.begin_evaluation()
-
-    def evaluate(self, batch: Batch) -> Figures:
-        """Losses and metrics."""
-        return self.trainer.compiled_evaluation.run(batch)
-
-    def observe(self, figure: float) -> None:
-        """Tells schedules."""
-        self.trainer.observe(figure)
-
-    def arrays(self) -> Mapping[str, Array]:
-        """Everything that training changes."""
-        return self.trainer.arrays
 
 
 def _figure(value: Array) -> Figure:
