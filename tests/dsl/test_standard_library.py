@@ -14,6 +14,7 @@ from array_cases import ARRAY_CASES
 from elaborating import Array, call_module, initial_slots, run_map, type_of
 
 from mapsto.dsl import syntax
+from mapsto.dsl.builtins import builtins
 from mapsto.dsl.checking import check
 from mapsto.dsl.library import library_file, library_files, library_scope
 from mapsto.dsl.program import Program
@@ -203,3 +204,9 @@ def test_a_label_that_is_no_class_makes_the_loss_nan() -> None:
     assert loss(scores, np.array([0, 9, 5], np.int32)) == pytest.approx(np.log(10))
     for wrong in (-1, 10):
         assert np.isnan(loss(scores, np.array([0, wrong, 5], np.int32)))
+
+
+def test_each_name_is_defined_in_one_file() -> None:
+    names = [name for file in library_files() for name in library_file(file).definitions]
+    taken = [*names, *builtins()]
+    assert not {name for name in taken if taken.count(name) > 1}
