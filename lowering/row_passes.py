@@ -32,6 +32,7 @@ from mapsto.lowering.loops import (
     constant,
     select,
 )
+from mapsto.lowering.scalar_operations import REDUCTION_OPERATIONS
 from mapsto.lowering.stage_loops import Pass, plan_passes
 
 __all__ = ["Bounds", "RowPasses"]
@@ -42,8 +43,6 @@ Body = Callable[[], None]
 Range = tuple[Index, Index]
 Bounds = Mapping[int, Range]
 """Of some loops of a nest, the range in place of the whole extent."""
-
-_OPERATIONS = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
 
 
 class RowPasses:
@@ -198,7 +197,7 @@ class RowPasses:
         kind = LoopKind.SERIAL if self.columns else LoopKind.VECTOR
         with self.loop("part", 0, from_dim(parts.shape[0]), kind):
             term = cast(parts[self.part()], total.dtype)
-            self.emitter.append(Reduce(_OPERATIONS[stage.op.kind], total, (), term))
+            self.emitter.append(Reduce(REDUCTION_OPERATIONS[stage.op.kind], total, (), term))
         return total
 
     # ---- reductions
@@ -219,7 +218,7 @@ class RowPasses:
         assert isinstance(stage.op, Contract)
         term, inside = contract_product(self.emitter, stage.op, point, None)
         wide = cast(term, total.dtype)
-        self.emitter.append(Reduce(_OPERATIONS[stage.op.kind], total, (), wide, inside))
+        self.emitter.append(Reduce(REDUCTION_OPERATIONS[stage.op.kind], total, (), wide, inside))
 
     def _finish_total(self, stage: Stage, total: Buffer) -> None:
         point = self._point(stage, [0] * len(self.space.inner_dims(stage)))
@@ -296,7 +295,7 @@ class RowPasses:
         self.emitter.append(Store(total, (), identity))
 
         def innermost() -> None:
-            self.emitter.append(Reduce(_OPERATIONS[kind], total, (), term()))
+            self.emitter.append(Reduce(REDUCTION_OPERATIONS[kind], total, (), term()))
 
         name, extent, vector = loop
         self._nest([name], [_whole(extent)], innermost, vector)

@@ -22,7 +22,15 @@ import numpy as np
 
 from mapsto.ir.types import DType
 
-__all__ = ["OPERATIONS", "REDUCTIONS", "Kind", "ScalarOperation", "check_operands", "identity"]
+__all__ = [
+    "OPERATIONS",
+    "REDUCTIONS",
+    "REDUCTION_OPERATIONS",
+    "Kind",
+    "ScalarOperation",
+    "check_operands",
+    "identity",
+]
 
 
 class Kind(Enum):
@@ -131,6 +139,9 @@ def check_operands(op: str, dtypes: tuple[DType, ...]) -> None:
 
 REDUCTIONS = frozenset({"add", "mul", "min", "max", "and", "or"})
 """The operations that `Reduce` takes: associative, with an identity."""
+
+REDUCTION_OPERATIONS = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
+"""The operation that combines two elements, by the kind of reduction in the tensor IR."""
 
 
 def identity(op: str, dtype: DType) -> bool | int | float:

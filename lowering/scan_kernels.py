@@ -27,7 +27,7 @@ from mapsto.lowering.loops import (
     constant,
     fma,
 )
-from mapsto.lowering.scalar_operations import identity
+from mapsto.lowering.scalar_operations import REDUCTION_OPERATIONS, identity
 from mapsto.lowering.whole_loops import Range, loop, tasks
 
 __all__ = ["cumulative_body", "recurrence_body"]
@@ -35,7 +35,6 @@ __all__ = ["cumulative_body", "recurrence_body"]
 Step = Callable[[Buffer, Indices], Statement]
 """The statement that takes the state (a register) past one element."""
 
-_OPERATIONS = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
 
 _STEP_COST = 4
 """What a step costs, in scalar operations: each waits for the one before."""
@@ -45,7 +44,7 @@ def cumulative_body(
     op: Cumulative, emitter: IndexedEmitter, output: Buffer
 ) -> tuple[Statement, ...]:
     """The statements that compute a running reduction into the buffer."""
-    operation = _OPERATIONS[op.kind]
+    operation = REDUCTION_OPERATIONS[op.kind]
 
     def step(state: Buffer, at: Indices) -> Statement:
         element = cast(emitter.element(op.operands[0], at), state.dtype)

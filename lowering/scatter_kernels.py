@@ -28,11 +28,10 @@ from mapsto.lowering.loops import (
     compare,
     constant,
 )
+from mapsto.lowering.scalar_operations import REDUCTION_OPERATIONS
 from mapsto.lowering.whole_loops import Range, branch, nest, tasks, whole
 
 __all__ = ["scatter_body"]
-
-_OPERATIONS = {"sum": "add", "max": "max", "min": "min"}
 
 _LOOK_COST = 8
 """What looking at an update costs a task that does not do it, in elements added."""
@@ -113,7 +112,7 @@ def _add_updates(
         place = chosen | dict(zip(kept, at, strict=True))
         update = emitter.element(op.operands[0], (*batch, *at))
         target = tuple(place[a] for a in range(len(op.shape)))
-        emitter.append(Reduce(_OPERATIONS[op.kind], output, target, update))
+        emitter.append(Reduce(REDUCTION_OPERATIONS[op.kind], output, target, update))
 
     assert condition is not None
     with branch(emitter, condition):

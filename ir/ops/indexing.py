@@ -11,6 +11,7 @@ from mapsto.ir.builder import Builder
 from mapsto.ir.core import Array, Operation, Trait, Value
 from mapsto.ir.dims import Dim
 from mapsto.ir.errors import TypeRuleError
+from mapsto.ir.ops.axes import AlongAxis
 from mapsto.ir.ops.contraction import REDUCTIONS, reduction_identity
 from mapsto.ir.ops.elementwise import Div, Mul
 from mapsto.ir.ops.logic import Cast, Eq, Gt, Select
@@ -224,24 +225,15 @@ def _check_range(name: str, indices: Sequence[Array], sizes: Sequence[Dim]) -> N
             raise IndexError(f"{name}: index {index[outside][0]} into an axis of size {size}")
 
 
-class _ArgExtremum(Operation):
+class _ArgExtremum(AlongAxis):
     """The first position of the extremum along `axis`, which the result no longer has."""
 
     arity = 1
-    attribute_types = {"axis": int}
     not_differentiable = "its result is a position"
-
-    @property
-    def axis(self) -> int:
-        """The axis that is searched."""
-        axis = self.attributes["axis"]
-        assert isinstance(axis, int)
-        return axis
 
     def infer(self) -> tuple[TensorType, ...]:
         operand = self.operands[0].type
-        if not 0 <= self.axis < operand.rank:
-            raise TypeRuleError(f"{self.name} along axis {self.axis} of {operand}")
+        self.check_axis(operand)
         shape = (*operand.shape[: self.axis], *operand.shape[self.axis + 1 :])
         return (TensorType(DType.I32, shape),)
 

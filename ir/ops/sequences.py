@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mapsto.ir.builder import Builder
-from mapsto.ir.core import Array, Operation, Trait, Value
+from mapsto.ir.core import Array, Trait, Value
 from mapsto.ir.dims import Dim, DimExpression, as_dim
 from mapsto.ir.errors import TypeRuleError
+from mapsto.ir.ops.axes import AlongAxis
 from mapsto.ir.ops.contraction import REDUCTIONS
 from mapsto.ir.ops.elementwise import FLOATS, NUMERIC, Add, Mul
 from mapsto.ir.ops.indexing import Gather
@@ -25,36 +26,24 @@ Tangents = Sequence[Value | None]
 Facts = dict[str, Any]
 
 
-class _AlongAxis(Operation):
-    """Works along `axis`, for each place along the others on its own."""
+class _InOrder(AlongAxis):
+    """Runs along an axis from its first element on, or from its last."""
 
     traits = Trait.WHOLE
-    attribute_types: ClassVar = {"axis": int, "reverse": bool}
+    attribute_types: ClassVar = {**AlongAxis.attribute_types, "reverse": bool}
     defaults: ClassVar = {"reverse": False}
-
-    @property
-    def axis(self) -> int:
-        """The axis along which the op works."""
-        axis = self.attributes["axis"]
-        assert isinstance(axis, int)
-        return axis
 
     @property
     def reverse(self) -> bool:
         """Whether it starts with the last element."""
         return bool(self.attributes["reverse"])
 
-    def check_axis(self, type_: TensorType) -> None:
-        """Raises TypeRuleError where the tensor has no such axis."""
-        if not 0 <= self.axis < type_.rank:
-            raise TypeRuleError(f"{self.name} along axis {self.axis} of {type_}")
-
     def oriented(self, x: Array) -> Array:
         """The array in the order in which the op runs, and back."""
         return np.flip(x, self.axis) if self.reverse else x
 
 
-class Cumulative(_AlongAxis):
+class Cumulative(_InOrder):
     """Element i is the sum (prod, max, min) of the elements up to and including i.
 
     With `reverse`, of the elements from i on.  Half-precision numbers are accumulated in f32.  The
@@ -63,7 +52,7 @@ class Cumulative(_AlongAxis):
 
     name = "cumulative"
     arity = 1
-    attribute_types: ClassVar = {"kind": str, **_AlongAxis.attribute_types}
+    attribute_types: ClassVar = {"kind": str, **_InOrder.attribute_types}
 
     @property
     def kind(self) -> str:
@@ -115,7 +104,7 @@ class Cumulative(_AlongAxis):
         return [build.emit(Cumulative, cotangent, **facts)]
 
 
-class Recurrence(_AlongAxis):
+class Recurrence(_InOrder):
     """Gives h[i] = a[i] * h[i - 1] + b[i] along an axis, from h = 0; operands a, b.
 
     With `reverse`, h[i] = a[i] * h[i + 1] + b[i].  It is what running products have as derivative,
@@ -158,7 +147,7 @@ class Recurrence(_AlongAxis):
         return [None, build.emit(Recurrence, after, cotangent, **order)]
 
 
-class ArgSort(Operation):
+class ArgSort(AlongAxis):
     """The positions (i32) of the first `count` elements along `axis` in ascending order.
 
     With `descending`, in descending order.  Equal elements stay in order, and nan counts as
@@ -168,16 +157,13 @@ class ArgSort(Operation):
     name = "argsort"
     arity = 1
     traits = Trait.WHOLE
-    attribute_types: ClassVar = {"axis": int, "count": (int, DimExpression), "descending": bool}
+    attribute_types: ClassVar = {
+        **AlongAxis.attribute_types,
+        "count": (int, DimExpression),
+        "descending": bool,
+    }
     defaults: ClassVar = {"descending": False}
     not_differentiable = "its result is a position"
-
-    @property
-    def axis(self) -> int:
-        """The axis along which elements are compared."""
-        axis = self.attributes["axis"]
-        assert isinstance(axis, int)
-        return axis
 
     @property
     def count(self) -> Dim:
@@ -193,8 +179,7 @@ class ArgSort(Operation):
 
     def infer(self) -> tuple[TensorType, ...]:
         operand = self.operands[0].type
-        if not 0 <= self.axis < operand.rank:
-            raise TypeRuleError(f"argsort along axis {self.axis} of {operand}")
+        self.check_axis(operand)
         extent, count = operand.shape[self.axis], self.count
         if isinstance(extent, int) and isinstance(count, int) and not 0 <= count <= extent:
             raise TypeRuleError(f"argsort gives {count} of {extent} positions")

@@ -11,6 +11,7 @@ from mapsto.ir.builder import Builder
 from mapsto.ir.core import Array, DenseArray, Operation, Trait, Value
 from mapsto.ir.dims import Dim, DimExpression, as_dim
 from mapsto.ir.errors import TypeRuleError
+from mapsto.ir.ops.axes import AlongAxis
 from mapsto.ir.types import DType, TensorType
 
 __all__ = ["Broadcast", "Concat", "Constant", "Iota", "Pad", "Reshape", "Slice", "Transpose"]
@@ -317,19 +318,11 @@ class Pad(_LinearUnary):
         return [build.emit(Slice, cotangent, starts=self.low, sizes=shape, steps=steps)]
 
 
-class Concat(Operation):
+class Concat(AlongAxis):
     """Tensors one after another along `axis`."""
 
     name = "concat"
     traits = Trait.INDEXING
-    attribute_types = {"axis": int}
-
-    @property
-    def axis(self) -> int:
-        """The axis along which the operands follow one another."""
-        axis = self.attributes["axis"]
-        assert isinstance(axis, int)
-        return axis
 
     def infer(self) -> tuple[TensorType, ...]:
         if not self.operands or not 0 <= self.axis < self.operands[0].type.rank:
