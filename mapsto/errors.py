@@ -66,9 +66,13 @@ def _user_error_classes() -> tuple[type[Exception], ...]:
     from mapsto.dsl.formatter import SyntaxErrors
     from mapsto.dsl.library import DiagnosticsError
     from mapsto.ir.errors import AssertionFailed, IRError
-    from mapsto.runtime.dataset import DataError
-    from mapsto.runtime.errors import ArgumentError, CheckpointError, ExecutionError
-    from mapsto.runtime.training import TrainingError
+    from mapsto.runtime.errors import (
+        ArgumentError,
+        CheckpointError,
+        DataError,
+        ExecutionError,
+        TrainingError,
+    )
 
     return (
         DiagnosticError,
@@ -87,7 +91,7 @@ def _user_error_classes() -> tuple[type[Exception], ...]:
 
 
 def _exit_code(error: Exception) -> int:
-    from mapsto.runtime.training import TrainingInterrupted
+    from mapsto.runtime.errors import TrainingInterrupted
 
     return 130 if isinstance(error, TrainingInterrupted) else 1
 

@@ -181,7 +181,8 @@ class _Run:
         position = self.position
         number = len(self.history.epochs) + 1
         begin = time.perf_counter()
-        if not self._steps_are_over():
+        self._stop_after_steps()
+        if not self.stopped:
             for part in self.train.epoch(number, position.step):
                 self._step(number, part)
                 position.seconds += time.perf_counter() - begin
@@ -211,8 +212,7 @@ class _Run:
             self.stopped = "a callback ended it"
         if _due(options.evaluate_every, position.steps) and not at_end:
             self._evaluate_inside(number)
-        if self._steps_are_over():
-            self.stopped = f"it has made {options.max_steps} steps"
+        self._stop_after_steps()
         if _due(options.checkpoint_steps, position.step) and not at_end:
             self._save()
         if interrupted():
@@ -220,12 +220,10 @@ class _Run:
             raise TrainingInterrupted(_interruption(number, position.step, options))
         return bool(self.stopped)
 
-    def _steps_are_over(self) -> bool:
+    def _stop_after_steps(self) -> None:
         limit = self.options.max_steps
-        if limit is None or self.position.steps < limit:
-            return False
-        self.stopped = f"it has made {limit} steps"
-        return True
+        if limit is not None and self.position.steps >= limit:
+            self.stopped = f"it has made {limit} steps"
 
     def _evaluate_inside(self, number: int) -> None:
         if self.test is None:
