@@ -60,6 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     data = np.load(HERE / "data" / "digits.npz")
     x = data["x_train"].astype(np.float32)
+    # [counted]
     lib = mt.load(HERE / "custom_loop.mto")
     generator, critic = lib.Generator(seed=0), lib.Critic(seed=1)
     forger, judge = lib.Adam(5e-4, beta1=0.5), lib.Adam(5e-4, beta1=0.5)
@@ -68,6 +69,7 @@ def main() -> None:
         order = random.permutation(len(x))
         batches = [order[i : i + BATCH] for i in range(0, len(x) - BATCH + 1, BATCH)]
         losses = [lib.step(generator, critic, forger, judge, x[chosen]) for chosen in batches]
+        # [end]
         if epoch % max(1, options.epochs // 10) == 0:
             told, fooled = np.mean(losses, axis=0)
             print(f"epoch {epoch}: critic {told:.3f}, generator {fooled:.3f}", flush=True)

@@ -181,11 +181,13 @@ def main() -> None:
     train = compose(data["x_train"], data["y_train"], options.scenes, seed=1).targets()
     held_out = compose(data["x_test"], data["y_test"], options.held_out, seed=2)
 
+    # [counted]
     run = mt.load(HERE / "detection.mto").Detection(seed=0)
     random, losses = np.random.default_rng(0), []
     for step in range(1, options.steps + 1):
         chosen = random.choice(options.scenes, 32, replace=False)
         losses.append(run.step(**{name: array[chosen] for name, array in train.items()}))
+        # [end]
         if step % max(1, options.steps // 10) == 0:
             print(f"step {step}: loss {np.mean(losses[-100:]):.3f}", flush=True)
     found = detect(run.net, held_out.pixels)

@@ -42,18 +42,23 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60, help="epochs of each adaptation")
     parser.add_argument("--first", type=int, default=5, help="epochs of the first training")
     options = parser.parse_args()
-    lib = mt.load(HERE / "fine_tune.mto")
     mnist, mnist_test = data_of("mnist")
     digits, digits_test = data_of("digits")
     few = {name: array[:EXAMPLES] for name, array in digits.items()}
 
     def report(what: str, run: mt.Trainer, changed: int) -> None:
+        # [counted]
         figures = run.evaluate(**digits_test)
+        # [end]
         print(f"{what:15} accuracy {figures['accuracy']:.3f}, {changed} parameters changed")
 
+    # [counted]
+    lib = mt.load(HERE / "fine_tune.mto")
     first = lib.Everything(seed=0)
     first.fit(mnist, epochs=options.first, progress=False)
+    # [end]
     print(f"on MNIST: accuracy {first.evaluate(**mnist_test)['accuracy']:.3f}")
+    # [counted]
     learned = {path: array.copy() for path, array in first.net.params.items()}
     report("before", first, 0)
 
@@ -70,6 +75,7 @@ def main() -> None:
         adapted = lib.Adapted(net) if way == "Adapters" else net
         run = getattr(lib, way)(net=adapted)
         run.fit(few, epochs=options.epochs, batch=25, progress=False)
+        # [end]
         changed = sum(
             array.size
             for path, array in adapted.params.items()

@@ -44,12 +44,16 @@ def batch(text: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray
     return {"x": windows[:, :-1].copy(), "y": windows[:, 1:].copy()}
 
 
+# [counted]
 def write(net: mt.Instance, alphabet: Alphabet, prompt: str, length: int) -> str:
     """The prompt and what the model makes of it, half a context at a time."""
     half, text = CONTEXT // 2, alphabet.encode(prompt)
     for key in range(-(-length // half)):
         text = np.append(text, net.write(np.int64(key), text[-half:], count=half))
     return alphabet.decode(text)
+
+
+# [end]
 
 
 def draw(path: str, net: mt.Instance, alphabet: Alphabet, text: np.ndarray) -> None:
@@ -82,6 +86,7 @@ def main() -> None:
     train, held_out = np.split(alphabet.encode(text), [1_000_000])
     prompt = options.prompt if alphabet.encode(options.prompt).size else "And "
 
+    # [counted]
     run = mt.load(HERE / "kjv_gpt.mto").Text(seed=0)
     random, losses = np.random.default_rng(0), []
     for step in range(1, options.steps + 1):
@@ -89,9 +94,13 @@ def main() -> None:
         if step % min(100, options.steps) == 0:
             fixed = np.random.default_rng(1)
             found = [run.evaluate(**batch(held_out, fixed))["loss"] for _ in range(40)]
+            # [end]
             means = np.mean(losses[-100:]), np.mean(found)
             print(f"step {step}: loss {means[0]:.3f}, held out {means[1]:.3f}", flush=True)
-    print(write(run.net, alphabet, prompt, options.length))
+    # [counted]
+    written = write(run.net, alphabet, prompt, options.length)
+    # [end]
+    print(written)
     if options.plot:
         draw(options.plot, run.net, alphabet, held_out)
 

@@ -23,6 +23,7 @@ DATA = HERE / "data"
 BATCH, NEGATIVES = 2048, 8
 
 
+# [counted]
 def batches(pairs: np.ndarray, items: int, random: np.random.Generator) -> Iterator[dict]:
     """One epoch: pairs in random order, each with items drawn at random."""
     order = random.permutation(len(pairs))
@@ -45,6 +46,9 @@ def hit_rate(net: mt.Instance, held_out: np.ndarray, has: np.ndarray) -> float:
         own = scores[np.arange(len(part)), part[:, 1]]
         hits += int(((scores > own[:, None]).sum(1) < 10).sum())
     return hits / len(held_out)
+
+
+# [end]
 
 
 def suggest(net: mt.Instance, name: str, packages: list[str], items: list[str], has: np.ndarray):
@@ -92,11 +96,13 @@ def main() -> None:
     has = np.zeros((len(packages), len(items)), bool)
     has[train[:, 0], train[:, 1]] = True
 
+    # [counted]
     run = mt.load(HERE / "packages_recommender.mto").Recommender(seed=0)
     random = np.random.default_rng(0)
     for epoch in range(1, options.epochs + 1):
         losses = [run.step(**batch) for batch in batches(train, len(items), random)]
         rate = hit_rate(run.net, held_out, has)
+        # [end]
         print(f"epoch {epoch}: loss {np.mean(losses):.4f}, hit rate {rate:.3f}", flush=True)
     for name in options.packages:
         suggest(run.net, name, packages, items, has)

@@ -55,12 +55,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8000, help="training steps of 256 points")
     parser.add_argument("--plot", help="draw the solution into this file")
     options = parser.parse_args()
+    # [counted]
     run = mt.load(HERE / "physics.mto").Burgers(seed=0)
     random = np.random.default_rng(0)
     for step in range(options.steps + 1):
         x = random.uniform(-1, 1, 256).astype(np.float32)
         t = random.uniform(0, 1, 256).astype(np.float32)
         loss = run.step(x=x, t=t)
+        # [end]
         if step % max(1, options.steps // 8) == 0:
             print(f"step {step}: loss {loss:.5f}", flush=True)
 

@@ -48,8 +48,10 @@ def main() -> None:
     options = parser.parse_args()
     data = np.load(HERE / "data" / "mnist.npz")
     x_test = data["x_test"].astype(np.float32)
+    # [counted]
     run = mt.load(HERE / "variational_autoencoder.mto").Digits(seed=0)
     run.fit({"x": data["x_train"][: options.images]}, test={"x": x_test}, epochs=options.epochs)
+    # [end]
     if options.plot:
         draw(options.plot, run.net, x_test, data["y_test"])
 

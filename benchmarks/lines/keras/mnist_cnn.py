@@ -1,0 +1,31 @@
+"""examples/mnist_cnn.mto in Keras."""
+
+import keras
+import numpy as np
+
+data = np.load("examples/data/mnist.npz")
+x_train, x_test = (data[f"x_{part}"].astype(np.float32) for part in ("train", "test"))
+y_train, y_test = (data[f"y_{part}"] for part in ("train", "test"))
+
+# [counted]
+net = keras.Sequential(
+    [
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.Reshape((28, 28, 1)),
+        keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
+        keras.layers.MaxPooling2D(2),
+        keras.layers.Conv2D(64, 3, padding="same", activation="relu"),
+        keras.layers.MaxPooling2D(2),
+        keras.layers.Flatten(),
+        keras.layers.Dense(128, activation="relu"),
+        keras.layers.Dense(10),
+    ]
+)
+net.compile(
+    optimizer=keras.optimizers.Adam(1e-3),
+    loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    metrics=["accuracy"],
+)
+test = (x_test, y_test)
+net.fit(x_train, y_train, batch_size=64, epochs=5, validation_data=test, verbose=2)
+# [end]

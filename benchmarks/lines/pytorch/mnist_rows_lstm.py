@@ -1,0 +1,36 @@
+"""examples/mnist_rows_lstm.mto in PyTorch."""
+
+import numpy as np
+import torch
+from torch import nn
+
+data = np.load("examples/data/mnist.npz")
+x_train, x_test = (torch.tensor(data[f"x_{part}"]).float() for part in ("train", "test"))
+y_train, y_test = (torch.tensor(data[f"y_{part}"]).long() for part in ("train", "test"))
+
+
+# [counted]
+class Reader(nn.Module):
+    def __init__(self, hidden=128):
+        super().__init__()
+        self.lstm = nn.LSTM(28, hidden, batch_first=True)
+        self.head = nn.Linear(hidden, 10)
+
+    def forward(self, x):
+        rows, _ = self.lstm(x / 255)
+        return self.head(rows[:, -1])
+
+
+torch.manual_seed(0)
+net = Reader()
+optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+for epoch in range(8):
+    for chosen in torch.randperm(len(x_train)).split(64):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(x_train[chosen]), y_train[chosen])
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        accuracy = (net(x_test).argmax(1) == y_test).float().mean()
+    # [end]
+    print(f"epoch {epoch + 1}: test accuracy {accuracy:.4f}")
