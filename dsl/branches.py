@@ -86,7 +86,7 @@ def branch_all(
     pairs: Callable[[_A, _A], Sequence[Pair]],
 ) -> list[Value]:
     """Elaborates both sides; chooses between their values, which `pairs` arranges, and between the
-    states that they update."""
+    parameters and states that they update."""
     if condition.shape or condition.axes:
         return _select_all(frame, span, condition, then, otherwise, pairs)
     with frame.session.guarded(None):
@@ -106,22 +106,22 @@ def _select_all(
 ) -> list[Value]:
     """Both sides computed where they stand."""
     session = frame.session
-    before = {key: cell.current for key, cell in session.states.items()}
+    before = session.slots()
     with session.guarded(None if condition.shape else Guard(condition, True)):
         first = then()
-    after = {key: cell.current for key, cell in session.states.items()}
-    for key, cell in session.states.items():
-        cell.current = before.get(key, cell.initial)
+    after = session.slots()
+    for key in after:
+        session.assign(key, before.get(key) or session.initial(key))
     with session.guarded(None if condition.shape else Guard(condition, False)):
         second = otherwise()
-    for key, cell in session.states.items():
-        updated = after.get(key, cell.initial)
-        if updated is cell.current:
+    for key, current in session.slots().items():
+        updated = after.get(key) or session.initial(key)
+        if updated is current:
             continue
-        chosen = select(frame, span, condition, Tensor(updated), Tensor(cell.current))
-        if chosen.axes or chosen.value.type != cell.current.type:
+        chosen = select(frame, span, condition, Tensor(updated), Tensor(current))
+        if chosen.axes or chosen.value.type != current.type:
             fail(Kind.STATE_IN_INDEX, span, name=key[1])
-        cell.current = chosen.value
+        session.assign(key, chosen.value)
     return [choose(frame, span, condition, one, two) for one, two in pairs(first, second)]
 
 
@@ -223,5 +223,5 @@ class _Branches:
             arguments = built.actual(arguments)
         op = frame.operation(self.span, ir.If, self.condition.value, *arguments, regions=regions)
         for key, value in zip(keys, op.results[len(fitted) :], strict=True):
-            frame.session.states[key].current = value
+            frame.session.assign(key, value)
         return [Tensor(v, leaf.type.axes) for v, leaf in zip(op.results, fitted, strict=False)]

@@ -128,7 +128,7 @@ class CustomCall:
         forward = functions.forward
         count = len(forward.tensors)
         for key, value in zip(functions.updated, op.results[count:], strict=True):
-            frame.session.states[key].current = value
+            frame.session.assign(key, value)
         results = [Tensor(value, forward.axes) for value in op.results[:count]]
         return rebuilt(forward.structure, results)
 

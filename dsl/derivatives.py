@@ -49,7 +49,8 @@ class _Traced:
     """A map elaborated into a function of its own.
 
     `arguments` are the values inside that its arguments stand for, `actual` what they are outside,
-    `fresh` those to differentiate by.  The function's results are `tensors`, then new `states`.
+    `fresh` those to differentiate by, `stand_ins` parameters and states that were known before.
+    The function's results are `tensors`, then the new values of `states`, or of parameters.
     """
 
     name: str
@@ -60,6 +61,7 @@ class _Traced:
     tensors: list[Tensor]
     states: list[SlotKey]
     results: list[ir.Value]
+    stand_ins: Mapping[SlotKey, ir.Value]
 
     @property
     def axes(self) -> frozenset[IndexVariable]:
@@ -139,7 +141,8 @@ def _closed(
     inside = [*outside, *free]
     frame.session.functions[name] = close(name, built.build, inside, results, {"private": True})
     actual = [*outside.values(), *built.actual(free)]
-    return _Traced(name, result, inside, actual, fresh, tensors, list(built.updated), results)
+    states = list(built.updated)
+    return _Traced(name, result, inside, actual, fresh, tensors, states, results, built.inside)
 
 
 def _fresh(
@@ -198,7 +201,7 @@ def differentiate(
     targets += modules
     if loss.axes and any(isinstance(target, Instance) for target in targets):
         fail(Kind.GRADIENT_IN_INDEX, span)
-    slots = [_parameters(frame, target) for target in targets]
+    slots = [_parameters(frame, traced, target) for target in targets]
     for own in slots[len(argnums) :]:
         for key in [key for key, value in own.items() if value not in used]:
             del own[key]
@@ -251,20 +254,22 @@ def _pull_back(
     return _adopt(frame, traced, list(op.results[:count])), gradients
 
 
-def _parameters(frame: Frame, value: Value) -> dict[SlotKey, ir.Value]:
-    """The real parameters of an instance that were used so far, in the order of declaration."""
+def _parameters(frame: Frame, traced: _Traced, value: Value) -> dict[SlotKey, ir.Value]:
+    """The real parameters of an instance that were used so far, in the order of declaration, as
+    they are at the start of the call."""
     if not isinstance(value, Instance):
         return {}
     session = frame.session
-    known = {key: session.current(key) for key in slots_in(value) if key in session.parameters}
+    used = [key for key in slots_in(value) if key in session.parameters]
+    known = {key: traced.stand_ins.get(key) or session.initial(key) for key in used}
     return {key: value for key, value in known.items() if value.dtype.is_float}
 
 
 def _adopt(frame: Frame, traced: _Traced, values: list[ir.Value]) -> Value:
-    """The call's value; states that the map updated get their new values."""
+    """The call's value; what the map updated gets its new value."""
     count = len(traced.tensors)
     for key, current in zip(traced.states, values[count:], strict=True):
-        frame.session.states[key].current = current
+        frame.session.assign(key, current)
     return _arranged_results(traced, values[:count])
 
 

@@ -158,7 +158,6 @@ class Kind(Enum):
     AXES_COUNT = auto()
     RESULT_IS_MAPPED = auto()
     TREES_DIFFER = auto()
-    UPDATE_IN_PART = auto()
 
     # Gradients written by hand
     GRADIENT_COUNT = auto()

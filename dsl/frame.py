@@ -107,9 +107,6 @@ class Session:
     frozen: bool = False
     """Whether parameters are constants to derivatives."""
     depth: int = 0
-    parts: int = 0
-    """How many blocks inside another the one that is built is in: bodies of derivatives, of loops
-    and of branches."""
     compared: set[object] | None = field(default_factory=set)
     """The gradients written by hand that were compared with the derivative; None in what is
     elaborated for such a comparison."""
@@ -160,31 +157,49 @@ class Session:
         finally:
             self.frozen = outer
 
+    def initial(self, key: SlotKey) -> ir.Value:
+        """The value of a parameter or state at the start."""
+        cell = self.states.get(key)
+        return self.parameters[key] if cell is None else cell.initial
+
     def current(self, key: SlotKey) -> ir.Value:
-        """The value that a parameter has now."""
-        return self.renewed.get(key) or self.parameters[key]
+        """The value that a parameter or state has now."""
+        cell = self.states.get(key)
+        return cell.current if cell else self.renewed.get(key) or self.parameters[key]
+
+    def assign(self, key: SlotKey, value: ir.Value) -> None:
+        """Gives a parameter or state a new value."""
+        cell = self.states.get(key)
+        if cell is not None:
+            cell.current = value
+        elif value is self.parameters[key]:
+            self.renewed.pop(key, None)
+        else:
+            self.renewed[key] = value
+
+    def slots(self) -> dict[SlotKey, ir.Value]:
+        """The parameters and states that are in use, with the values that they have now."""
+        return {key: self.current(key) for key in (*self.parameters, *self.states)}
 
     @contextmanager
     def block(self) -> Iterator[ir.Builder]:
         """Builds into a block of its own."""
         outer, self.build = self.build, ir.Builder(ir.Block([]))
-        self.parts += 1
         try:
             yield self.build
         finally:
             self.build = outer
-            self.parts -= 1
 
     @contextmanager
     def scratch(self) -> Iterator[None]:
         """Builds what is thrown away, to learn types."""
         states = {key: (cell, cell.current) for key, cell in self.states.items()}
-        functions = dict(self.functions)
+        functions, renewed = dict(self.functions), dict(self.renewed)
         try:
             with self.block():
                 yield
         finally:
-            self.functions = functions
+            self.functions, self.renewed = functions, renewed
             self.states = {key: cell for key, (cell, _) in states.items()}
             for cell, current in states.values():
                 cell.current = current

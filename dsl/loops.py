@@ -1,7 +1,8 @@
 """Loops that run: `scan` over sequences and `while` under a condition, with carried values.
 
 The step is elaborated once, on values that stand for what a step gets, into a region of an op; what
-it uses from around it becomes an operand.  States of modules that the step updates are carried too.
+it uses from around it becomes an operand.  Parameters and states of modules that the step updates
+are carried too.
 """
 
 from __future__ import annotations
@@ -200,7 +201,7 @@ class _Step:
         frame, count = self.frame, len(self.carried.types)
         final = _tensors(self.carried, op.results)
         for key, value in zip(keys, op.results[count:], strict=False):
-            frame.session.states[key].current = value
+            frame.session.assign(key, value)
         stacked = [
             Tensor(move_axis(frame, self.span, value, 0, len(tensor.axes)), tensor.axes)
             for value, tensor in zip(op.results[count + len(keys) :], outputs, strict=True)
@@ -311,7 +312,7 @@ class _Loop:
             constants=len(constants),
         )
         for key, value in zip(keys, op.results[len(starting) :], strict=True):
-            frame.session.states[key].current = value
+            frame.session.assign(key, value)
         return self.carried.structure(_tensors(self.carried, op.results))
 
     def _any(self, carried: Value) -> Tensor:

@@ -1,7 +1,7 @@
 """Elaborating a part of a program into a block of its own: a function, or a region of an op.
 
-Inside, every state of a module has a stand-in, so that a value that the program read before is told
-apart from what the state is when the block runs.
+Inside, every parameter and state of a module has a stand-in, so that a value that the program read
+before is told apart from what the parameter or state is when the block runs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _T = TypeVar("_T")
 class Trace(Generic[_T]):
     """What an elaboration built.
 
-    `inside` are the stand-ins of the states that were known before, `outside` their values around
-    the block; `updated` are the states that got a new value inside, with that value.
+    `inside` are the stand-ins of the parameters and states that were known before, `outside` their
+    values around the block; `updated` are those that got a new value inside, with that value.
     """
 
     build: ir.Builder
@@ -34,14 +34,14 @@ class Trace(Generic[_T]):
     updated: dict[SlotKey, ir.Value]
 
     def stand_in(self, frame: Frame, key: SlotKey) -> ir.Value:
-        """What a state is at the start of the block, inside it."""
+        """What a parameter or state is at the start of the block, inside it."""
         known = self.inside.get(key)
-        return frame.session.states[key].initial if known is None else known
+        return frame.session.initial(key) if known is None else known
 
     def before(self, frame: Frame, key: SlotKey) -> ir.Value:
-        """What a state is at the start of the block, around it."""
+        """What a parameter or state is at the start of the block, around it."""
         known = self.outside.get(key)
-        return frame.session.states[key].initial if known is None else known
+        return frame.session.initial(key) if known is None else known
 
     def actual(self, values: Sequence[ir.Value]) -> list[ir.Value]:
         """Values that the block takes from around it, as they are called there."""
@@ -60,26 +60,27 @@ class Trace(Generic[_T]):
 
 
 def trace(frame: Frame, run: Callable[[], _T]) -> Trace[_T]:
-    """Elaborates what `run` does into a block; states keep the values that they have around it.
+    """Elaborates what `run` does into a block; parameters and states keep the values that they have
+    around it.
 
     The block uses values of enclosing blocks freely; it has no arguments and no terminator.
     """
     session = frame.session
-    outside = {key: cell.current for key, cell in session.states.items()}
+    outside = session.slots()
     inside = {key: ir.Value(v.type, None, 0, v.hint) for key, v in outside.items()}
     for key, value in inside.items():
-        session.states[key].current = value
+        session.assign(key, value)
     try:
         with session.block() as build:
             result = run()
         updated = {
-            key: cell.current
-            for key, cell in session.states.items()
-            if cell.current is not inside.get(key, cell.initial)
+            key: value
+            for key, value in session.slots().items()
+            if value is not (inside.get(key) or session.initial(key))
         }
     finally:
-        for key, cell in session.states.items():
-            cell.current = outside.get(key, cell.initial)
+        for key in session.slots():
+            session.assign(key, outside.get(key) or session.initial(key))
     return Trace(build, result, inside, outside, updated)
 
 

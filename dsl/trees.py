@@ -111,16 +111,18 @@ def update_parameters(frame: Frame, span: Span, arguments: tuple[Argument, ...])
     given = _UPDATE.match("update", arguments, span)
     net, gradient = _net("update", given["net"]), _checked("update", given["gradient"])
     session = frame.session
-    if session.parts:
-        fail(Kind.UPDATE_IN_PART, span)
-    if not gradient.tensors.keys() <= slots_in(net).keys():
+    slots = slots_in(net)
+    if not gradient.tensors.keys() <= slots.keys():
         fail(Kind.TREES_DIFFER, given["gradient"].span)
-    old = {key: Tensor(session.current(key)) for key in gradient.tensors}
+    old = {key: slot_tensor(frame, slots[key], span) for key in gradient.tensors}
     tree = ParameterTree(net, old, gradient.paths)
     steps = [Argument(None, part, given["gradient"].span) for part in (tree, gradient)]
     new = apply(given["optimizer"].value, frame, span, tuple(steps))
     tensors = new_parameters(frame, given["optimizer"].span, new, tree)
-    session.renewed |= {key: tensor.value for key, tensor in tensors.items()}
+    for key, tensor in tensors.items():
+        if tensor.axes:
+            fail(Kind.STATE_IN_INDEX, span, name=key[1])
+        session.assign(key, tensor.value)
 
 
 def new_parameters(

@@ -160,6 +160,89 @@ map both_steps(a: module, b: module, optimizer: module, x: f32[n, d], y: f32[n, 
     assert {"layers.0.w.m", "layers.0.w.2.m"} <= set(optimizer.states)
 
 
+LOOPS = """
+module Line():
+    param w: f64 ~ ones
+
+    map (x: f64[n]) -> f64[n]: w * x
+
+map error(net: module, x: f64[n], y: f64[n]) -> f64: mse(net(x), y)
+
+map descent(p: tree, g: tree) -> tree: p - 0.1 * g
+
+map step(net: module, optimizer: module, x: f64[n], y: f64[n]) -> f64:
+    let (value, gradient) = value_and_grad(error)(net, x, y)
+    update(optimizer, net, gradient)
+    value
+
+map steps(net: module, optimizer: module, x: f64[k, n], y: f64[k, n]) -> f64[k]:
+    map one(count: i32, batch: (f64[n], f64[n])):
+        let (x, y) = batch
+        (count + 1, step(net, optimizer, x, y))
+
+    let (_, values) = scan(one, 0, (x, y))
+    values
+
+map adapted(net: module, x: f64[n], y: f64[n]) -> f64:
+    map one(count: i32, i: i32):
+        update(descent, net, grad(error)(net, x, y))
+        (count, i)
+
+    let _ = scan(one, 0, length=3)
+    error(net, x, y)
+
+map by_start(net: module, x: f64[n], y: f64[n]): value_and_grad(adapted)(net, x, y)
+
+map converge(net: module, x: f64[n], y: f64[n]) -> i32:
+    map large(count: i32): error(net, x, y) > 1e-6
+
+    map one(count: i32):
+        update(descent, net, grad(error)(net, x, y))
+        count + 1
+
+    while(large, one, 0)
+
+map improve(net: module, x: f64[n], y: f64[n]) -> f64:
+    let before = error(net, x, y)
+    if before > 1:
+        update(descent, net, grad(error)(net, x, y))
+    else:
+        update(descent, net, 2 * grad(error)(net, x, y))
+    error(net, x, y) / before
+"""
+TRAINING = mt.loads(LOOPS)
+AT, ON = np.array([1.0, 2.0]), np.array([3.0, 6.0])
+
+
+def test_a_training_loop_is_one_scan() -> None:
+    x = rng.normal(size=(6, 8))
+    first, second = TRAINING.Line(seed=0), TRAINING.Line(seed=0)
+    adam, other = TRAINING.Adam(0.1), TRAINING.Adam(0.1)
+    values = TRAINING.steps(first, adam, x, 3 * x)
+    expected = [TRAINING.step(second, other, batch, 3 * batch) for batch in x]
+    np.testing.assert_allclose(values, expected)
+    np.testing.assert_allclose(first.params["w"], second.params["w"])
+    assert adam.states["w.t"] == other.states["w.t"] == 6
+
+
+def test_a_derivative_through_updates() -> None:
+    """A step halves the distance of w from 3, so the error after three of them is known."""
+    net = TRAINING.Line(seed=0)
+    value, gradient = TRAINING.by_start(net, AT, ON)
+    assert value == pytest.approx(2.5 * (2 / 8) ** 2)
+    assert gradient["w"] == pytest.approx(2 * 2.5 * (-2 / 8) / 8)
+    assert net.params["w"] == pytest.approx(3 - 2 / 8)
+
+
+def test_updates_in_while_and_if() -> None:
+    net = TRAINING.Line(seed=0)
+    assert TRAINING.converge(net, AT, ON) == 12
+    assert net.params["w"] == pytest.approx(3 - 2 / 2**12)
+    assert TRAINING.improve(net, AT, ON) == pytest.approx(0, abs=1e-9)
+    net = TRAINING.Line(seed=0)
+    assert TRAINING.improve(net, AT, ON) == pytest.approx(1 / 4)
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
@@ -170,16 +253,16 @@ map both_steps(a: module, b: module, optimizer: module, x: f32[n, d], y: f32[n, 
         ("update(SGD(), net, parameters(net))", Kind.NO_VALUE),
         ("argmax(parameters(net))", Kind.NOT_A_TENSOR),
         ("parameters(net) + tanh", Kind.BAD_OPERAND),
-        ("grad(moved)(x)", Kind.UPDATE_IN_PART),
+        ("[i] |-> moved(x, x[i, 0])", Kind.STATE_IN_INDEX),
     ],
 )
 def test_mistakes(body: str, kind: Kind) -> None:
     text = f"""{TEXT}
 net = Net()
 other = Net()
-map moved(x: f32[4, 4]) -> f32:
-    update(SGD(), net, grad(error)(net, x, x[:, :1]))
-    sum(x)
+map moved(x: f32[4, 4], rate: f32) -> f32:
+    update(SGD(), net, rate * grad(error)(net, x, x[:, :1]))
+    rate
 map f(x: f32[4, 4], y: f32[4, 1]):
     let first = net(x) + other(x)
     {body}
