@@ -41,16 +41,20 @@ __all__ = [
 
 
 def check_names(nodes: Iterable[syntax.Node]) -> None:
-    """Reports a name that is given twice among parameters or members."""
+    """Reports a name that is given twice among parameters or members, or a second unnamed map."""
     places: dict[str, Span] = {}
     for node in nodes:
         name = getattr(node, "name", None)
-        if not isinstance(name, syntax.Identifier):
+        if isinstance(name, syntax.Identifier):
+            text, span = name.name, name.span
+        elif isinstance(node, syntax.MapDefinition):
+            text, span = "map", node.span
+        else:
             continue
-        if name.name in places:
-            note = Note(NoteKind.DEFINED_HERE, places[name.name], {"name": name.name})
-            fail(Kind.REPEATED_NAME, name.span, notes=[note], name=name.name)
-        places[name.name] = name.span
+        if text in places:
+            note = Note(NoteKind.DEFINED_HERE, places[text], {"name": text})
+            fail(Kind.REPEATED_NAME, span, notes=[note], name=text)
+        places[text] = span
 
 
 def match_arguments(

@@ -31,6 +31,7 @@ from mapsto.dsl.parser import parse
 from mapsto.dsl.scope import Bound, FileScope, Scope
 from mapsto.dsl.sessions import elaborating, new_frame
 from mapsto.dsl.source import Source, Span
+from mapsto.dsl.structures import tensors_in
 from mapsto.dsl.training import make_trainer_in
 from mapsto.dsl.values import (
     Argument,
@@ -479,8 +480,8 @@ def _train(train: TrainClass, budget: Budget) -> list[Diagnostic]:
                 values = _arguments(inside, loss.closure, trial) | values
             trainer.build_step(inside, values)
             for closure in trainer.metrics().values():
-                given = _arguments(inside, closure, trial)
-                apply(closure, inside, closure.definition.span, tuple(given.values()))
+                given, span = _arguments(inside, closure, trial), closure.definition.span
+                tensors_in(inside, span, apply(closure, inside, span, tuple(given.values())))
 
         return _collect(frame, elaborate)
 

@@ -50,6 +50,12 @@ _KEYWORDS_ELSEWHERE = {
     "val": "let",
     "elseif": "elif",
 }
+_CALLS = {
+    "while": "while(condition, step, start)",
+    "print": 'print("text {}", x)',
+    "assert": 'assert(condition, "message")',
+    "loss": "loss name[net](x: f32[n, d]) = ...",
+}
 _DESCRIPTIONS = {
     "NAME": "a name",
     "INTEGER": "a number",
@@ -129,6 +135,15 @@ def _foreign_statement(mistake: _Mistake) -> Diagnostic | None:
     return None
 
 
+def _call_without_brackets(mistake: _Mistake) -> Diagnostic | None:
+    """What is a statement elsewhere and has another form here: `print "text"`, `while x > 0:`."""
+    replacement = _CALLS.get(mistake.text(mistake.first))
+    if mistake.index != 1 or replacement is None or mistake.token.type == "=":
+        return None
+    facts = {**_plain(mistake).facts, "replacement": replacement}
+    return Diagnostic(Kind.UNEXPECTED_TOKEN, mistake.span, facts, help=Help.WRITE_INSTEAD)
+
+
 def _unknown_statement(mistake: _Mistake) -> Diagnostic | None:
     """Two names in a row at the start of a line: the first may be a misspelt keyword."""
     starts_wrong = mistake.index == 1 and mistake.first.type == "NAME"
@@ -152,6 +167,17 @@ def _assignment(mistake: _Mistake) -> Diagnostic | None:
         return None
     name = mistake.text(mistake.first)
     return report(Kind.ASSIGNMENT_WITHOUT_LET, mistake.span, help=Help.WRITE_LET, name=name)
+
+
+def _assignment_to_part(mistake: _Mistake) -> Diagnostic | None:
+    """`x[i] = e` or `r.a = e` among statements."""
+    if mistake.token.type != "=" or "_NEWLINE" not in mistake.expected or mistake.index < 2:
+        return None
+    before = mistake.line.tokens[: mistake.index]
+    if before[0].type != "NAME" or before[1].type not in ("[", "."):
+        return None
+    span = mistake.source.span(before[0].start, before[-1].end)
+    return report(Kind.ASSIGNMENT_TO_PART, span, help=Help.NEW_VALUE, text=span.text)
 
 
 def _foreign_operator(mistake: _Mistake) -> Diagnostic | None:
@@ -194,9 +220,11 @@ def _keyword_as_name(mistake: _Mistake) -> Diagnostic | None:
 _EXPLANATIONS: tuple[Callable[[_Mistake], Diagnostic | None], ...] = (
     _misplaced,
     _foreign_statement,
+    _call_without_brackets,
     _assignment,
     _unknown_statement,
     _foreign_operator,
+    _assignment_to_part,
     _chained_comparison,
     _keyword_as_name,
 )
@@ -213,7 +241,7 @@ def _found(token: Token, text: str) -> str:
         return f"name `{text}`"
     if token.type in ("INTEGER", "FLOAT"):
         return f"number `{text}`"
-    return _describe(token.type)
+    return _describe(token.type).removeprefix("an ").removeprefix("a ")
 
 
 def _describe(terminal: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mapsto import ir
-from mapsto.dsl.calling import Parameters
+from mapsto.dsl.calling import Given, Parameters, flag
 from mapsto.dsl.diagnostics import Help, Kind
+from mapsto.dsl.evaluation import scalar_or_tensor
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.source import Span
 from mapsto.dsl.static_values import static_integer
@@ -147,6 +148,7 @@ def _reduce_axes(name: str, frame: Frame, span: Span, arguments: tuple[Argument,
         fail(Kind.NOT_A_TENSOR, x.span, found=describe(x.value))
     tensor = as_tensor(frame, span, x.value)
     default = (len(tensor.shape) - 1,) if name in _POSITIONS else tuple(range(len(tensor.shape)))
+    _check_no_tensor(name, given)
     axes = _axes(given["axis"], len(tensor.shape)) if "axis" in given else default
     own = [IndexVariable("", dim, span) for dim in tensor.shape]
     labelled = Tensor(tensor.value, (*tensor.axes, *own))
@@ -154,8 +156,7 @@ def _reduce_axes(name: str, frame: Frame, span: Span, arguments: tuple[Argument,
         fail(Kind.NOT_A_TENSOR, x.span, found="a scalar")
     reduced = reduce_variables(frame, span, name, labelled, [own[a] for a in axes])
     result = Tensor(reduced.value, tensor.axes)
-    keep = given.get("keepdims")
-    if keep is None or keep.value == Truth(False):
+    if not flag(given, "keepdims"):
         return result
     shape = tuple(1 if i in axes else dim for i, dim in enumerate(tensor.shape))
     leading = result.value.shape[: len(tensor.axes)]
@@ -204,6 +205,14 @@ def _in_dtype(frame: Frame, span: Span, tensor: Tensor, dtype: ir.DType) -> Tens
     if tensor.dtype is dtype:
         return tensor
     return elementwise(frame, span, ir.Cast, [tensor], dtype=dtype)
+
+
+def _check_no_tensor(name: str, given: Given) -> None:
+    """`max(x, y)` of two tensors, which is `maximum(x, y)` here."""
+    axis = given.get("axis")
+    if name in ("max", "min") and axis is not None and scalar_or_tensor(axis.value):
+        found, help = describe(axis.value), Help.GREATER_OF_TWO
+        fail(Kind.NOT_A_WHOLE_NUMBER, axis.span, help=help, found=found, name=name)
 
 
 def _axes(argument: Argument, rank: int) -> tuple[int, ...]:

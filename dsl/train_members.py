@@ -114,17 +114,23 @@ def find_losses(definition: syntax.TrainDefinition, frame: Frame) -> list[Loss]:
     if not nodes:
         span = definition.name.span
         fail(Kind.MISSING_LOSS, span, help=Help.ADD_LOSS, name=definition.name.name)
-    _check_unnamed(nodes)
+    _check_unnamed(definition)
     check_names([n for n in definition.members if not isinstance(n, syntax.MapDefinition)])
     return [_loss(node, definition.name.name, frame) for node in nodes]
 
 
-def _check_unnamed(nodes: list[syntax.LossDefinition]) -> None:
-    """Of several losses each needs a name of its own."""
-    unnamed = [node for node in nodes if node.name is None]
-    if len(unnamed) > 1:
-        note = Note(NoteKind.DEFINED_HERE, unnamed[0].span, {"name": UNNAMED})
-        fail(Kind.REPEATED_NAME, unnamed[1].span, notes=[note], name=UNNAMED)
+def _check_unnamed(definition: syntax.TrainDefinition) -> None:
+    """Of several losses each needs a name of its own, which no metric has."""
+    figures = [
+        node
+        for node in definition.members
+        if isinstance(node, syntax.LossDefinition | syntax.MetricDefinition)
+        and (node.name is None or node.name.name == UNNAMED)
+    ]
+    if len(figures) > 1:
+        note = Note(NoteKind.DEFINED_HERE, figures[0].span, {"name": UNNAMED})
+        span = (figures[1].name or figures[1]).span
+        fail(Kind.REPEATED_NAME, span, notes=[note], name=UNNAMED)
 
 
 def _loss(node: syntax.LossDefinition, title: str, frame: Frame) -> Loss:

@@ -40,6 +40,7 @@ from mapsto.dsl.sessions import (
     restoring,
 )
 from mapsto.dsl.source import Span
+from mapsto.dsl.structures import tensors_in
 from mapsto.dsl.tensors import as_tensor, coerce
 from mapsto.dsl.train_members import (
     UNNAMED,
@@ -185,10 +186,9 @@ class Trainer:
         self, frame: Frame, loss: Loss, arguments: Mapping[str, Argument], what: Gradients
     ) -> dict[str, Value]:
         """Emits a loss, its gradient, and the update of what it trains."""
-        span = self.definition.name.span
         if frame.session.products is ir.DType.F16:
             return self._run_scaled(frame, loss, arguments, what)
-        value, gradients = _differentiated(frame, span, loss, loss.closure, arguments)
+        value, gradients = _differentiated(frame, loss, loss.closure, arguments)
         self._use(frame, loss, gradients, what)
         return figures_of(loss.name, value)
 
@@ -200,7 +200,7 @@ class Trainer:
         scaling = self._scaling = self._scaling or LossScaling(frame, span)
         before = {key: cell.current for key, cell in session.states.items()} | session.renewed
         scaled = scaling.scaled(loss.closure)
-        value, gradients = _differentiated(frame, span, loss, scaled, arguments)
+        value, gradients = _differentiated(frame, loss, scaled, arguments)
         gradients = {key: scaling.unscaled(frame, g) for key, g in gradients.items()}
         used = self._use(frame, loss, gradients, what)
         if what is not Gradients.KEEP:
@@ -268,6 +268,7 @@ class Trainer:
             for name, closure in closures.items():
                 given = arguments_of(closure, arguments)
                 value = apply(closure, frame, closure.definition.span, given)
+                tensors_in(frame, closure.definition.span, value)
                 values |= figures_of(name, value, name in losses)
             for (instance, _), cell in frame.session.states.items():
                 if instance not in self.gatherers:
@@ -374,12 +375,12 @@ def make_trainer_in(
 
 
 def _differentiated(
-    frame: Frame, span: Span, loss: Loss, function: Value, arguments: Mapping[str, Argument]
+    frame: Frame, loss: Loss, function: Value, arguments: Mapping[str, Argument]
 ) -> tuple[Value, dict[SlotKey, Tensor]]:
     """The value of a loss, as a function of its arguments, and the gradient by what it trains."""
     given = arguments_of(loss.closure, arguments)
     with frame.session.mode(training=True):
-        found = differentiate(function, (), frame, span, given, loss.trained)
+        found = differentiate(function, (), frame, loss.span, given, loss.trained)
     gradients: dict[SlotKey, Tensor] = {}
     for tree in found.gradients:
         assert isinstance(tree, ParameterTree)

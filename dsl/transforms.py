@@ -113,6 +113,8 @@ def _auxiliary(value: Value, span: Span) -> Value:
 def _jvp(function: Transform, frame: Frame, span: Span, arguments: tuple[Argument, ...]) -> Value:
     """`jvp(f)(x, dx)`: after the arguments of f, a direction for each chosen one."""
     count = len(arguments) - len(function.argnums)
+    if count < len(function.argnums):
+        fail(Kind.NO_DIRECTION, span, found=len(arguments), count=len(function.argnums))
     primals, directions = arguments[: max(count, 0)], arguments[max(count, 0) :]
     numbers = _positions(function, primals, span)
     return Group(push(function.function, numbers, frame, span, primals, directions))

@@ -1,7 +1,8 @@
 """The sentences of diagnostics: the one place that turns kinds and facts into words.
 
 A sentence is a template; `{name}` stands for a fact.  `{names:or}` lists the items of a tuple as
-alternatives, `{names:and}` as a sequence.  A sentence is lower case and has no final period.
+alternatives, `{names:and}` as a sequence; `{count:things}` is a number of things.  A sentence is
+lower case and has no final period.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ MESSAGES: dict[Kind, str] = {
     Kind.KEYWORD_AS_NAME: "`{word}` is a keyword and cannot be a name",
     Kind.CHAINED_COMPARISON: "comparisons cannot be chained",
     Kind.ASSIGNMENT_WITHOUT_LET: "`{name}` is assigned without `let`",
+    Kind.ASSIGNMENT_TO_PART: "`{text}` cannot be assigned: values do not change",
     Kind.FOREIGN_SPELLING: "the language has no `{text}`",
     Kind.BAD_BINDER: "expected the name of an index before `|->`",
     Kind.MISPLACED_SPREAD: "`...` in a list does not say what of",
@@ -52,7 +54,7 @@ MESSAGES: dict[Kind, str] = {
     Kind.NO_MEMBER: "{found} has no member `{name}`",
     Kind.NOT_CALLABLE: "{found} cannot be called",
     Kind.MISSING_ARGUMENT: "missing argument `{name}` of `{owner}`",
-    Kind.TOO_MANY_ARGUMENTS: "`{owner}` takes {expected} positional arguments, found {found}",
+    Kind.TOO_MANY_ARGUMENTS: "`{owner}` takes {expected:positional arguments}, found {found}",
     Kind.UNKNOWN_ARGUMENT: "`{owner}` has no argument `{name}`",
     Kind.REPEATED_ARGUMENT: "argument `{name}` of `{owner}` is given twice",
     Kind.WRONG_KIND: "`{name}` takes {expected}, found {found}",
@@ -127,6 +129,9 @@ MESSAGES: dict[Kind, str] = {
     Kind.LOSS_NOT_SCALAR: "only a map to one floating-point number has a gradient, found {found}",
     Kind.NO_SUCH_ARGUMENT: "`{name}` by argument {number} of a call with {count}",
     Kind.NO_NAMED_ARGUMENT: "`{owner}` by an argument `{name}` of a call that has none",
+    Kind.NO_DIRECTION: (
+        "`jvp(f)` takes the arguments of f, then {count:directions}, found {found} in all"
+    ),
     Kind.AXES_COUNT: "`in_axes` is for {found} arguments where the call has {expected}",
     Kind.RESULT_IS_MAPPED: "`out_axes` is `none` for {found}, which differs between elements",
     Kind.GRADIENT_COUNT: (
@@ -197,6 +202,10 @@ HELPS: dict[Help, str] = {
     Help.SPLIT_EXPRESSION: "name parts of it with `let`",
     Help.SPLIT_COMPARISON: "write `a < b and b < c`",
     Help.WRITE_LET: "write `let {name} = ...` for a new value, `{name} <- ...` to update a state",
+    Help.NEW_VALUE: (
+        "make a new one: a tensor with `where`, `scatter` or `[i] |-> ...`, a record with all its "
+        "fields"
+    ),
     Help.DROP_RETURN: "the last expression of a body is its value",
     Help.ONE_STATEMENT_A_LINE: "write each statement on a line of its own",
     Help.BELONGS: "`{word}` belongs {place}",
@@ -212,6 +221,7 @@ HELPS: dict[Help, str] = {
         "how many are true is known only when it runs: choose with `where(mask, x, 0)`, or reduce "
         "with a condition inside"
     ),
+    Help.GREATER_OF_TWO: "for two tensors, element by element, write `{name}imum(x, y)`",
     Help.COMPUTED_START: (
         "the size of a part has to be known; for a computed start write "
         "`dynamic_slice(x, [start], [size])`"
@@ -261,6 +271,8 @@ class _Formatter(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         if isinstance(value, tuple):
             return _list(value, format_spec or "and")
+        if isinstance(value, int) and format_spec:
+            return f"{value} {format_spec.removesuffix('s') if value == 1 else format_spec}"
         return str(value)
 
 

@@ -19,7 +19,7 @@ from mapsto.ir.types import DType, TensorType
 from mapsto.progress import report_to
 from mapsto.runtime.batches import Source, Stream, StreamLike
 from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
-from mapsto.runtime.dataset import Batch, Dataset, bind, load_arrays
+from mapsto.runtime.dataset import Batch, Dataset, as_array, bind, load_arrays
 from mapsto.runtime.errors import DataError, TrainingError
 from mapsto.runtime.fit_options import FitOptions
 from mapsto.runtime.history import Figure, Figures, History
@@ -230,7 +230,7 @@ class Trainer:
             self.set_precision(precision)
         data = self._source(train, _TRAIN_SUFFIXES, steps_per_epoch)
         held_out = None if test is None else self._source(test, _TEST_SUFFIXES, None, metrics=True)
-        self._prepare(data, batch, accumulate)
+        self._prepare(data, options.batch, options.accumulate)
         trainee = _Trainee(self, accumulates=accumulate > 1)
         if not progress:
             return fit(trainee, data, held_out, options, callbacks)
@@ -255,7 +255,8 @@ class Trainer:
             raise DataError(
                 f"expected arrays by name, found an object of type {type(data).__name__}"
             )
-        return bind(data, self._types(metrics), suffixes, source)
+        arrays = {name: as_array(name, value) for name, value in data.items()}
+        return bind(arrays, self._types(metrics), suffixes, source)
 
     def _types(self, metrics: bool) -> dict[str, TensorType]:
         return {**self.types, **(self.compiled_evaluation.types if metrics else {})}

@@ -216,6 +216,7 @@ def _position(kind: str, number: int | str, names: Sequence[str]) -> int:
 
 
 def _check_axes(in_axes: Axes, count: int) -> None:
+    _axes(in_axes)
     if isinstance(in_axes, Sequence) and len(in_axes) > count:
         raise ValueError(f"in_axes has {len(in_axes)} items, but the map has {count} arguments")
 
@@ -235,6 +236,8 @@ def _axes(axes: Axes) -> Value:
         return Nothing()
     if isinstance(axes, int):
         return Number(axes)
+    if isinstance(axes, str) or not isinstance(axes, Sequence):
+        raise TypeError(f"an axis is a whole number, None, or a tuple of those, not {axes!r}")
     return Group(tuple([_axes(item) for item in axes]))
 
 

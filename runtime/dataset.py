@@ -27,6 +27,7 @@ __all__ = [
     "Batch",
     "DataError",
     "Dataset",
+    "as_array",
     "bind",
     "converted",
     "fitted_batch",
@@ -190,10 +191,20 @@ def fitted_batch(batch: object, arguments: Mapping[str, TensorType], where: str)
         kind = type(batch).__name__
         raise DataError(f"{where}: expected a dict of arrays, found an object of type {kind}")
     try:
-        arrays = {str(name): np.asarray(value) for name, value in batch.items()}
+        arrays = {str(name): as_array(str(name), value) for name, value in batch.items()}
         return bind(arrays, arguments, [""], "the batch").arrays
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
+
+
+def as_array(key: str, value: object) -> Array:
+    """A value, such as a list of numbers, as an array; DataError where it is none."""
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"array `{key}`: {error}") from None
 
 
 def _described(lengths: Mapping[str, int]) -> str:

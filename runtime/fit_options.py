@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 
 from mapsto.runtime.errors import TrainingError
@@ -43,8 +44,11 @@ class FitOptions:
     def __post_init__(self) -> None:
         for name in _AT_LEAST_ONE:
             value = getattr(self, name)
+            if value is not None and not isinstance(value, Integral):
+                raise TrainingError(f"{name} is {value!r}, expected a whole number")
             if value is not None and value < 1:
                 raise TrainingError(f"{name} is {value}, expected at least 1")
+            object.__setattr__(self, name, value if value is None else int(value))
         if self.restore_best and self.keep_best is None:
             raise TrainingError("to restore the best weights at the end, name a file: keep_best")
         if self.keep_best is not None and self.keep_best == self.checkpoint:

@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from mapsto.dsl import syntax
+from mapsto.dsl.builtins import builtins
 from mapsto.dsl.checking import check
 from mapsto.dsl.diagnostics import Diagnostic, Help, Kind, NoteKind
+from mapsto.dsl.library import library_file, library_files
+from mapsto.dsl.parser import parse
 from mapsto.dsl.render import render_all
 from mapsto.dsl.source import Source
 from mapsto.dsl.wording import HELPS, MESSAGES, NOTES
@@ -56,6 +60,21 @@ def test_every_kind_of_mistake_has_a_file() -> None:
     elsewhere |= {Kind.PROGRAM_TOO_LARGE, Kind.ILL_TYPED_OPERATION}
     elsewhere |= {Kind.SYMBOLIC_NUMBER, Kind.SYMBOLIC_PARAMETER}
     assert set(Kind) - found - elsewhere == set()
+
+
+def test_every_construct_and_function_is_used_wrongly() -> None:
+    """A construct of the syntax, a builtin, a file of the library that stands in no wrong program
+    here has messages that nobody has seen."""
+    trees = [parse(Source(path.name, read(path)[0]))[0] for path in FILES]
+    nodes = [node for tree in trees for node in syntax.walk(tree)]
+    classes = [item for item in vars(syntax).values() if isinstance(item, type)]
+    constructs = {item for item in classes if issubclass(item, syntax.Node)}
+    bases = {base for item in constructs for base in item.__bases__}
+    assert constructs - bases - {type(node) for node in nodes} == set()
+    names = {node.name for node in nodes if isinstance(node, syntax.Name)}
+    names |= {node.name.name for node in nodes if isinstance(node, syntax.ValueType)}
+    assert builtins().keys() - names == set()
+    assert [f for f in library_files() if names.isdisjoint(library_file(f).definitions)] == []
 
 
 @pytest.mark.parametrize("sentences", [MESSAGES, NOTES, HELPS])

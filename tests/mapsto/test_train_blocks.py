@@ -336,3 +336,24 @@ def test_records_of_figures(precision: str) -> None:
     assert (epoch.test["range.low"], epoch.test["range.high"]) == (x.min(), x.max())
     assert epoch.test["sizes"] == pytest.approx(np.abs(x).mean(), rel=1e-5)
     assert epoch.test["sizes.1"] == pytest.approx((x**2).mean(), rel=1e-5)
+
+
+def test_lists_of_numbers_are_arrays() -> None:
+    trainers = [mt.loads(SINGLE).Fit(seed=2) for _ in range(2)]
+    arrays = data(8)
+    lists = {name: array.tolist() for name, array in arrays.items()}
+    for run, given in zip(trainers, (arrays, lists), strict=True):
+        run.fit(given, epochs=2, batch=4, progress=False)
+    for path, array in trainers[0].arrays.items():
+        assert np.array_equal(array, trainers[1].arrays[path])
+    for wrong in ([["a"] * 4] * 8, [[1.0], [1.0, 2.0]]):
+        with pytest.raises(mt.DataError, match="`x`"):
+            trainers[0].fit({**arrays, "x": wrong}, progress=False)
+
+
+@pytest.mark.parametrize("option", [{"epochs": "2"}, {"batch": 2.5}, {"max_steps": 1e3}])
+def test_counts_are_whole_numbers(option) -> None:
+    run = mt.loads(SINGLE).Fit(seed=2)
+    with pytest.raises(mt.TrainingError, match=f"{next(iter(option))} is .* whole number"):
+        run.fit(data(8), **{"batch": 4, "progress": False, **option})
+    run.fit(data(8), epochs=np.int64(1), batch=np.int32(4), progress=False)

@@ -200,3 +200,9 @@ def test_wrong_uses() -> None:
         mt.grad(LIB.wave)(X)
     with pytest.raises(mt.ArgumentError, match="the argument dx is missing"):
         mt.jvp(LIB.wave)(X)
+
+
+@pytest.mark.parametrize("axes", ["rows", 1.5, (0, "rows"), {0: 1}])
+def test_axes_that_are_none(axes) -> None:
+    with pytest.raises(TypeError, match="an axis is a whole number"):
+        mt.vmap(LIB.wave, in_axes=axes)
