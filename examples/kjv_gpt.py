@@ -1,12 +1,13 @@
 """A transformer that learns to write like the King James Bible, character by character.
 
-    python examples/kjv_gpt.py [--steps 1000] [--prompt "And "] [--plot surprise.png]
+    python examples/kjv_gpt.py [--steps 1000] [--prompt "And "] [--plot attention.png]
 
 Trains on the first million characters and prints, every hundred steps, the loss (the mean surprise
 at the next character, in nats) and that on the rest of the text: about 1.75 after 500 steps and
 1.53 after 1,000.  Then writes text: each character is drawn from the model's distribution, and what
 the attention layers know of the ones before is kept in a cache.  It takes a minute or two.
-`--plot` draws the surprise at each character of a passage (extra `plot`).
+`--plot` draws the surprise at each character of a passage, and where attention looks (extra
+`plot`).
 """
 
 import argparse
@@ -57,7 +58,7 @@ def write(net: mt.Instance, alphabet: Alphabet, prompt: str, length: int) -> str
 
 
 def draw(path: str, net: mt.Instance, alphabet: Alphabet, text: np.ndarray) -> None:
-    """How much each character of a passage surprises the model."""
+    """How much each character of a passage surprises the model, and where it looks for it."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -66,11 +67,16 @@ def draw(path: str, net: mt.Instance, alphabet: Alphabet, text: np.ndarray) -> N
     passage = text[: CONTEXT + 1]
     scores = net(passage[None, :-1])[0].astype(np.float64)
     surprise = np.log(np.exp(scores).sum(1)) - scores[np.arange(CONTEXT), passage[1:]]
-    figure, axes = pyplot.subplots(figsize=(12, 3))
-    axes.bar(range(CONTEXT), surprise)
-    axes.set_xticks(range(CONTEXT), list(alphabet.decode(passage[1:])))
-    axes.set(ylabel="surprise in nats", title="how surprising each character is")
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    figure, (above, *maps) = pyplot.subplots(5, figsize=(11, 40), height_ratios=[1, 4, 4, 4, 4])
+    above.bar(range(CONTEXT), surprise)
+    above.set_xticks(range(CONTEXT), list(alphabet.decode(passage[1:])))
+    above.set(ylabel="surprise in nats", title="how surprising each character is")
+    for head, (axes, looks) in enumerate(zip(maps, net.looks(passage[None, :-1]), strict=True)):
+        axes.imshow(looks**0.5, cmap="Blues")
+        axes.set_xticks(range(CONTEXT), list(alphabet.decode(passage[:-1])))
+        axes.set_yticks(range(CONTEXT), list(alphabet.decode(passage[:-1])))
+        axes.set(title=f"where each character (rows) looks, head {head + 1} of the first layer")
+    figure.savefig(path, dpi=80, bbox_inches="tight")
 
 
 def main() -> None:
@@ -79,7 +85,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--prompt", default="And it came to pass")
     parser.add_argument("--length", type=int, default=480, help="so many characters are written")
-    parser.add_argument("--plot", help="draw the surprise at a passage into this file")
+    parser.add_argument("--plot", help="draw surprise and attention into this file")
     options = parser.parse_args()
     text = (HERE / "data" / "kjv.txt").read_text("utf-8")
     alphabet = Alphabet(text)

@@ -95,8 +95,11 @@ def test_custom_loop(monkeypatch, capsys) -> None:
     assert numbers(r"forgeries \(", text.replace("(", "( "))[0] > 0.7
 
 
-def test_fine_tune(monkeypatch, capsys) -> None:
-    text = run("fine_tune", PROGRAMS["fine_tune"], monkeypatch, capsys)
+def test_fine_tune(monkeypatch, capsys, tmp_path) -> None:
+    pytest.importorskip("matplotlib")
+    options = [*PROGRAMS["fine_tune"], "--plot", str(tmp_path / "confusion.png")]
+    text = run("fine_tune", options, monkeypatch, capsys)
+    assert (tmp_path / "confusion.png").stat().st_size > 1000
     before, everything, last, adapters = numbers("accuracy", text)[1:]
     assert min(everything, last, adapters) > before + 0.05
     changed = [int(number) for number in re.findall("([0-9]+) parameters", text)]
