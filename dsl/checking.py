@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mapsto import ir
@@ -19,10 +19,9 @@ from mapsto.dsl import (
     registry,  # noqa: F401 (registers the evaluators)
     syntax,
 )
-from mapsto.dsl.arguments import is_optional
 from mapsto.dsl.diagnostics import Diagnostic, DiagnosticError, Kind, report
-from mapsto.dsl.dimensions import evaluate_type, is_kind, names_in_type
-from mapsto.dsl.evaluation import apply, evaluate, find
+from mapsto.dsl.dimensions import evaluate_type, is_kind
+from mapsto.dsl.evaluation import apply, find
 from mapsto.dsl.frame import MAXIMUM_DEPTH, Budget, Frame
 from mapsto.dsl.initialization import initial_value
 from mapsto.dsl.instances import Instance, instantiate, slot_type
@@ -31,32 +30,23 @@ from mapsto.dsl.parser import parse
 from mapsto.dsl.scope import Bound, FileScope, Scope
 from mapsto.dsl.sessions import elaborating, new_frame
 from mapsto.dsl.source import Source, Span
+from mapsto.dsl.stand_ins import LARGE, SMALL, Trial, configured, fill, stand_in, unknowns
 from mapsto.dsl.structures import tensors_in
 from mapsto.dsl.training import make_trainer_in
 from mapsto.dsl.values import (
     Argument,
     Closure,
-    Dimensions,
-    ElementType,
     Expected,
-    Group,
     ModuleClass,
-    Nothing,
-    Number,
-    Tensor,
     TrainClass,
     Unknowable,
     Unknown,
-    Value,
 )
 
 __all__ = ["check", "check_file"]
 
 _STEPS = 200_000
 """How much work a check may take in all, so that it answers within a second or two."""
-_LARGE, _SMALL = 192, 12
-"""Sizes are multiples of one of these, so that they divide by common numbers of heads or groups:
-large ones, as windows and slices need, or small ones, as tables of positions need."""
 _GROUP_SIZES = (1, 0, 2)
 _ENDLESS = frozenset({Kind.PROGRAM_TOO_LARGE, Kind.RECURSION})
 _SYMBOLIC_LIMITS = frozenset(
@@ -160,22 +150,7 @@ def _check_definition(
     return []
 
 
-@dataclass(frozen=True, slots=True)
-class _Trial:
-    """How the unknowns of a definition are filled in."""
-
-    symbolic: bool = True
-    group: int = 1
-    dtypes: tuple[ir.DType, ...] = ()
-    unit: int = _LARGE
-    sizes: dict[str, int] = field(default_factory=dict)
-    """The numbers of the dimensions by name, where they are not symbolic: multiples of `unit`."""
-    training: bool = False
-    absent: bool = False
-    """Whether optional tensors are left out."""
-
-
-Run = Callable[[_Trial], list[Diagnostic]]
+Run = Callable[[Trial], list[Diagnostic]]
 
 
 def _attempts(definition: syntax.Node, run: Run, generic: bool) -> list[Diagnostic]:
@@ -183,9 +158,9 @@ def _attempts(definition: syntax.Node, run: Run, generic: bool) -> list[Diagnost
     found = _unknown_groups(definition, run, generic)
     names = {node.name for node in syntax.walk(definition) if isinstance(node, syntax.Name)}
     if not found and "none" in names:
-        found = _attempt(run, _Trial(absent=True))
+        found = _attempt(run, Trial(absent=True))
     if not found and "training" in names:
-        found = _attempt(run, _Trial(training=True))
+        found = _attempt(run, Trial(training=True))
     return found
 
 
@@ -193,26 +168,26 @@ def _unknown_groups(definition: syntax.Node, run: Run, generic: bool) -> list[Di
     """The mistakes whatever dtypes, sizes and groups of sizes are."""
     has_groups = any(isinstance(node, syntax.Spread) for node in syntax.walk(definition))
     for group in _GROUP_SIZES if has_groups else (1,):
-        found = _attempt(run, _Trial(group=group))
+        found = _attempt(run, Trial(group=group))
         if any(diagnostic.kind in _ENDLESS for diagnostic in found):
             return found
         if found and generic:
             found = _with_other_dtypes(found, run, group)
         elif generic and group == 1:
-            found = _attempt(run, _Trial(group=group, dtypes=(ir.DType.F64,)))
+            found = _attempt(run, Trial(group=group, dtypes=(ir.DType.F64,)))
         if found:
             return found
     return []
 
 
-def _attempt(run: Run, trial: _Trial) -> list[Diagnostic]:
+def _attempt(run: Run, trial: Trial) -> list[Diagnostic]:
     """What is wrong with symbolic sizes and, where those may be to blame, with numbers too; told
     with the symbols where it is the same."""
     found = run(trial)
     if not found or not all(_may_be_symbolic(d) for d in found):
         return found
     remaining: list[Diagnostic] = []
-    for unit in (_SMALL, _LARGE):
+    for unit in (SMALL, LARGE):
         remaining = run(replace(trial, symbolic=False, unit=unit, sizes={}))
         if not remaining:
             return []
@@ -230,12 +205,12 @@ def _with_other_dtypes(found: list[Diagnostic], run: Run, group: int) -> list[Di
     """A generic dtype may stand for integers only: nothing is wrong if some choice is accepted."""
     choices = (ir.DType.F32, ir.DType.I32)
     for dtypes in itertools.islice(itertools.product(choices, repeat=2), 1, None):
-        if not _attempt(run, _Trial(group=group, dtypes=dtypes)):
+        if not _attempt(run, Trial(group=group, dtypes=dtypes)):
             return []
     return found
 
 
-def _map(closure: Closure, trial: _Trial, budget: Budget) -> list[Diagnostic]:
+def _map(closure: Closure, trial: Trial, budget: Budget) -> list[Diagnostic]:
     def run(context: bool) -> list[Diagnostic]:
         frame = new_frame(closure.scope, budget)
         return _collect(frame, lambda: _apply(closure, frame, trial, context))
@@ -266,15 +241,15 @@ def _collect(frame: Frame, run: Callable[[], object]) -> list[Diagnostic]:
     )
 
 
-def _apply(closure: Closure, frame: Frame, trial: _Trial, context: bool) -> None:
+def _apply(closure: Closure, frame: Frame, trial: Trial, context: bool) -> None:
     """Elaborates a map on arguments of its declared types; `context` says whether its result is
     asked for in the declared type."""
     frame.session.training = trial.training
     definition = closure.definition
-    scope = _unknowns(frame, closure.scope, definition, trial)
+    scope = unknowns(frame, closure.scope, definition, trial)
     arguments = []
     for parameter in _kinds_first(definition.parameters):
-        value = _stand_in(frame.inside(scope), parameter, trial)
+        value = stand_in(frame.inside(scope), parameter, trial)
         place = (parameter.type or parameter).span
         scope.names.setdefault(parameter.name.name, Bound(value, parameter.span))
         arguments.append(Argument(parameter.name.name, value, place))
@@ -296,105 +271,22 @@ def _expected(frame: Frame, result: syntax.TypeExpression | None) -> Expected | 
     return Expected(type.dtype, type.shape)
 
 
-def _unknowns(
-    frame: Frame, parent: Scope, definition: syntax.MapDefinition, trial: _Trial
-) -> Scope:
-    """A scope in which the dimensions and dtypes of a map's parameters have values."""
-    generics = frozenset(generic.name for generic in definition.generics)
-    scope = Scope(parent, generics=generics)
-    own = {p.name.name for p in definition.parameters if not is_optional(p)}
-    types = [p.type for p in definition.parameters if p.type is not None]
-    types += [] if definition.result is None else [definition.result]
-    _fill(scope, types, [g.name for g in definition.generics], own, trial)
-    return scope
-
-
-def _fill(
-    scope: Scope,
-    types: Iterable[syntax.TypeExpression],
-    generics: Sequence[str],
-    known: set[str],
-    trial: _Trial,
-) -> None:
-    """Gives the names in types stand-ins: symbols, or distinct numbers."""
-    for name, dtype in zip(generics, _dtypes(trial), strict=False):
-        scope.bind(name, ElementType(dtype))
-    for name, is_group in _names(types):
-        if name in known or scope.binding_of_dimension(name) is not None:
-            continue
-        if is_group:
-            dims = tuple(_size(f"{name}{i}", trial) for i in range(trial.group))
-            scope.bind(name, Dimensions(dims))
-        else:
-            scope.bind(name, Number(_size(name, trial)))
-
-
-def _dtypes(trial: _Trial) -> Iterator[ir.DType]:
-    last = ir.DType.F32
-    for last in trial.dtypes:
-        yield last
-    while True:
-        yield last
-
-
-def _size(name: str, trial: _Trial) -> ir.Dim:
-    if trial.symbolic:
-        return ir.symbol(name)
-    return trial.sizes.setdefault(name, trial.unit * (len(trial.sizes) + 1))
-
-
-def _names(types: Iterable[syntax.TypeExpression]) -> Iterator[tuple[str, bool]]:
-    for type in types:
-        groups = {
-            node.name.name
-            for node in syntax.walk(type)
-            if isinstance(node, syntax.Spread) and node.name is not None
-        }
-        yield from ((name, name in groups) for name in names_in_type(type))
-
-
-def _stand_in(frame: Frame, parameter: syntax.Parameter, trial: _Trial) -> Value:
-    """A value for a parameter: a tensor of its type, a number, or its default."""
-    type = parameter.type
-    if trial.absent and is_optional(parameter):
-        return Nothing()
-    if isinstance(type, syntax.TupleType):
-        parts = [syntax.Parameter(p.span, parameter.name, p, None) for p in type.items]
-        names = tuple([name.name for name in type.names])
-        return Group(tuple([_stand_in(frame, part, trial) for part in parts]), names=names)
-    if type is not None and not is_kind(type):
-        if type.shape is None and type.name.name == "bool" and parameter.default is not None:
-            return evaluate(parameter.default, frame)
-        return Tensor(ir.Value(evaluate_type(type, frame), None, 0, parameter.name.name))
-    kind = "" if type is None else type.name.name
-    if kind == "int" and trial.symbolic:
-        return Number(ir.symbol(parameter.name.name))
-    if parameter.default is not None:
-        return evaluate(parameter.default, frame)
-    if kind == "int":
-        return Number(2 if trial.unit == _LARGE else 4)
-    if kind == "float":
-        return Number(0.5)
-    span = parameter.span
-    return Unknown(Unknowable(report(Kind.CANNOT_INFER, span, name=span.text)))
-
-
 def _module(module: ModuleClass, budget: Budget) -> list[Diagnostic]:
     """The mistakes in a module's configuration and maps."""
     definition = module.definition
 
-    def make(trial: _Trial, frame: Frame) -> Instance:
+    def make(trial: Trial, frame: Frame) -> Instance:
         inner = Scope(module.scope, generics=frozenset(g.name for g in definition.generics))
         given = []
         for parameter in definition.parameters:
-            value = _configuration(frame.inside(inner), parameter, trial)
+            value = configured(frame.inside(inner), parameter, trial)
             inner.bind(parameter.name.name, value)
             given.append(Argument(parameter.name.name, value, parameter.span))
         instance = instantiate(module, frame, definition.name.span, tuple(given))
         slots = [slot.declaration.type for slot in instance.slots]
         known = {parameter.name.name for parameter in definition.parameters}
         generics = [generic.name for generic in definition.generics]
-        _fill(instance.scope, slots, generics, known, trial)
+        fill(instance.scope, slots, generics, known, trial)
         return instance
 
     maps = [node for node in definition.members if isinstance(node, syntax.MapDefinition)]
@@ -402,7 +294,7 @@ def _module(module: ModuleClass, budget: Budget) -> list[Diagnostic]:
     found = _attempts(definition, lambda t: _members(module, make, t, budget), is_generic)
     for node in maps:
 
-        def run(trial: _Trial, node: syntax.MapDefinition = node) -> list[Diagnostic]:
+        def run(trial: Trial, node: syntax.MapDefinition = node) -> list[Diagnostic]:
             return _in_some_context(lambda c: _method(module, node, make, trial, budget, c))
 
         found += _attempts(definition, run, is_generic or bool(node.generics))
@@ -412,8 +304,8 @@ def _module(module: ModuleClass, budget: Budget) -> list[Diagnostic]:
 def _method(
     module: ModuleClass,
     node: syntax.MapDefinition,
-    make: Callable[[_Trial, Frame], Instance],
-    trial: _Trial,
+    make: Callable[[Trial, Frame], Instance],
+    trial: Trial,
     budget: Budget,
     context: bool,
 ) -> list[Diagnostic]:
@@ -428,21 +320,10 @@ def _method(
     return _collect(frame, elaborate)
 
 
-def _configuration(frame: Frame, parameter: syntax.Parameter, trial: _Trial) -> Value:
-    """A configuration value: symbolic for whole numbers, else the default."""
-    type = parameter.type
-    is_int = isinstance(type, syntax.ValueType) and type.name.name == "int"
-    if parameter.default is not None and not (is_int and trial.symbolic):
-        return evaluate(parameter.default, frame)
-    if isinstance(type, syntax.ValueType) and not is_kind(type) and not type.shape:
-        return Number(0.5)
-    return _stand_in(frame, parameter, trial)
-
-
 def _members(
     module: ModuleClass,
-    make: Callable[[_Trial, Frame], Instance],
-    trial: _Trial,
+    make: Callable[[Trial, Frame], Instance],
+    trial: Trial,
     budget: Budget,
 ) -> list[Diagnostic]:
     """Mistakes outside the maps: configuration, submodules, initializers."""
@@ -469,7 +350,7 @@ def _train(train: TrainClass, budget: Budget) -> list[Diagnostic]:
     if any(parameter.default is None for parameter in train.definition.parameters):
         return []
 
-    def run(trial: _Trial) -> list[Diagnostic]:
+    def run(trial: Trial) -> list[Diagnostic]:
         frame = new_frame(train.scope, budget)
 
         def elaborate() -> None:
@@ -488,11 +369,11 @@ def _train(train: TrainClass, budget: Budget) -> list[Diagnostic]:
     return _attempts(train.definition, run, generic=False)
 
 
-def _arguments(frame: Frame, closure: Closure, trial: _Trial) -> dict[str, Argument]:
-    scope = _unknowns(frame, closure.scope, closure.definition, trial)
+def _arguments(frame: Frame, closure: Closure, trial: Trial) -> dict[str, Argument]:
+    scope = unknowns(frame, closure.scope, closure.definition, trial)
     arguments = {}
     for parameter in closure.definition.parameters:
-        value = _stand_in(frame.inside(scope), parameter, trial)
+        value = stand_in(frame.inside(scope), parameter, trial)
         place = (parameter.type or parameter).span
         arguments[parameter.name.name] = Argument(parameter.name.name, value, place)
     return arguments
