@@ -10,9 +10,9 @@ from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.evaluation import scalar_or_tensor
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.matmul import matrix_product
+from mapsto.dsl.operators import BinaryOperator as Op
 from mapsto.dsl.source import Span
 from mapsto.dsl.structures import mapped, over_trees
-from mapsto.dsl.syntax import BinaryOperator as Op
 from mapsto.dsl.tensors import as_access, as_tensor, common_dtype, describe, elementwise, is_static
 from mapsto.dsl.values import (
     Access,

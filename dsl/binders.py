@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from mapsto.dsl.operators import BinaryOperator
 from mapsto.dsl.syntax import (
     Binary,
-    BinaryOperator,
     Binder,
     BoundedIndex,
     Identifier,

@@ -8,13 +8,13 @@ from typing import Any
 from mapsto.dsl.binders import binder_of
 from mapsto.dsl.diagnostics import Collector, Diagnostic, Fact, Help, Kind, Note, NoteKind
 from mapsto.dsl.lalr import Token
+from mapsto.dsl.operators import BinaryOperator, UnaryOperator
 from mapsto.dsl.source import Source, Span
 from mapsto.dsl.strings import clean_docstring, unescaped
 from mapsto.dsl.syntax import (
     Argument,
     Attribute,
     Binary,
-    BinaryOperator,
     Binder,
     Boolean,
     Call,
@@ -38,7 +38,6 @@ from mapsto.dsl.syntax import (
     TupleType,
     TypeExpression,
     Unary,
-    UnaryOperator,
     ValueType,
 )
 

@@ -14,6 +14,7 @@ from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind, Note, NoteKind, 
 from mapsto.dsl.evaluation import evaluate, evaluates, find, lookup, scalar_or_tensor, tensor_of
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.instances import Instance, member, slot_tensor, slots_in
+from mapsto.dsl.operators import BinaryOperator, UnaryOperator
 from mapsto.dsl.source import Span
 from mapsto.dsl.targets import bind_target
 from mapsto.dsl.tensors import as_tensor, describe
@@ -148,11 +149,11 @@ def _holds(condition: syntax.Expression, frame: Frame) -> bool:
 @evaluates(syntax.Unary)
 def _unary(node: syntax.Unary, frame: Frame, expected: Expected | None) -> Value:
     value = evaluate(node.operand, frame, expected)
-    operation = negate if node.operator is syntax.UnaryOperator.NEGATE else logical_not
+    operation = negate if node.operator is UnaryOperator.NEGATE else logical_not
     return operation(frame, node.span, value)
 
 
-_CONNECTIVES = {syntax.BinaryOperator.AND: False, syntax.BinaryOperator.OR: True}
+_CONNECTIVES = {BinaryOperator.AND: False, BinaryOperator.OR: True}
 
 
 @evaluates(syntax.Binary)
@@ -179,10 +180,10 @@ def _binary(node: syntax.Binary, frame: Frame, expected: Expected | None) -> Val
 
 _ARITHMETIC = frozenset("+-*/")
 """Operators whose operands have the dtype of the result and its shape, or one that stretches."""
-_UNLIKE_OPERANDS = frozenset({syntax.BinaryOperator.MATRIX_MULTIPLY, syntax.BinaryOperator.POWER})
+_UNLIKE_OPERANDS = frozenset({BinaryOperator.MATRIX_MULTIPLY, BinaryOperator.POWER})
 
 
-def _hint(operator: syntax.BinaryOperator, expected: Expected | None) -> Expected | None:
+def _hint(operator: BinaryOperator, expected: Expected | None) -> Expected | None:
     """What the context of an operation asks of its operands."""
     if expected is None or operator.value not in _ARITHMETIC:
         return None
@@ -232,7 +233,7 @@ def _check_division(node: syntax.Binary, left: Value, result: Value) -> None:
     Of a size, as in `n / 2`, it is what was meant.
     """
     written = isinstance(node.left, syntax.Integer)
-    if node.operator is not syntax.BinaryOperator.DIVIDE or left == Number(0) or not written:
+    if node.operator is not BinaryOperator.DIVIDE or left == Number(0) or not written:
         return
     vanishes = result == Number(0) and isinstance(result, Number)
     symbolic = isinstance(result, Number) and isinstance(result.value, ir.DimExpression)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from enum import Enum
 
+from mapsto.dsl.operators import BinaryOperator, UnaryOperator
 from mapsto.dsl.source import Span
 
 
@@ -40,33 +40,6 @@ class Docstring(Node):
 @dataclass(frozen=True, slots=True)
 class Expression(Node):
     """Base of everything that has a value."""
-
-
-class BinaryOperator(Enum):
-    """An infix operator; the value is its spelling."""
-
-    ADD = "+"
-    SUBTRACT = "-"
-    MULTIPLY = "*"
-    DIVIDE = "/"
-    REMAINDER = "%"
-    MATRIX_MULTIPLY = "@"
-    POWER = "^"
-    EQUAL = "=="
-    NOT_EQUAL = "!="
-    LESS = "<"
-    LESS_EQUAL = "<="
-    GREATER = ">"
-    GREATER_EQUAL = ">="
-    AND = "and"
-    OR = "or"
-
-
-class UnaryOperator(Enum):
-    """A prefix operator; the value is its spelling."""
-
-    NEGATE = "-"
-    NOT = "not"
 
 
 @dataclass(frozen=True, slots=True)

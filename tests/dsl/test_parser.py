@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from mapsto.dsl.operators import BinaryOperator
 from mapsto.dsl.parser import parse
 from mapsto.dsl.source import Source
 from mapsto.dsl.syntax import (
     Binary,
-    BinaryOperator,
     Binding,
     Block,
     Boolean,
