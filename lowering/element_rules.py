@@ -2,7 +2,7 @@
 
 A rule gives the element of the op's result at some indices from elements of its operands.  Where
 the guard is false it must not touch memory.  Ops that take a loop to compute one element
-(reductions, argmax, scatter_add) are not here: kernels make stages of them (`STAGE_OPS` in
+(reductions, argmax, whole ops) are not here: kernels make stages of them (`STAGE_OPS` in
 `kernels`).
 """
 

@@ -16,6 +16,7 @@ from mapsto.ir.types import DType, TensorType
 from mapsto.lowering.apart_rules import APART_RULES
 from mapsto.lowering.element_rules import ELEMENT_RULES
 from mapsto.lowering.kernels import STAGE_OPS
+from mapsto.lowering.whole_kernels import WHOLE_KERNELS
 
 n = symbol("n")
 TYPES = [d for d in DType if d not in (DType.F16, DType.BF16)]
@@ -35,6 +36,13 @@ ELEMENTWISE = [
 def test_every_op_is_lowered_or_expanded_before() -> None:
     covered = {record.name for record in (*ELEMENT_RULES, *STAGE_OPS, *APART_RULES)}
     assert covered | EXPANDED | STRUCTURAL >= set(BUILT_IN)
+
+
+def test_traits_say_which_table_an_op_is_in() -> None:
+    tables = {ir.Trait.APART: APART_RULES, ir.Trait.WHOLE: WHOLE_KERNELS}
+    for trait, table in tables.items():
+        records = {name for name, record in BUILT_IN.items() if record.traits & trait}
+        assert records == {record.name for record in table}
 
 
 @pytest.mark.parametrize(("record", "dtype"), ELEMENTWISE, ids=lambda v: getattr(v, "name", v))
