@@ -35,6 +35,7 @@ class Adversaries(keras.Model):
         self.generator = perceptron(latent, 64, "sigmoid")
         self.critic = perceptron(64, 1)
         self.random = keras.random.SeedGenerator(0)
+        self.built = True
 
     def compile(self, forger, judge):
         super().compile()

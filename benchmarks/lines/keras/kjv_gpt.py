@@ -53,7 +53,7 @@ class Block(layers.Layer):
         return self.feed_forward(x + self.attention(self.norm1(x)))
 
     def step(self, x, cache, position):
-        seen, cache = self.attention(self.norm1(x), cache, position)
+        seen, cache = self.attention(self.norm1(x), cache=cache, position=position)
         return self.feed_forward(x + seen), cache
 
 
