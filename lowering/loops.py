@@ -31,11 +31,13 @@ last whole vector follow one by one.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeGuard
 
 from mapsto.ir.dims import Dim
+from mapsto.ir.kernel_key import exact
 from mapsto.ir.types import DType
 from mapsto.lowering.indices import Index, as_index
 from mapsto.lowering.scalar_operations import OPERATIONS, check_operands
@@ -151,19 +153,28 @@ class Expression:
         return apply("neg", self)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Constant(Expression):
-    """A literal."""
+    """A literal; zeros of both signs are different, a NaN is itself."""
 
     value: bool | int | float
     dtype: DType
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Constant) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[DType, Hashable]:
+        return self.dtype, exact(self.value)
 
     @property
     def type(self) -> DType:
         return self.dtype
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Load(Expression):
     """An element of a buffer; where `guard` is false, `otherwise`, and no memory is touched."""
 
@@ -171,6 +182,15 @@ class Load(Expression):
     indices: tuple[Index, ...]
     guard: Expression | None = None
     otherwise: bool | int | float = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Load) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[Hashable, ...]:
+        return self.buffer, self.indices, self.guard, exact(self.otherwise)
 
     @property
     def type(self) -> DType:

@@ -202,3 +202,19 @@ def test_the_training_step_learns() -> None:
     losses = [float(native(given)[0]) for _ in range(40)]
     assert given[12] == 40
     assert losses[-1] < 0.1 * losses[0]
+
+
+def test_kernels_that_differ_in_the_sign_of_a_zero_are_two() -> None:
+    """As a factor, and as what stands outside of a tensor."""
+
+    def body(b: ir.Builder, x: Value, y: Value) -> list[Value]:
+        scaled = [b.emit(ir.Mul, v, b.like(zero, v)) for v, zero in ((x, 0.0), (y, -0.0))]
+        padded = [
+            b.emit(ir.Pad, v, low=(1,), high=(1,), value=zero) for v, zero in ((x, 0.0), (y, -0.0))
+        ]
+        return [*scaled, *padded]
+
+    native = Native(build("f", [(F32, (5,)), (F32, (5,))], body), machines()[0])
+    scaled, scaled_by_minus, padded, padded_by_minus = native([np.ones(5, np.float32)] * 2)
+    assert not np.signbit(scaled).any() and np.signbit(scaled_by_minus).all()
+    assert not np.signbit(padded).any() and np.signbit(padded_by_minus[[0, -1]]).all()
