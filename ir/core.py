@@ -226,14 +226,16 @@ class Operation:
     @property
     def has_effect(self) -> bool:
         """Whether the op, or one inside its regions, has an effect."""
-        inside = (op for region in self.regions for op in region.block.operations)
-        return self.has(Trait.EFFECT) or any(op.has_effect for op in inside)
+        if self.has(Trait.EFFECT) or not self.regions:
+            return self.has(Trait.EFFECT)
+        return any(op.has_effect for region in self.regions for op in region.block.operations)
 
     @property
     def can_fail(self) -> bool:
         """Whether the op, or one inside its regions, may fail or not end."""
-        inside = (op for region in self.regions for op in region.block.operations)
-        return self.has(Trait.FALLIBLE) or any(op.can_fail for op in inside)
+        if self.has(Trait.FALLIBLE) or not self.regions:
+            return self.has(Trait.FALLIBLE)
+        return any(op.can_fail for region in self.regions for op in region.block.operations)
 
     def infer_results(self) -> tuple[TensorType, ...]:
         """The result types by the shape rule; TypeRuleError carries the op's location."""
@@ -324,13 +326,15 @@ class Operation:
     def rebuilt(
         self, operands: Sequence[Value], regions: Sequence[Region] | None = None
     ) -> Operation:
-        """The same op on other operands, its result types inferred again."""
-        return type(self)(
-            operands,
-            self.attributes,
-            self.regions if regions is None else regions,
-            self.location,
+        """The same op on other operands; its result types are inferred again where theirs are others
+        or there are regions."""
+        inner = self.regions if regions is None else regions
+        pairs = zip(operands, self.operands, strict=False)
+        alike = len(operands) == len(self.operands) and all(
+            new.type is old.type or new.type == old.type for new, old in pairs
         )
+        types = [result.type for result in self.results] if alike and not inner else None
+        return type(self)(operands, self.attributes, inner, self.location, types)
 
 
 class Block:

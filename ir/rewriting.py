@@ -161,34 +161,46 @@ class _Walk:
         self.patterns = patterns
         self.uses = uses
         self.changed = False
+        self._by_class: dict[type[Operation], list[Pattern]] = {}
 
     def rebuilt(self, block: Block) -> Block:
-        """A copy of the block, rewritten."""
-        types = [argument.type for argument in block.arguments]
-        copy = Block(types, [argument.hint for argument in block.arguments])
-        values = dict(zip(block.arguments, copy.arguments, strict=True))
-        self._count_alike(block.arguments, copy.arguments)
+        """The block, rewritten; it has the same arguments, and operations that stay as they are."""
+        target = block.with_operations(())
+        values: Values = {}
         for op in block.operations:
-            self._visit(op, copy, values)
-        return copy
+            self._visit(op, target, values)
+        return target
 
     def _visit(self, op: Operation, target: Block, values: Values) -> None:
+        moved = self._moved(op, values)
+        results = self._rewritten(moved, target)
+        values.update(
+            (old, new) for old, new in zip(op.results, results, strict=True) if old is not new
+        )
+
+    def _moved(self, op: Operation, values: Values) -> Operation:
+        """The op on rewritten operands, with rewritten regions."""
+        if not op.regions and not any(value in values for value in op.operands):
+            return op
         operands = [values.get(value, value) for value in op.operands]
         blocks = [live_operations(region.block) for region in op.regions]
-        regions = [Region(self.rebuilt(block)) for block in blocks]
-        moved = type(op)(operands, op.attributes, regions, op.location)
+        moved = op.rebuilt(operands, [Region(self.rebuilt(block)) for block in blocks])
         for old, new in zip(op.results, moved.results, strict=True):
             new.hint = old.hint
         self._count_alike(op.results, moved.results)
-        results = self._rewritten(moved, target)
-        values.update(zip(op.results, results, strict=True))
+        return moved
+
+    def _patterns_for(self, record: type[Operation]) -> Sequence[Pattern]:
+        found = self._by_class.get(record)
+        if found is None:
+            found = [pattern for pattern in self.patterns if issubclass(record, pattern.op_class)]
+            self._by_class[record] = found
+        return found
 
     def _rewritten(self, op: Operation, target: Block) -> Sequence[Value]:
         """Offers an op that is not in the block yet to the patterns."""
         rewriter = Rewriter(Builder(target, op.location), self.uses)
-        for pattern in self.patterns:
-            if not isinstance(op, pattern.op_class):
-                continue
+        for pattern in self._patterns_for(type(op)):
             found = pattern.apply(op, rewriter)
             if found is None:
                 continue

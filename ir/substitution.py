@@ -38,10 +38,11 @@ def copy_operation(op: Operation, values: Values, sizes: Mapping[str, Dim]) -> O
     """A copy of an operation; `values` receives its results."""
     regions = [Region(copy_block(region.block, values, sizes)) for region in op.regions]
     operands = [values.get(value, value) for value in op.operands]
-    attributes = op.attributes
     if sizes:
-        attributes = {key: substitute_attribute(v, sizes) for key, v in attributes.items()}
-    copy = type(op)(operands, attributes, regions, op.location)
+        attributes = {key: substitute_attribute(v, sizes) for key, v in op.attributes.items()}
+        copy = type(op)(operands, attributes, regions, op.location)
+    else:
+        copy = op.rebuilt(operands, regions)
     for old, new in zip(op.results, copy.results, strict=True):
         new.hint = old.hint
         values[old] = new

@@ -295,7 +295,7 @@ class If(Flow):
         pairs: dict[int, int] = {}
         for block in self.branches:
             for result, value in enumerate(block.returned):
-                is_argument = value.owner is block
+                is_argument = value.defining_op is None
                 if is_argument and result not in pairs and value.index not in pairs.values():
                     pairs[result] = value.index
         return tuple(pairs.items())

@@ -306,8 +306,8 @@ def elementwise_of_broadcasts(op: Operation, rewriter: Rewriter) -> Value | None
     """
     if not op.has(Trait.ELEMENTWISE) or op.regions:
         return None
-    found = [o.defining_op for o in op.operands if isinstance(o.defining_op, Broadcast)]
-    shapes = {(b.dims, b.operands[0].shape) for b in found if isinstance(b, Broadcast)}
+    found = [o.owner for o in op.operands if isinstance(o.owner, Broadcast)]
+    shapes = {(broadcast.dims, broadcast.operands[0].shape) for broadcast in found}
     if len(shapes) != 1:
         return None
     (dims, small) = shapes.pop()

@@ -23,6 +23,8 @@ LARGEST_ARRAY = 1 << 12
 LARGEST_DOMAIN = 1 << 20
 """Points of a contraction's domain up to which it is."""
 
+_IMPURE = Trait.EFFECT | Trait.OPAQUE | Trait.TERMINATOR
+
 
 @rewrite
 def fold_elementwise(op: Operation, rewriter: Rewriter) -> Value | None:
@@ -55,10 +57,10 @@ def fold_view(op: Operation, rewriter: Rewriter) -> Value | None:
 @rewrite
 def fold_array(op: Operation, rewriter: Rewriter) -> Value | None:
     """A pure op on small constant arrays is computed when the program is compiled."""
-    if not op.operands or op.regions or op.has(Trait.EFFECT | Trait.OPAQUE | Trait.TERMINATOR):
-        return None
     sources = [operand.defining_op for operand in op.operands]
-    if len(op.results) != 1 or not all(isinstance(source, Constant) for source in sources):
+    if not sources or not all(isinstance(source, Constant) for source in sources):
+        return None
+    if len(op.results) != 1 or op.regions or op.has(_IMPURE):
         return None
     sizes = [value.type.elements for value in (*op.operands, *op.results)]
     if any(not isinstance(size, int) or size > LARGEST_ARRAY for size in sizes):
