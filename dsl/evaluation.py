@@ -6,14 +6,14 @@ has to import the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, NoReturn, TypeVar
 
 from mapsto import ir
 from mapsto.dsl import syntax
 from mapsto.dsl.diagnostics import Help, Kind, nearest
 from mapsto.dsl.frame import Frame, fail
-from mapsto.dsl.scope import FileScope, LibraryScope
+from mapsto.dsl.scope import FileScope, LibraryScope, Scope
 from mapsto.dsl.source import Span
 from mapsto.dsl.static_values import static_dim
 from mapsto.dsl.tensors import as_tensor, describe
@@ -99,16 +99,18 @@ def find(frame: Frame, name: str) -> Value | None:
         bound = scope.names.get(name)
         if bound is not None:
             return bound.value
-        lazy: object = None
-        if isinstance(scope, FileScope):
-            lazy = scope.definitions.get(name)
-        elif isinstance(scope, LibraryScope):
-            lazy = scope.files.get(name)
-        if lazy is not None:
+        if name in _lazy_names(scope):
             return frame.session.resolve(frame, scope, name)
         if isinstance(scope, LibraryScope):
             return scope.registered(name)
     return None
+
+
+def _lazy_names(scope: Scope) -> Container[str]:
+    """The names that get a value when they are first used."""
+    if isinstance(scope, FileScope):
+        return scope.definitions
+    return scope.files if isinstance(scope, LibraryScope) else ()
 
 
 def lookup(frame: Frame, name: str, span: Span) -> Value:

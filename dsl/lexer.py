@@ -74,8 +74,8 @@ def _language() -> _Language:
     )
 
 
-def scan(source: Source, collector: Collector) -> Tokens:
-    """The tokens of a source; mistakes go to the collector.
+def scan(source: Source, collector: Collector, part: slice = slice(None)) -> Tokens:
+    """The tokens of a source, or of a part of it; mistakes go to the collector.
 
     Raises:
         DiagnosticError: the rest of the source is not worth looking at; already collected.
@@ -85,7 +85,7 @@ def scan(source: Source, collector: Collector) -> Tokens:
         collector.add(report(Kind.SOURCE_TOO_LONG, span, limit=MAXIMUM_CHARACTERS))
         return Tokens([], [])
     scanner = _Scanner(source, collector)
-    scanner.run()
+    scanner.run(*part.indices(len(source.text))[:2])
     return Tokens(scanner.tokens, scanner.comments)
 
 
@@ -98,9 +98,9 @@ class _Scanner:
         self.comments: list[Comment] = []
         self.language = _language()
 
-    def run(self) -> None:
-        match, position = self.language.scanner.match, 0
-        while position < len(self.text):
+    def run(self, position: int, end: int) -> None:
+        match = self.language.scanner.match
+        while position < end:
             found = match(self.text, position)
             if found is None:
                 position = self.unexpected(position)

@@ -1,6 +1,6 @@
 """Files of definitions: the standard library, and the files that a program imports.
 
-A file of the standard library is parsed when a name of it is first used.
+A definition of the standard library is parsed when it is first used.
 """
 
 from __future__ import annotations
@@ -75,11 +75,38 @@ def _library_scope(ops: frozenset[type[Operation]]) -> LibraryScope:
 def library_file(name: str) -> FileScope:
     """A file of the standard library."""
     source = Source(f"<{name}.mto>", library_files()[name])
-    program, diagnostics = parse(source)
-    scope, repeated = file_scope(program, name, None)
-    if diagnostics or repeated:
-        raise DiagnosticsError([*diagnostics, *repeated])
-    return scope
+    return FileScope(library_scope(), _Definitions(source), name, None)
+
+
+class _Definitions(Mapping[str, syntax.Definition]):
+    """The definitions of a library file, each parsed when it is first asked for."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        headers = [*_DEFINITION.finditer(source.text)]
+        ends = [*(header.start() for header in headers[1:]), len(source.text)]
+        self.parts = {
+            header[1] or header[2]: slice(header.start(), end)
+            for header, end in zip(headers, ends, strict=True)
+        }
+        self.parsed: dict[str, syntax.Definition] = {}
+
+    def __getitem__(self, name: str) -> syntax.Definition:
+        if name not in self.parsed:
+            program, diagnostics = parse(self.source, self.parts[name])
+            if diagnostics:
+                raise DiagnosticsError(diagnostics)
+            (self.parsed[name],) = program.definitions
+        return self.parsed[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.parts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
 
 
 def file_scope(

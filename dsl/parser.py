@@ -23,8 +23,9 @@ __all__ = ["parse"]
 _CONTINUATIONS = ("_GRADIENT", "elif", "else")
 
 
-def parse(source: Source) -> tuple[Program, list[Diagnostic]]:
-    """The tree of a source text and the mistakes in it, in the order of the text.
+def parse(source: Source, part: slice = slice(None)) -> tuple[Program, list[Diagnostic]]:
+    """The tree of a source text, or of a part of it that has whole definitions, and the mistakes in
+    it, in the order of the text.
 
     Any text gives an answer.  Where there are diagnostics the tree has `Broken` nodes, or is empty
     if the text is not worth looking at.
@@ -32,7 +33,7 @@ def parse(source: Source) -> tuple[Program, list[Diagnostic]]:
     collector = Collector()
     definitions: list[Definition | Docstring] = []
     try:
-        tokens = scan(source, collector).tokens
+        tokens = scan(source, collector, part).tokens
         lines = lay_out(source, tokens, collector)
         for group in _groups(lines):
             definitions.append(_Definition(source, group, collector).parse())

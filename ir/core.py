@@ -326,8 +326,8 @@ class Operation:
     def rebuilt(
         self, operands: Sequence[Value], regions: Sequence[Region] | None = None
     ) -> Operation:
-        """The same op on other operands; its result types are inferred again where theirs are others
-        or there are regions."""
+        """The same op on other operands; its result types are inferred again where types of these
+        are different or there are regions."""
         inner = self.regions if regions is None else regions
         pairs = zip(operands, self.operands, strict=False)
         alike = len(operands) == len(self.operands) and all(

@@ -17,8 +17,10 @@ from mapsto.dsl import syntax
 from mapsto.dsl.builtins import builtins
 from mapsto.dsl.checking import check
 from mapsto.dsl.library import library_file, library_files, library_scope
+from mapsto.dsl.parser import parse
 from mapsto.dsl.program import Program
 from mapsto.dsl.source import Source
+from mapsto.dsl.tree_printer import print_tree
 
 rng = np.random.default_rng(5)
 X = rng.normal(size=(4, 6)) * 3
@@ -93,6 +95,15 @@ def library_names() -> set[str]:
         for name, definition in library_file(file).definitions.items()
         if isinstance(definition, syntax.MapDefinition | syntax.ModuleDefinition)
     }
+
+
+def test_a_definition_on_its_own_is_what_it_is_in_its_file() -> None:
+    """Definitions of the library are parsed one by one."""
+    for file, text in library_files().items():
+        whole, diagnostics = parse(Source(file, text))
+        parts = [*library_file(file).definitions.values()]
+        assert not diagnostics
+        assert [print_tree(part) for part in parts] == [print_tree(d) for d in whole.definitions]
 
 
 def test_every_definition_has_documentation() -> None:
