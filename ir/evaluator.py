@@ -1,6 +1,8 @@
 """The reference evaluator: runs a function with NumPy, op by op, from the op records.
 
-It is the meaning of the IR; compiled code is compared with it.
+It is the meaning of the IR; compiled code is compared with it.  Every result is rounded to its
+element type; what an op computes inside, such as the sum of a contraction, is not: sums of bf16 are
+accumulated in f32.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from mapsto.ir.core import Array, Block, Function, Module, Operation
 from mapsto.ir.dims import Dim, symbols
 from mapsto.ir.ops.control import Call
 from mapsto.ir.ops.flow import Flow
+from mapsto.ir.rounding import evaluated, rounded
 from mapsto.ir.substitution import specialize
 
 __all__ = ["evaluate", "evaluate_block", "infer_sizes"]
@@ -47,7 +50,7 @@ def evaluate_block(
     """The results of a block, whose dimensions are all numbers; `module` holds what it calls."""
     arrays: dict[int, Array] = {}
     for value, array in zip(block.arguments, arguments, strict=True):
-        arrays[id(value)] = np.asarray(array)
+        arrays[id(value)] = rounded(array, value.dtype)
     with np.errstate(all="ignore"):
         for op in block.operations[:-1]:
             operands = [arrays[id(value)] for value in op.operands]
@@ -64,4 +67,4 @@ def _evaluate_operation(
         return evaluate(module, op.callee, operands)
     if isinstance(op, Flow):
         return op.evaluate_with(lambda block, given: evaluate_block(block, given, module), operands)
-    return op.evaluate(*operands)
+    return evaluated(op, operands)

@@ -61,7 +61,7 @@ class DType(Enum):
 
     @property
     def numpy(self) -> np.dtype[np.generic]:
-        """The NumPy element type.  bf16 has none: the reference computes it in f32."""
+        """The NumPy element type.  bf16 has none: the reference keeps it in f32, rounded."""
         return np.dtype(_NUMPY[self])
 
     @staticmethod

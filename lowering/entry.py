@@ -23,6 +23,7 @@ import numpy as np
 from mapsto.ir.core import Array, Value
 from mapsto.ir.dims import Dim
 from mapsto.ir.ops.shaping import Constant
+from mapsto.ir.rounding import evaluated
 from mapsto.ir.types import DType
 from mapsto.lowering.apart import ApartWriter, Sizes
 from mapsto.lowering.apart_rules import apart_rule
@@ -185,7 +186,7 @@ def _literal(module: ModuleWriter, name: str, value: Value) -> Operand:
     """A constant array as data of the program."""
     op = value.owner
     assert isinstance(op, Constant)
-    array = op.evaluate()[0]
+    (array,) = evaluated(op, ())
     if value.dtype is DType.BF16:
         array = _bfloat_bits(array)
     text = "".join(f"\\{byte:02X}" for byte in array.tobytes())
@@ -194,7 +195,5 @@ def _literal(module: ModuleWriter, name: str, value: Value) -> Operand:
 
 
 def _bfloat_bits(array: Array) -> Array:
-    """The bits of f32 values rounded to bf16, ties to even."""
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32).astype(np.uint64)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(array), 0x7FC0, rounded).astype(np.uint16)
+    """The bits of bf16 values."""
+    return (array.view(np.uint32) >> 16).astype(np.uint16)

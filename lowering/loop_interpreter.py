@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.ir.dims import dim_value
+from mapsto.ir.rounding import rounded
 from mapsto.ir.types import DType
 from mapsto.lowering.indices import Atom, Index, ValueOf, map_atoms
 from mapsto.lowering.loops import (
@@ -177,7 +178,7 @@ def _evaluate(state: _State, expression: Expression) -> Any:
 
 
 def _scalar(dtype: DType, value: bool | int | float) -> Any:
-    return np.asarray(value).astype(dtype.numpy)[()]
+    return rounded(np.asarray(value).astype(dtype.numpy), dtype)[()]
 
 
 def _wrapped(dtype: DType, value: int) -> int:
@@ -190,7 +191,7 @@ def _wrapped(dtype: DType, value: int) -> int:
 
 def _apply(op: str, dtype: DType, operands: tuple[Any, ...]) -> Any:
     result = EVALUATIONS[op](*operands)
-    return result if isinstance(result, np.bool_) else np.asarray(result).astype(dtype.numpy)[()]
+    return result if isinstance(result, np.bool_) else _scalar(dtype, result)
 
 
 def _cast(value: Any, source: DType, target: DType) -> Any:
@@ -198,7 +199,7 @@ def _cast(value: Any, source: DType, target: DType) -> Any:
         return value != 0
     if source.is_float and target.is_integer:
         return _scalar(target, _saturated(float(value), np.iinfo(target.numpy.name)))
-    return np.asarray(value).astype(target.numpy)[()]
+    return _scalar(target, value)
 
 
 def _saturated(value: float, info: np.iinfo[Any]) -> int:

@@ -13,6 +13,7 @@ from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.ops.shaping import Broadcast, Constant, Reshape, Slice, Transpose
 from mapsto.ir.passes.base import Pass
 from mapsto.ir.rewriting import Pattern, Rewriter, rewrite, rewrite_module
+from mapsto.ir.rounding import evaluated, rounded
 from mapsto.ir.types import TensorType
 
 __all__ = ["FOLDING", "Fold"]
@@ -35,11 +36,11 @@ def fold_elementwise(op: Operation, rewriter: Rewriter) -> Value | None:
     if None in numbers:
         return None
     arrays = [
-        np.asarray(number, operand.dtype.numpy)
+        rounded(np.asarray(number, operand.dtype.numpy), operand.dtype)
         for number, operand in zip(numbers, op.operands, strict=True)
     ]
     with np.errstate(all="ignore"):
-        value = np.asarray(op.evaluate(*arrays)[0]).item()
+        value = evaluated(op, arrays)[0].item()
     return rewriter.emit(Constant, value=value, type=op.result.type)
 
 
@@ -71,11 +72,12 @@ def fold_array(op: Operation, rewriter: Rewriter) -> Value | None:
         return None
     try:
         with np.errstate(all="ignore"):
-            result = op.evaluate(*(s.evaluate()[0] for s in sources if s is not None))[0]
+            arrays = [evaluated(source, ())[0] for source in sources if source is not None]
+            result = evaluated(op, arrays)[0]
     except IndexError:
         # An index outside is an error of the program, when it runs.
         return None
-    return rewriter.emit(Constant, value=DenseArray(np.asarray(result)), type=op.result.type)
+    return rewriter.emit(Constant, value=DenseArray(result), type=op.result.type)
 
 
 @rewrite

@@ -1,11 +1,14 @@
 """Conversions of 16-bit floats by integer arithmetic, where the target has no instruction for them.
 
 LLVM would call functions of the compiler's run-time library, lane by lane, which code in memory
-cannot find.  bf16 is always rounded here: x86's own instruction flushes subnormals.
+cannot find.  bf16 is always converted here and LLVM sees only its bits, as an i16: x86's own
+instruction flushes subnormals, and even a selection of two bf16 values, which LLVM may make of any
+branch, calls such a function.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mapsto.lowering.llvm.types import LLVMType, Operand, constant
@@ -24,7 +27,13 @@ def round_to_bfloat(f: InstructionWriter, x: Operand) -> Operand:
     rounded = _shift_right_to_even(f, bits, 16)
     quiet = f.or_(f.lshr(bits, constant(bits.type, 16)), constant(bits.type, 0x40))
     result = f.select(f.fcmp("uno", x, x), quiet, rounded)
-    return f.bitcast(f.trunc(result, x.type.with_kind("i16")), x.type.with_kind("bfloat"))
+    return f.trunc(result, x.type.with_kind("bfloat"))
+
+
+def extend_bfloat(f: InstructionWriter, x: Operand, to: LLVMType) -> Operand:
+    """bf16 to f32: its bits are the upper half."""
+    wide = f.zext(x, to.integer)
+    return f.bitcast(f.shl(wide, constant(wide.type, 16)), to)
 
 
 def round_to_half(f: InstructionWriter, x: Operand) -> Operand:
@@ -68,3 +77,12 @@ def extend_half(f: InstructionWriter, x: Operand, to: LLVMType) -> Operand:
     special = f.icmp("uge", magnitude, constant(wide.type, _INFINITE_HALF))
     unsigned = f.select(special, f.or_(moved, constant(wide.type, _INFINITE_FLOAT)), scaled)
     return f.bitcast(f.or_(unsigned, sign), to)
+
+
+def extension(
+    kind: str, has_conversions: bool
+) -> Callable[[InstructionWriter, Operand, LLVMType], Operand] | None:
+    """How a 16-bit kind becomes f32 where no instruction of the target does that."""
+    if kind == "bfloat":
+        return extend_bfloat
+    return extend_half if kind == "half" and not has_conversions else None

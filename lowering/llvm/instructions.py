@@ -178,9 +178,10 @@ class InstructionWriter:
 
     def fpext(self, a: Operand, to: LLVMType) -> Operand:
         """To a wider float."""
-        if a.type.kind != "half" or self.has_fma:
+        extend = half_precision.extension(a.type.kind, self.has_fma)
+        if extend is None:
             return self._cast("fpext", a, to)
-        single = half_precision.extend_half(self, a, a.type.with_kind("float"))
+        single = extend(self, a, a.type.with_kind("float"))
         return single if to.bits == 32 else self._cast("fpext", single, to)
 
     def zext(self, a: Operand, to: LLVMType) -> Operand:

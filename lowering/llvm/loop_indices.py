@@ -52,7 +52,7 @@ class IndexEmitter:
         if lanes == 1 or value.type.lanes == lanes:
             return value
         if is_literal(value):
-            text = f"splat ({value.type.kind} {value.text})"
+            text = f"splat ({value.type} {value.text})"
             return Operand(text, value.type.vector(lanes))
         key = ("splat", value.text, lanes)
         return scope.cache.get(key) or scope.cache.put(key, self.f.splat(value, lanes))

@@ -16,7 +16,7 @@ import numpy as np
 
 _INTEGER_BITS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64, "i128": 128}
 _FLOAT_BITS = {"half": 16, "bfloat": 16, "float": 32, "double": 64}
-_SUFFIXES = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64", "ptr": "p0"}
+_SUFFIXES = {"half": "f16", "bfloat": "i16", "float": "f32", "double": "f64", "ptr": "p0"}
 _BITS = _INTEGER_BITS | _FLOAT_BITS | {"ptr": 64, "void": 0}
 
 
@@ -24,7 +24,8 @@ _BITS = _INTEGER_BITS | _FLOAT_BITS | {"ptr": 64, "void": 0}
 class LLVMType:
     """A scalar kind and a number of lanes.
 
-    Kinds: `i1 i8 i16 i32 i64 i128 half bfloat float double ptr void`.
+    Kinds: `i1 i8 i16 i32 i64 i128 half bfloat float double ptr void`.  For LLVM, bfloat is an i16
+    (see `half_precision`).
     """
 
     kind: str
@@ -34,7 +35,8 @@ class LLVMType:
     def __post_init__(self) -> None:
         if self.kind not in _BITS or self.lanes < 1:
             raise ValueError(f"no LLVM type `{self.kind}` with {self.lanes} lanes")
-        text = self.kind if self.lanes == 1 else f"<{self.lanes} x {self.kind}>"
+        kind = "i16" if self.kind == "bfloat" else self.kind
+        text = kind if self.lanes == 1 else f"<{self.lanes} x {kind}>"
         object.__setattr__(self, "text", text)
 
     def __str__(self) -> str:
@@ -124,12 +126,12 @@ def constant(type: LLVMType, value: float | bool) -> Operand:
     literal = _literal(type, value)
     if type.lanes == 1:
         return Operand(literal, type)
-    return Operand(f"splat ({type.kind} {literal})", type)
+    return Operand(f"splat ({type.scalar} {literal})", type)
 
 
 def constant_vector(kind: LLVMType, values: Sequence[float | bool]) -> Operand:
     """A vector literal with one value a lane."""
-    lanes = ", ".join(f"{kind.kind} {_literal(kind, value)}" for value in values)
+    lanes = ", ".join(f"{kind} {_literal(kind, value)}" for value in values)
     return Operand(f"<{lanes}>", kind.vector(len(values)))
 
 
@@ -164,11 +166,11 @@ def _cached_literal(type: LLVMType, value: float | bool) -> str:
 
 
 def float_literal(kind: str, value: float) -> str:
-    """The exact hexadecimal spelling of `value` rounded to a floating-point kind."""
+    """The exact spelling of `value` rounded to a floating-point kind, by its bits."""
     if kind == "half":
         return f"0xH{_bits_of_half(value):04X}"
     if kind == "bfloat":
-        return f"0xR{_bits_of_bfloat(value):04X}"
+        return str(_bits_of_bfloat(value))
     if kind == "float":
         with np.errstate(over="ignore"):
             value = float(np.float32(value))

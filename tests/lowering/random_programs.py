@@ -25,16 +25,16 @@ Step = Callable[["ProgramWriter", Value], Value | None]
 
 
 class ProgramWriter:
-    """Writes one program of f64 tensors; `random` makes all choices."""
+    """Writes one program of tensors of a floating-point type; `random` makes all choices."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, dtype: DType = DType.F64) -> None:
         self.random = random
         self.depth = 0
         self.dims = random.choice(DIMS)
         shapes = [self._shape() for _ in range(random.randint(1, 3))]
         if not any(n in shape for shape in shapes):
             shapes[0] = (n, *shapes[0][:2])
-        types = [TensorType(DType.F64, shape) for shape in shapes]
+        types = [TensorType(dtype, shape) for shape in shapes]
         self.build = ir.Builder(ir.Block(types, [f"x{i}" for i in range(len(types))]))
         self.values = list(self.build.block.arguments)
 
@@ -188,7 +188,7 @@ def position(p: ProgramWriter, x: Value) -> Value | None:
         return None
     record = p.random.choice([ir.ArgMax, ir.ArgMin])
     found = p.build.emit(record, x, axis=p.random.randrange(x.type.rank))
-    number = p.build.emit(ir.Cast, found, dtype=DType.F64)
+    number = p.build.emit(ir.Cast, found, dtype=x.dtype)
     return p.build.emit(ir.Mul, number, p.build.like(0.01, number))
 
 
