@@ -1,9 +1,10 @@
 """The canonical layout of one logical line: spaces between tokens, and where a long line breaks.
 
 A line is a sequence of words and bracketed groups.  It is written on one line if it fits.  If not,
-a header breaks before its `->`, or else the widest group opens: one element on each line, indented
-by a step, the bracket closing below.  Inside brackets a long element breaks before its loosest
-operators.  The result depends only on the tokens, so that layout of laid out text changes nothing.
+a header breaks before its `->`, or else the widest group opens, indices only where there is nothing
+else: one element on each line, indented by a step, the bracket closing below.  Inside brackets a
+long element breaks before its loosest operators.  The result depends only on the tokens, so that
+layout of laid out text changes nothing.
 """
 
 from __future__ import annotations
@@ -242,7 +243,7 @@ def _lay_out(pieces: Sequence[_Piece], indent: int, suffix: str) -> list[str]:
     while True:
         rows = _rows(pieces, opened, indent, suffix)
         closed = [
-            (len(_group_at(pieces, i).flat), i)
+            (not _is_index(pieces, i), len(_group_at(pieces, i).flat), i)
             for row in rows
             if row.width > WIDTH
             for i in row.members
@@ -250,13 +251,20 @@ def _lay_out(pieces: Sequence[_Piece], indent: int, suffix: str) -> list[str]:
         ]
         if not closed:
             return [line for row in rows for line in row.lines]
-        opened.add(max(closed)[1])
+        opened.add(max(closed)[-1])
 
 
 def _group_at(pieces: Sequence[_Piece], index: int) -> _Group:
     piece = pieces[index]
     assert isinstance(piece, _Group)
     return piece
+
+
+def _is_index(pieces: Sequence[_Piece], index: int) -> bool:
+    """Whether a group holds indices: those of an element, or those that an index lambda binds."""
+    opening = _group_at(pieces, index).opening
+    binds = index + 1 < len(pieces) and _is_type(pieces[index + 1], {"|->"})
+    return opening.type == "[" and (opening.infix or binds)
 
 
 @dataclass(slots=True)

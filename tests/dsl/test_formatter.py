@@ -109,6 +109,14 @@ def test_long_groups_open_one_element_a_line() -> None:
     assert format_source(f"map f({names}): x\n") == f"map f(\n{listed}): x\n"
 
 
+def test_indices_stay_on_one_line_where_something_else_can_open() -> None:
+    body = "if first_condition[i, j] and second_condition[i, j] then x[i, j] else y[i, j]"
+    lambda_text = "[i < first_size, j < second_size] |->"
+    text = f"map f():\n    {lambda_text} ({body})\n"
+    opened = f"map f():\n    {lambda_text} (\n        {body}\n    )\n"
+    assert format_source(text) == format_source(opened) == opened
+
+
 def test_long_operands_break_before_operators() -> None:
     long = "a" * 60
     text = f"k = ({long} * {long} + {long} - 1)\n"
