@@ -14,7 +14,7 @@ import numpy as np
 from mapsto import ir
 from mapsto.dsl.array_functions import ARRAY_FUNCTIONS
 from mapsto.dsl.branches import choose
-from mapsto.dsl.calling import Parameters
+from mapsto.dsl.calling import Parameters, wrong_kind
 from mapsto.dsl.calls import convert
 from mapsto.dsl.configuration import CONFIGURATION
 from mapsto.dsl.diagnostics import Kind
@@ -141,13 +141,7 @@ def _cast(
     frame: Frame, span: Span, expected: Expected | None, x: Argument, dtype: Argument
 ) -> Value:
     if not isinstance(dtype.value, ElementType):
-        fail(
-            Kind.WRONG_KIND,
-            dtype.span,
-            name="dtype",
-            expected="a dtype",
-            found=describe(dtype.value),
-        )
+        wrong_kind("dtype", "a dtype", dtype)
     return convert(frame, span, x.value, dtype.value.dtype)
 
 

@@ -116,6 +116,9 @@ class Session:
     """Whether `training` was looked at."""
     products: ir.DType = ir.DType.F32
     """The element type in which products of f32 tensors are computed."""
+    guards: tuple[Guard | None, ...] = ()
+    """The branches that the elaboration is in and that may not be taken; None stands for one that
+    does not run then."""
 
     @contextmanager
     def products_in(self, dtype: ir.DType) -> Iterator[None]:
@@ -125,10 +128,6 @@ class Session:
             yield
         finally:
             self.products = outer
-
-    guards: tuple[Guard | None, ...] = ()
-    """The branches that the elaboration is in and that may not be taken; None stands for one that
-    does not run then."""
 
     @contextmanager
     def guarded(self, guard: Guard | None) -> Iterator[None]:

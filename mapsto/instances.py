@@ -22,7 +22,7 @@ from mapsto.ir.types import DType, TensorType
 from mapsto.runtime.arrays import aligned_empty
 from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
 from mapsto.runtime.errors import ArgumentError, CheckpointError
-from mapsto.runtime.training import restore
+from mapsto.runtime.resuming import restore
 
 __all__ = ["Instance", "Method", "Parameters", "initialize", "instances_among"]
 

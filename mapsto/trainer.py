@@ -25,7 +25,8 @@ from mapsto.runtime.fit_options import FitOptions
 from mapsto.runtime.history import Figure, Figures, History
 from mapsto.runtime.monitor import Monitor
 from mapsto.runtime.observers import Callback
-from mapsto.runtime.training import evaluate, fit, restore
+from mapsto.runtime.resuming import restore
+from mapsto.runtime.training import evaluate, fit
 from mapsto.training_steps import Averaging, Evaluation, Observation, Step
 
 __all__ = ["Data", "Trainer"]

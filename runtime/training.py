@@ -24,21 +24,10 @@ from mapsto.runtime.dataset import Batch, Dataset
 from mapsto.runtime.errors import TrainingError, TrainingInterrupted
 from mapsto.runtime.fit_options import FitOptions
 from mapsto.runtime.history import Epoch, Evaluation, Figure, Figures, History
-from mapsto.runtime.observers import Callback, Observer, Observers
+from mapsto.runtime.observers import Callback, Observers
 from mapsto.runtime.resuming import Position, read_position, restore, write_position
 
-__all__ = [
-    "Epoch",
-    "FitOptions",
-    "History",
-    "Observer",
-    "Trainee",
-    "TrainingError",
-    "TrainingInterrupted",
-    "evaluate",
-    "fit",
-    "restore",
-]
+__all__ = ["Trainee", "evaluate", "fit"]
 
 
 class Trainee(Protocol):

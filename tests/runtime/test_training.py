@@ -13,14 +13,10 @@ import pytest
 
 from mapsto.runtime.checkpoint import CheckpointError
 from mapsto.runtime.dataset import Dataset, shuffled
-from mapsto.runtime.training import (
-    Epoch,
-    FitOptions,
-    TrainingError,
-    TrainingInterrupted,
-    evaluate,
-    fit,
-)
+from mapsto.runtime.errors import TrainingError, TrainingInterrupted
+from mapsto.runtime.fit_options import FitOptions
+from mapsto.runtime.history import Epoch
+from mapsto.runtime.training import evaluate, fit
 
 
 class Line:

@@ -12,9 +12,10 @@ import pytest
 from mapsto.runtime.checkpoint import load_checkpoint
 from mapsto.runtime.dataset import Dataset
 from mapsto.runtime.errors import CheckpointError, TrainingError
+from mapsto.runtime.fit_options import FitOptions
 from mapsto.runtime.history import Epoch, Evaluation, History
 from mapsto.runtime.monitor import Monitor
-from mapsto.runtime.training import FitOptions, fit
+from mapsto.runtime.training import fit
 
 DATA = Dataset({"x": np.arange(10.0)})
 TEST = Dataset({"x": np.arange(4.0)})
