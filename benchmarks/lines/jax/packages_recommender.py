@@ -10,6 +10,7 @@ train, held_out = data["train"], data["test"]
 users, items = train.max(0) + 1
 has = np.zeros((users, items), bool)
 has[train[:, 0], train[:, 1]] = True
+has = jnp.array(has)
 
 
 # [counted]
