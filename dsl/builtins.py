@@ -70,7 +70,7 @@ def builtin(
         ) -> Value:
             return function(frame, span, expected, **signature.match(name, arguments, span))
 
-        return Builtin(name, summary, apply)
+        return Builtin(name, summary, apply, usage=signature.usage)
 
     return decorate
 
@@ -95,7 +95,8 @@ def elementwise_builtin(op: type[ir.Operation]) -> Builtin:
         return elementwise(frame, span, op, values)
 
     doc = (op.__doc__ or "").strip().splitlines()
-    return Builtin(name, doc[0].rstrip(".") if doc else "", apply)
+    summary = doc[0].rstrip(".") if doc else ""
+    return Builtin(name, summary, apply, usage=signature.usage)
 
 
 def _check_operand(name: str, given: Argument) -> None:

@@ -37,6 +37,12 @@ class Parameters:
         self.names = names
         self.required = required
 
+    @property
+    def usage(self) -> str:
+        """The names, with `?` behind those that may be left out."""
+        optional = [f"{name}?" for name in self.names[self.required :]]
+        return ", ".join([*self.names[: self.required], *optional])
+
     def match(self, owner: str, arguments: tuple[Argument, ...], span: Span) -> dict[str, Argument]:
         """The arguments by parameter; DiagnosticError where they do not fit.
 
@@ -88,4 +94,4 @@ def _function(name: str, table: Table) -> Builtin:
     ) -> Value:
         return function(frame, span, signature.match(name, arguments, span))
 
-    return Builtin(name, summary, apply)
+    return Builtin(name, summary, apply, usage=signature.usage)

@@ -109,7 +109,7 @@ def _builtin(
     ) -> Value:
         return function(frame, span, expected, parameters.match(name, arguments, span))
 
-    return Builtin(name, summary, apply)
+    return Builtin(name, summary, apply, usage=parameters.usage)
 
 
 _FUNCTIONS = (
@@ -127,7 +127,7 @@ _FUNCTIONS = (
     ),
     _builtin("initial", "a first value from an initializer", ("initializer", "key"), _initial),
     _builtin("frozen", "the map `f`, its parameters constants to derivatives", ("f",), _frozen),
-    Builtin("partial", "the map `f` with the arguments that follow it", _partial),
+    Builtin("partial", "the map `f` with the arguments that follow it", _partial, usage="f, .."),
 )
 CONFIGURATION: Mapping[str, Value] = {function.name: function for function in _FUNCTIONS}
 """The functions by name."""

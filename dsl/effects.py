@@ -116,8 +116,12 @@ def _message(given: Given) -> str:
 
 
 _ALL: Sequence[Effect] = (
-    Effect("print", "a line on standard output: text with the values at its `{}`", _print),
-    Effect("assert", "stops with a message where the condition does not hold", _assert),
+    Effect(
+        "print", "a line on standard output: text with the values at its `{}`", _print, "text, .."
+    ),
+    Effect(
+        "assert", "stops with a message where the condition does not hold", _assert, _ASSERT.usage
+    ),
 )
 
 EFFECTS = {effect.name: effect for effect in _ALL}

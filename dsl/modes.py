@@ -43,7 +43,7 @@ def _builtin(name: str, training: bool) -> Builtin:
         given = _SIGNATURE.match(name, arguments, span)
         return Mode(map_argument(given["f"]), training)
 
-    return Builtin(name, _SUMMARIES[training], make)
+    return Builtin(name, _SUMMARIES[training], make, usage=_SIGNATURE.usage)
 
 
 MODES: Mapping[str, Value] = {

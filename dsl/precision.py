@@ -60,6 +60,6 @@ def _in_precision(
 
 
 PRECISION_MAPS: Mapping[str, Value] = {
-    "in_precision": Builtin("in_precision", _SUMMARY, _in_precision)
+    "in_precision": Builtin("in_precision", _SUMMARY, _in_precision, usage=_SIGNATURE.usage)
 }
 """What the language has for mixed precision, by name."""

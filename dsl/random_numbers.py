@@ -84,6 +84,7 @@ _DTYPES: Mapping[str, tuple[ir.DType, Callable[[ir.DType], bool]]] = {
 """The dtype where the context asks for none, and which it may ask for."""
 
 RANDOM: Mapping[str, Value] = {
-    name: Builtin(name, summary, partial(_draw, name)) for name, summary in _SUMMARIES.items()
+    name: Builtin(name, summary, partial(_draw, name), usage=_SIGNATURE.usage)
+    for name, summary in _SUMMARIES.items()
 }
 """The sources of random numbers, by name."""

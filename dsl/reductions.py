@@ -235,7 +235,7 @@ def _builtin(name: str, summary: str) -> Builtin:
     ) -> Value:
         return _reduce_axes(name, frame, span, arguments)
 
-    return Builtin(name, summary, apply, reduction=True)
+    return Builtin(name, summary, apply, reduction=True, usage=_AXES.usage)
 
 
 REDUCTIONS = {name: _builtin(name, summary) for name, summary in _SUMMARIES.items()}

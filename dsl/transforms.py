@@ -196,7 +196,7 @@ def _builtin(kind: str) -> Builtin:
     ) -> Value:
         return _make(kind, span, arguments)
 
-    return Builtin(kind, _SUMMARIES[kind], make)
+    return Builtin(kind, _SUMMARIES[kind], make, usage=_SIGNATURES[kind].usage)
 
 
 TRANSFORMS: Mapping[str, Value] = {kind: _builtin(kind) for kind in _SUMMARIES}

@@ -140,13 +140,19 @@ def new_parameters(
 
 TREES: Mapping[str, Value] = {
     "tree_map": Builtin(
-        "tree_map", "a map applied to each tensor of trees of parameters", _tree_map
+        "tree_map",
+        "a map applied to each tensor of trees of parameters",
+        _tree_map,
+        usage="f, tree, ..",
     ),
-    "parameters": Builtin("parameters", "the parameters of a module, as a tree", _parameters),
+    "parameters": Builtin(
+        "parameters", "the parameters of a module, as a tree", _parameters, usage=_PARAMETERS.usage
+    ),
     "update": Effect(
         "update",
         "a statement: the parameters of a module become what an optimizer makes of their gradient",
         update_parameters,
+        _UPDATE.usage,
     ),
 }
 """The functions of trees by name."""

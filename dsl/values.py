@@ -307,6 +307,8 @@ class Builtin(Applicable):
     apply: Callable[[Frame, Span, tuple[Argument, ...], Expected | None], Value]
     reduction: bool = False
     """Whether `name[k](e)` reduces over bound indices."""
+    usage: str = ""
+    """The names of the arguments, for the documentation; `?` behind those that may be left out."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -316,6 +318,7 @@ class Effect(Value):
     name: str
     summary: str
     run: Callable[[Frame, Span, tuple[Argument, ...]], None]
+    usage: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
