@@ -34,6 +34,28 @@ train Fit(net = Net(), optimizer = Adam(lr=0.01)):
     loss(x: f32[n, 8], y: f32[n, 3]) = mse(net(x), y)
 """
 
+USES = """
+map softmax_of_product(x: f32[n, k], w: f32[k, m]) -> f32[n, m]: softmax(x @ w)
+
+map softmax_of_product_rounded(x: f32[n, k], w: f32[k, m]) -> f32[n, m]:
+    in_precision(softmax_of_product, bf16)(x, w)
+
+map softmax_of_product_sum(x: f32[n, k], w: f32[k, m]) -> f32: sum(softmax_of_product(x, w)^2)
+
+map softmax_of_product_rounded_sum(x: f32[n, k], w: f32[k, m]) -> f32:
+    sum(softmax_of_product_rounded(x, w)^2)
+
+map pooled(x: f32[n, k], w: f32[k, m]) -> f32[m]:
+    let weight = [i] |-> x[i, 0]^2
+    [c] |-> sum[i](tanh(x @ w)[i, c] * weight[i]) / sum(weight)
+
+map pooled_rounded(x: f32[n, k], w: f32[k, m]) -> f32[m]: in_precision(pooled, bf16)(x, w)
+
+map pooled_sum(x: f32[n, k], w: f32[k, m]) -> f32: sum(pooled(x, w)^2)
+
+map pooled_rounded_sum(x: f32[n, k], w: f32[k, m]) -> f32: sum(pooled_rounded(x, w)^2)
+"""
+
 
 @pytest.fixture(scope="module")
 def library() -> mt.Library:
@@ -126,3 +148,15 @@ def test_accumulation_in_f16_resumes_in_the_same_bits(library: mt.Library, tmp_p
 def test_unknown_precision(library: mt.Library) -> None:
     with pytest.raises(mt.TrainingError, match="precision is 'f8', expected one of f32, bf16, f16"):
         library.Fit().fit(data(), precision="f8")
+
+
+@pytest.mark.parametrize("name", ["softmax_of_product", "pooled"])
+def test_rounded_values_in_other_arithmetic(library: mt.Library, name: str) -> None:
+    """LLVM must not do in bf16 what stands between conversions: x86 has no instructions for it."""
+    lib = mt.loads(f"{PROGRAM}\n{USES}")
+    random = np.random.default_rng(2)
+    x, w = (random.normal(size=shape).astype(np.float32) for shape in ((20, 32), (32, 32)))
+    exact, rounded = (getattr(lib, f"{name}{kind}")(x, w) for kind in ("", "_rounded"))
+    np.testing.assert_allclose(rounded, exact, rtol=0.05, atol=0.05)
+    slopes = [mt.grad(getattr(lib, f"{name}{kind}_sum"))(x, w) for kind in ("", "_rounded")]
+    np.testing.assert_allclose(slopes[1], slopes[0], rtol=0.05, atol=0.1)
