@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mapsto import ir
 from mapsto.dsl import syntax
-from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind, nearest
+from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind
 from mapsto.dsl.dimensions import DTYPES, KINDS, dtype_of
 from mapsto.dsl.evaluation import is_applicable
+from mapsto.dsl.foreign import hint
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.source import Span
 from mapsto.dsl.tensors import describe
@@ -90,8 +91,7 @@ def match_names(
         if argument.name is None:
             continue
         if argument.name not in names:
-            suggestion = nearest(argument.name, names)
-            help = None if suggestion is None else Help.DID_YOU_MEAN
+            help, suggestion = hint(argument.name, names, argument=True)
             facts = {"name": argument.name, "owner": owner, "suggestion": suggestion}
             place = argument.name_span or argument.span
             fail(Kind.UNKNOWN_ARGUMENT, place, notes=notes, help=help, **facts)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from mapsto import ir
-from mapsto.dsl.diagnostics import Kind
+from mapsto.dsl.diagnostics import Help, Kind
 from mapsto.dsl.evaluation import scalar_or_tensor
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.matmul import matrix_product
@@ -75,7 +75,9 @@ def binary(frame: Frame, span: Span, operator: Op, left: Value, right: Value) ->
         return joined
     for operand in (left, right):
         if not isinstance(operand, Tensor | Product | Position | Number | Formula | Truth):
-            fail(Kind.BAD_OPERAND, span, operator=operator.value, found=describe(operand))
+            help = Help.STACK if isinstance(operand, Group) and operand.is_list else None
+            found = describe(operand)
+            fail(Kind.BAD_OPERAND, span, help=help, operator=operator.value, found=found)
     if isinstance(left, Truth) and isinstance(right, Truth):
         return _truths(span, operator, left.value, right.value)
     if isinstance(left, Number) and isinstance(right, Number):

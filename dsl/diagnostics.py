@@ -259,6 +259,12 @@ class Help(Enum):
     LEAVE_UNCHECKED = auto()
     DECIDE_IN_MAP = auto()
     GIVE_SHAPE = auto()
+    NAME_HERE = auto()
+    NO_PREFIX = auto()
+    NO_METHODS = auto()
+    TAKE_APART = auto()
+    NEW_AXIS = auto()
+    STACK = auto()
 
 
 @dataclass(frozen=True, slots=True)

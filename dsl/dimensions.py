@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from mapsto import ir
 from mapsto.dsl import syntax
-from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind, nearest
+from mapsto.dsl.diagnostics import Help, Kind, Note, NoteKind
 from mapsto.dsl.evaluation import whole_number
+from mapsto.dsl.foreign import hint
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.scope import Bound, Scope
 from mapsto.dsl.source import Span
@@ -84,8 +85,7 @@ def dtype_of(type: syntax.ValueType, frame: Frame) -> ir.DType | None:
         return None
     if name in KINDS:
         fail(Kind.NOT_A_TENSOR_TYPE, type.span, name=name)
-    suggestion = nearest(name, [*DTYPES, *KINDS, *generics])
-    help = None if suggestion is None else Help.DID_YOU_MEAN
+    help, suggestion = hint(name, [*DTYPES, *KINDS, *generics])
     return fail(Kind.UNKNOWN_TYPE, type.name.span, help=help, name=name, suggestion=suggestion)
 
 

@@ -11,7 +11,8 @@ from typing import Any, NoReturn, TypeVar
 
 from mapsto import ir
 from mapsto.dsl import syntax
-from mapsto.dsl.diagnostics import Help, Kind, nearest
+from mapsto.dsl.diagnostics import Help, Kind
+from mapsto.dsl.foreign import FRAMEWORKS, hint
 from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.scope import FileScope, LibraryScope, Scope
 from mapsto.dsl.source import Span
@@ -123,8 +124,9 @@ def lookup(frame: Frame, name: str, span: Span) -> Value:
 
 def fail_unknown(frame: Frame, name: str, span: Span) -> NoReturn:
     """Reports a name without a meaning."""
-    suggestion = nearest(name, frame.scope.visible())
-    help = None if suggestion is None else Help.DID_YOU_MEAN
+    help, suggestion = hint(name, frame.scope.visible())
+    if name in FRAMEWORKS:
+        help = Help.NO_PREFIX
     fail(Kind.UNKNOWN_NAME, span, help=help, name=name, suggestion=suggestion)
 
 

@@ -50,6 +50,12 @@ _KEYWORDS_ELSEWHERE = {
     "val": "let",
     "elseif": "elif",
 }
+_ENDS_OF_OPERANDS = {"NAME", "INTEGER", "FLOAT", ")", "]"}
+_WORDS_ELSEWHERE = {
+    "if": "if condition then a else b",
+    "is": "==",
+    "lambda": "map f(x: f32[n]): ...",
+}
 _CALLS = {
     "while": "while(condition, step, start)",
     "print": 'print("text {}", x)',
@@ -201,6 +207,24 @@ def _foreign_operator(mistake: _Mistake) -> Diagnostic | None:
     return None
 
 
+def _foreign_word(mistake: _Mistake) -> Diagnostic | None:
+    """`a if c else b`, `x is y`, `lambda x: y`."""
+    if mistake.index == 0:
+        return None
+    previous = mistake.line.tokens[mistake.index - 1]
+    words = {}
+    if previous.type in _ENDS_OF_OPERANDS:
+        words[mistake.text(mistake.token)] = mistake.token
+    if mistake.token.type in ("NAME", ":"):
+        words[mistake.text(previous)] = previous
+    for word, replacement in _WORDS_ELSEWHERE.items():
+        if word in words:
+            span = mistake.source.span(words[word].start, words[word].end)
+            facts = {"found": f"`{word}`", "replacement": replacement}
+            return Diagnostic(Kind.UNEXPECTED_TOKEN, span, facts, help=Help.WRITE_INSTEAD)
+    return None
+
+
 def _chained_comparison(mistake: _Mistake) -> Diagnostic | None:
     """`a < b < c`."""
     if mistake.token.type not in _COMPARISONS or "and" not in mistake.expected:
@@ -225,6 +249,7 @@ _EXPLANATIONS: tuple[Callable[[_Mistake], Diagnostic | None], ...] = (
     _unknown_statement,
     _foreign_operator,
     _assignment_to_part,
+    _foreign_word,
     _chained_comparison,
     _keyword_as_name,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import zip_longest
+from typing import NoReturn
 
 from mapsto import ir
 from mapsto.dsl import syntax
@@ -12,6 +13,7 @@ from mapsto.dsl.arithmetic import binary, decide, logical_not, negate
 from mapsto.dsl.branches import branch
 from mapsto.dsl.diagnostics import DiagnosticError, Help, Kind, Note, NoteKind, nearest
 from mapsto.dsl.evaluation import evaluate, evaluates, find, lookup, scalar_or_tensor, tensor_of
+from mapsto.dsl.foreign import hint
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.instances import Instance, member, slot_tensor, slots_in
 from mapsto.dsl.operators import BinaryOperator, UnaryOperator
@@ -275,10 +277,21 @@ def _attribute(node: syntax.Attribute, frame: Frame, expected: Expected | None) 
             return _of_tree(base, name, span)
         case Group() if base.names:
             return _of_record(base, name, span)
-    if scalar_or_tensor(base) and name in ("shape", "dtype", "rank"):
-        tensor = as_tensor(frame, node.span, base)
-        return _fact(tensor, name)
-    return fail(Kind.NO_MEMBER, span, name=name, found=describe(base))
+    if not scalar_or_tensor(base):
+        fail(Kind.NO_MEMBER, span, name=name, found=describe(base))
+    if name in ("shape", "dtype", "rank"):
+        return _fact(as_tensor(frame, node.span, base), name)
+    return _no_method(node, base, frame)
+
+
+def _no_method(node: syntax.Attribute, base: Value, frame: Frame) -> NoReturn:
+    """Reports `x.name` of a tensor; functions of tensors are no members of them."""
+    name = "transpose" if node.name.name == "T" else node.name.name
+    _, suggestion = hint(name, frame.scope.visible())
+    function = name if find(frame, name) is not None else suggestion
+    call = f"{function}({node.base.span.text})" if function and function.isidentifier() else None
+    facts: Facts = {"name": node.name.name, "found": describe(base), "suggestion": call}
+    fail(Kind.NO_MEMBER, node.name.span, help=Help.NO_METHODS, **facts)
 
 
 def _fact(tensor: Tensor, name: str) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 from mapsto import ir
 from mapsto.dsl import syntax
@@ -32,6 +33,7 @@ from mapsto.dsl.values import (
     Group,
     IndexVariable,
     Indices,
+    Nothing,
     Number,
     Position,
     Product,
@@ -92,11 +94,20 @@ def _index(node: syntax.Index, frame: Frame, expected: Expected | None) -> Value
     return _access(as_tensor(frame, node.base.span, base), node, frame)
 
 
+def _fail_item(base: Group, node: syntax.Index) -> NoReturn:
+    """Reports a list or tuple indexed as a tensor is: often a result that has several parts."""
+    names = tuple("abcdefgh"[: len(base.items)])
+    facts: Facts = {"expected": 1, "found": len(node.items), "names": ", ".join(names)}
+    kind = "a list" if base.is_list else f"a tuple of {len(base.items)}"
+    help = None if base.is_list else Help.TAKE_APART
+    fail(Kind.WRONG_INDEX_COUNT, node.span, help=help, type=kind, **facts)
+
+
 def _item(base: Group, node: syntax.Index, frame: Frame) -> Value:
     """An item, or a slice, of a list or tuple."""
     item = node.items[0]
     if len(node.items) != 1 or isinstance(item, syntax.Spread):
-        fail(Kind.WRONG_INDEX_COUNT, node.span, expected=1, found=len(node.items), type="a list")
+        _fail_item(base, node)
     count = len(base.items)
     if isinstance(item, syntax.Slice):
         bounds = [_static_bound(part, frame) for part in (item.start, item.stop, item.step)]
@@ -158,7 +169,8 @@ def _expand(
     notation = any(isinstance(item, IndexVariable) or _is_index(item, frame) for item in items)
     if missing < 0 or (missing > 0 and rest is None and notation):
         facts: Facts = {"expected": rank, "found": len(items), "type": base.type}
-        fail(Kind.WRONG_INDEX_COUNT, node.span, **facts)
+        help = Help.NEW_AXIS if any(item and item.span.text == "none" for item in items) else None
+        fail(Kind.WRONG_INDEX_COUNT, node.span, help=help, **facts)
     position = len(items) if rest is None else rest
     items[position:position] = [None] * missing
     return items
@@ -198,7 +210,8 @@ def _classify(
             return _Axis(tensor, item.span)
         help = Help.MASKS if tensor.dtype is ir.DType.BOOL else None
         fail(Kind.BAD_INDEX, item.span, help=help, found=tensor.type)
-    return fail(Kind.BAD_INDEX, item.span, found=describe(value))
+    help = Help.NEW_AXIS if isinstance(value, Nothing) else None
+    return fail(Kind.BAD_INDEX, item.span, help=help, found=describe(value))
 
 
 def _wrapped(index: ir.Dim, dim: ir.Dim, item: syntax.Expression) -> ir.Dim:

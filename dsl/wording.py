@@ -103,7 +103,7 @@ MESSAGES: dict[Kind, str] = {
     Kind.EXTENTS_DIFFER: (
         "index `{name}` runs over {extent}, but axis {axis} of {type} has size {size}"
     ),
-    Kind.WRONG_INDEX_COUNT: "{type} takes {expected} indices, found {found}",
+    Kind.WRONG_INDEX_COUNT: "{type} takes {expected:index|indices}, found {found}",
     Kind.INDEX_OUT_OF_RANGE: "index {index} is outside an axis of size {size}",
     Kind.BAD_INDEX: "an index is a whole number or an integer tensor, found {found}",
     Kind.NOT_INDEXABLE: "{found} cannot be indexed",
@@ -240,6 +240,12 @@ HELPS: dict[Help, str] = {
     Help.GIVE_SHAPE: "declare the type of the value, or give `shape=[...]`",
     Help.DECIDE_IN_MAP: "look at `training` in a map, where the module is used",
     Help.ADD_PATTERN: 'end the list with `("*", Frozen())`, or another optimizer',
+    Help.NAME_HERE: "here it is `{suggestion}`",
+    Help.NO_PREFIX: "write names of the library, and of a module in it, without `{name}.`",
+    Help.NO_METHODS: "write `{suggestion}`",
+    Help.NEW_AXIS: "for a new axis of size 1 write `expand_dims(x, axis)`",
+    Help.STACK: "make a tensor of it: `stack([1.0, 2.0])`",
+    Help.TAKE_APART: "take it apart with `let ({names}) = ...`",
     Help.OPTIMIZER_PAIR: 'write pairs such as `("*.bias", SGD())` or `(net.head, SGD())`',
     Help.ADD_LOSS: "write `loss(x: f32[n, d], y: i32[n]) = ...`",
 }
@@ -268,7 +274,12 @@ def help_text(diagnostic: Diagnostic) -> str:
 
 
 class _Formatter(string.Formatter):
+    """Joins tuples by a word, `{names:or}`, and counts things, `{found:index|indices}`."""
+
     def format_field(self, value: Any, format_spec: str) -> str:
+        if "|" in format_spec:
+            one, several = format_spec.split("|")
+            return f"{value} {one if value == 1 else several}"
         if isinstance(value, tuple):
             return _list(value, format_spec or "and")
         if isinstance(value, int) and format_spec:
