@@ -21,6 +21,7 @@ from mapsto.dsl.dimensions import (
     evaluate_type,
     free_names,
     is_kind,
+    is_unnamed,
     names_in_type,
 )
 from mapsto.dsl.evaluation import (
@@ -396,11 +397,14 @@ def _adapt(inner: Frame, type: syntax.ValueType, given: Argument, what: str) -> 
     """A number as a tensor of the declared type; an unknown `...s` is then empty."""
     if type.shape is None and type.name.name == "bool" and isinstance(given.value, Truth):
         return given.value
-    for item in type.shape or ():
+    shape = type.shape
+    for item in shape or ():
         if isinstance(item, syntax.Spread) and item.name and free_names(item, inner):
             target = inner.scope.target_of(item.name.name)
             target.bind(item.name.name, Dimensions(()), given.span)
-    return coerce(inner, given.span, given.value, evaluate_type(type, inner), what=what)
+    named = None if shape is None else tuple([d for d in shape if not is_unnamed(d)])
+    wanted = evaluate_type(replace(type, shape=named), inner)
+    return coerce(inner, given.span, given.value, wanted, what=what)
 
 
 def _adopt_expected(

@@ -98,6 +98,7 @@ class Kind(Enum):
     CANNOT_INFER = auto()
     NOT_A_GROUP = auto()
     AMBIGUOUS_SPREAD = auto()
+    NOT_A_SIZE = auto()
     NEGATIVE_DIMENSION = auto()
     DIMENSION_TOO_LARGE = auto()
     WRONG_SHAPE = auto()

@@ -20,7 +20,7 @@ from mapsto.dsl.scope import Bound, Scope
 from mapsto.dsl.source import Span
 from mapsto.dsl.static_values import static_dim
 from mapsto.dsl.tensors import describe, dimension_note
-from mapsto.dsl.values import Dimensions, ElementType, Group, Number, Value
+from mapsto.dsl.values import Deferred, Dimensions, ElementType, Group, Number, Unknown, Value
 
 __all__ = [
     "DTYPES",
@@ -30,7 +30,9 @@ __all__ = [
     "dtype_of",
     "evaluate_type",
     "free_names",
+    "group_name",
     "is_kind",
+    "is_unnamed",
     "names_in_type",
     "shape_of_type",
 ]
@@ -58,13 +60,22 @@ def names_in_type(type: syntax.TypeExpression) -> Iterator[str]:
 
 def _names_in(dim: syntax.Expression | syntax.Spread) -> Iterator[str]:
     if isinstance(dim, syntax.Spread):
-        if dim.name is not None:
-            yield dim.name.name
+        yield group_name(dim)
         return
     called = {id(n.function) for n in syntax.walk(dim) if isinstance(n, syntax.Call)}
     for node in syntax.walk(dim):
         if isinstance(node, syntax.Name) and id(node) not in called:
             yield node.name
+
+
+def is_unnamed(dim: syntax.Expression | syntax.Spread) -> bool:
+    """Whether a dimension is `...` alone."""
+    return isinstance(dim, syntax.Spread) and dim.name is None
+
+
+def group_name(spread: syntax.Spread) -> str:
+    """The name of `...s`; `...` alone, which no call binds, goes by its spelling."""
+    return "..." if spread.name is None else spread.name.name
 
 
 def free_names(dim: syntax.Expression | syntax.Spread, frame: Frame) -> set[str]:
@@ -104,8 +115,8 @@ def shape_of_type(type: syntax.ValueType, frame: Frame) -> tuple[ir.Dim, ...]:
     dims: list[ir.Dim] = []
     for item in type.shape or ():
         unknown = sorted(free_names(item, frame))
-        if unknown or (isinstance(item, syntax.Spread) and item.name is None):
-            fail(Kind.UNKNOWN_DIMENSION, item.span, name=unknown[0] if unknown else "...")
+        if unknown:
+            fail(Kind.UNKNOWN_DIMENSION, item.span, name=unknown[0])
         dims.extend(_known_dims(item, frame))
     return tuple(dims)
 
@@ -113,19 +124,31 @@ def shape_of_type(type: syntax.ValueType, frame: Frame) -> tuple[ir.Dim, ...]:
 def _known_dims(item: syntax.Expression | syntax.Spread, frame: Frame) -> tuple[ir.Dim, ...]:
     if not isinstance(item, syntax.Spread):
         return (dimension(item, frame),)
-    assert item.name is not None
-    bound = frame.scope.binding_of_dimension(item.name.name)
+    bound = frame.scope.binding_of_dimension(group_name(item))
     if isinstance(bound, Bound) and isinstance(bound.value, Dimensions):
         return bound.value.dims
     if isinstance(bound, Bound) and isinstance(bound.value, Group):
         return tuple([_checked(static_dim(dim, item.span), item.span) for dim in bound.value.items])
     found = describe(bound.value) if isinstance(bound, Bound) else "a constant"
-    return fail(Kind.NOT_A_GROUP, item.span, name=item.name.name, found=found)
+    return fail(Kind.NOT_A_GROUP, item.span, name=group_name(item), found=found)
 
 
 def dimension(expression: syntax.Expression, frame: Frame) -> ir.Dim:
     """The size that an expression says."""
-    return _checked(whole_number(expression, frame), expression.span)
+    return _checked(_size(expression, frame), expression.span)
+
+
+def _size(expression: syntax.Expression, frame: Frame) -> ir.Dim:
+    """A whole number; a name that a member has which is no size is reported."""
+    if isinstance(expression, syntax.Name):
+        name = expression.name
+        bound = frame.scope.binding_of_dimension(name)
+        if isinstance(bound, Bound) and not isinstance(bound.value, Number | Unknown | Deferred):
+            place = [] if bound.span is None else [bound.span]
+            notes = [Note(NoteKind.DEFINED_HERE, span, {"name": name}) for span in place]
+            facts: Facts = {"name": name, "found": describe(bound.value), "word": name}
+            fail(Kind.NOT_A_SIZE, expression.span, notes=notes, help=Help.OTHER_NAME, **facts)
+    return whole_number(expression, frame)
 
 
 def _checked(dim: ir.Dim, span: Span) -> ir.Dim:
@@ -163,7 +186,7 @@ class Unifier:
             if unknown and not self._solve(place.item, place.dim, unknown, place):
                 fail(Kind.CANNOT_INFER, place.item.span, name=unknown[0])
             if not unknown:
-                self._compare(whole_number(place.item, self.frame), place.dim, place)
+                self._compare(_size(place.item, self.frame), place.dim, place)
         self.pending.clear()
 
     def _unify_dtype(self, place: _Mismatch) -> None:
@@ -205,7 +228,7 @@ class Unifier:
         return list(zip(items, actual, strict=True))  # type: ignore[arg-type]
 
     def _is_open(self, item: syntax.Spread) -> bool:
-        return item.name is None or bool(free_names(item, self.frame))
+        return bool(free_names(item, self.frame))
 
     def _bind_group(self, item: syntax.Spread, dims: Sequence[ir.Dim], place: _Mismatch) -> None:
         if item.name is not None:
@@ -219,7 +242,7 @@ class Unifier:
             return self._compare(item, dim, place)
         unknown = sorted(free_names(item, self.frame))
         if not unknown:
-            return self._compare(whole_number(item, self.frame), dim, place)
+            return self._compare(_size(item, self.frame), dim, place)
         if isinstance(item, syntax.Name):
             return self._bind(item.name, Number(dim), place.span)
         if not self._solve(item, dim, unknown, place):

@@ -9,7 +9,7 @@ from mapsto import ir
 from mapsto.dsl import syntax
 from mapsto.dsl.arguments import is_optional
 from mapsto.dsl.diagnostics import Kind, report
-from mapsto.dsl.dimensions import evaluate_type, is_kind, names_in_type
+from mapsto.dsl.dimensions import evaluate_type, group_name, is_kind, names_in_type
 from mapsto.dsl.evaluation import evaluate
 from mapsto.dsl.frame import Frame
 from mapsto.dsl.scope import Scope
@@ -72,7 +72,8 @@ def fill(
         if name in known or scope.binding_of_dimension(name) is not None:
             continue
         if is_group:
-            dims = tuple(_size(f"{name}{i}", trial) for i in range(trial.group))
+            plain = "any" if name == "..." else name
+            dims = tuple(_size(f"{plain}{i}", trial) for i in range(trial.group))
             scope.bind(name, Dimensions(dims))
         else:
             scope.bind(name, Number(_size(name, trial)))
@@ -94,11 +95,7 @@ def _size(name: str, trial: Trial) -> ir.Dim:
 
 def _names(types: Iterable[syntax.TypeExpression]) -> Iterator[tuple[str, bool]]:
     for type in types:
-        groups = {
-            node.name.name
-            for node in syntax.walk(type)
-            if isinstance(node, syntax.Spread) and node.name is not None
-        }
+        groups = {group_name(node) for node in syntax.walk(type) if isinstance(node, syntax.Spread)}
         yield from ((name, name in groups) for name in names_in_type(type))
 
 

@@ -69,6 +69,7 @@ MESSAGES: dict[Kind, str] = {
     Kind.CANNOT_INFER: "the size of `{name}` does not follow from the arguments",
     Kind.NOT_A_GROUP: "`...{name}` needs dimensions, indices or a list, found {found}",
     Kind.AMBIGUOUS_SPREAD: "a second `...` of unknown length",
+    Kind.NOT_A_SIZE: "the dimension `{name}` is no size: it is {found}",
     Kind.NEGATIVE_DIMENSION: "the dimension is {value}, which is negative",
     Kind.DIMENSION_TOO_LARGE: "the dimension {value} is larger than {limit}",
     Kind.WRONG_SHAPE: "wrong shape of {what}: expected {expected}, found {found}",

@@ -19,6 +19,8 @@ from mapsto.runtime.signature import TensorSpec
 _OF_LITERALS = {"b": DType.BOOL, "i": DType.I32, "f": DType.F32}
 """The element type of numbers in Python where no type is declared, by NumPy's kind."""
 
+_LITERALS = (bool, int, float, list, tuple)
+"""Python's own numbers and lists, which have no element type."""
 _ARRAY_PROTOCOLS = ("__array_interface__", "__dlpack__")
 
 __all__ = [
@@ -46,6 +48,8 @@ class Parameter:
     has_default: bool
     is_scalar: bool = False
     parts: tuple[Parameter, ...] = ()
+    generic: str = ""
+    """The name that is declared in place of a dtype."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,8 @@ def _typed(name: str, declared: syntax.TypeExpression | None, has_default: bool)
         return Parameter(name, False, None, has_default)
     element, is_scalar = declared.name.name, declared.shape is None
     dtype = DType(element) if element in {d.value for d in DType} else None
-    return Parameter(name, not is_scalar, dtype, has_default, is_scalar)
+    generic = "" if dtype else element
+    return Parameter(name, not is_scalar, dtype, has_default, is_scalar, generic=generic)
 
 
 def _parts(name: str, type: syntax.TupleType) -> Iterator[tuple[str, syntax.TypeExpression]]:
@@ -156,9 +161,24 @@ def bind_arguments(
     for parameter in (p for p in parameters if p.name in given):
         for leaf, value in _spread(parameter, given[parameter.name]):
             ordered[leaf.name], known[leaf.name] = value, leaf
-    tensors = {n: _array(known[n], v) for n, v in ordered.items() if _is_tensor(known[n], v)}
+    given = {n: v for n, v in ordered.items() if _is_tensor(known[n], v)}
+    tensors = _arrays([known[n] for n in given], given)
     static = {n: v for n, v in ordered.items() if n not in tensors}
     return Bound(tensors, static)
+
+
+def _arrays(parameters: Sequence[Parameter], given: Mapping[str, object]) -> dict[str, Array]:
+    """Arguments as arrays; numbers for a generic dtype take the one that an array fixes."""
+    found: dict[str, Array] = {}
+    generics: dict[str, DType | None] = {}
+    for parameter in sorted(parameters, key=lambda p: isinstance(given[p.name], _LITERALS)):
+        name, generic = parameter.name, parameter.generic
+        if generic in generics and isinstance(given[name], _LITERALS):
+            parameter = replace(parameter, dtype=generics[generic])
+        found[name] = _array(parameter, given[name])
+        if generic:
+            generics.setdefault(generic, DType.of(found[name].dtype))
+    return {name: found[name] for name in given}
 
 
 def _spread(parameter: Parameter, value: object) -> Iterator[tuple[Parameter, object]]:
@@ -189,7 +209,7 @@ def _array(parameter: Parameter, value: object) -> Array:
         return value
     found = _as_numpy(parameter.name, value)
     dtype = DType.of(found.dtype)
-    if isinstance(value, bool | int | float | list | tuple):
+    if isinstance(value, _LITERALS):
         # Python numbers and lists have no element type of their own: they take the declared one.
         dtype = parameter.dtype or _OF_LITERALS.get(found.dtype.kind)
     if dtype is None:
