@@ -123,7 +123,7 @@ def shape_of_type(type: syntax.ValueType, frame: Frame) -> tuple[ir.Dim, ...]:
 
 def _known_dims(item: syntax.Expression | syntax.Spread, frame: Frame) -> tuple[ir.Dim, ...]:
     if not isinstance(item, syntax.Spread):
-        return (dimension(item, frame),)
+        return (_checked(_size(item, frame), item.span),)
     bound = frame.scope.binding_of_dimension(group_name(item))
     if isinstance(bound, Bound) and isinstance(bound.value, Dimensions):
         return bound.value.dims
@@ -135,7 +135,7 @@ def _known_dims(item: syntax.Expression | syntax.Spread, frame: Frame) -> tuple[
 
 def dimension(expression: syntax.Expression, frame: Frame) -> ir.Dim:
     """The size that an expression says."""
-    return _checked(_size(expression, frame), expression.span)
+    return _checked(whole_number(expression, frame), expression.span)
 
 
 def _size(expression: syntax.Expression, frame: Frame) -> ir.Dim:
