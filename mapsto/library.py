@@ -10,7 +10,8 @@ from typing import Any
 
 from mapsto.callables import Map
 from mapsto.compiler import Options
-from mapsto.dsl.program import Program
+from mapsto.dsl.instances import Instance as InstanceValue
+from mapsto.dsl.program import ModuleInstance, Program
 from mapsto.dsl.values import Closure, ModuleClass, Number, Text, TrainClass, Truth, Value
 from mapsto.instances import Instance, instances_among
 from mapsto.trainer import Trainer
@@ -48,7 +49,7 @@ class Library:
 
     Attributes are its definitions, and those of the standard library: a map is a function of
     arrays, a module a constructor of instances (`lib.MLP(hidden=256, seed=0)`), a training block a
-    constructor of trainers (`lib.Digits(net=net)`), a number itself.
+    constructor of trainers (`lib.Digits(net=net)`), a named instance an instance, a number itself.
     """
 
     def __init__(self, program: Program, options: Options) -> None:
@@ -77,6 +78,8 @@ class Library:
             found = self._module(name, value)
         elif isinstance(value, TrainClass):
             found = self._trainer(name, value)
+        elif isinstance(value, InstanceValue):
+            found = Instance(ModuleInstance(self.program, value), self.options)
         elif isinstance(value, Number | Text | Truth):
             found = value.value
         else:

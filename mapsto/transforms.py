@@ -19,7 +19,7 @@ from mapsto.dsl.applications import elaborate_application
 from mapsto.dsl.elaborated import Elaborated, ParameterSpec
 from mapsto.dsl.program import Program
 from mapsto.dsl.values import Closure, Group, Mode, Nothing, Number, Transform, Value
-from mapsto.instances import Method
+from mapsto.instances import Instance, Method
 from mapsto.ir.core import Array
 from mapsto.ir.types import DType, TensorType
 from mapsto.runtime.errors import ArgumentError
@@ -168,6 +168,15 @@ class Transformed(Compilable):
     def own_arrays(self, slots: Sequence[ParameterSpec]) -> Mapping[str, Array]:
         return self.function.own_arrays(slots)
 
+    @property
+    def value(self) -> Value:
+        """The function as a value of the language, to be passed to other maps."""
+        return self._value([parameter.name for parameter in self.parameters])
+
+    def storage_for(self, specs: Sequence[ParameterSpec]) -> Mapping[str, Array]:
+        """The arrays of the module instance that the function is made of."""
+        return _store_of(self.function).storage_for(specs) if specs else {}
+
     def with_passes(self, passes: str) -> Transformed:
         """The same, compiled by another pipeline."""
         return Transformed(self.kind, self.function.with_passes(passes), self.settings)
@@ -175,7 +184,7 @@ class Transformed(Compilable):
     def _value(self, names: Sequence[str]) -> Value:
         """The function as a value of the language, for arguments of these names."""
         inner = self.function
-        value = inner._value(names) if isinstance(inner, Transformed) else _origin(inner)[1]
+        value = inner._value(names) if isinstance(inner, Transformed) else _innermost(inner)
         if self.kind in _MODES:
             return Mode(value, _MODES[self.kind])
         chosen = [inner.parameters[number].name for number in self.argnums]
@@ -201,6 +210,20 @@ def _origin(function: Compilable) -> tuple[Program, Closure, list[tuple[str, Val
             inner = function.owner.inner
             return inner.program, function.owner.closure(function.name), [("", inner.value)]
     raise TypeError(f"{function!r} is no map")
+
+
+def _innermost(function: Compilable) -> Value:
+    """What is no map of a map as a value: an instance itself, so that its parameters are reached
+    through it."""
+    return function.value if isinstance(function, Instance) else _origin(function)[1]
+
+
+def _store_of(function: Compilable) -> Instance:
+    """The instance that a map of maps is made of."""
+    while isinstance(function, Transformed):
+        function = function.function
+    assert isinstance(function, Method), "a map has no parameters of its own"
+    return function.owner
 
 
 def _position(kind: str, number: int | str, names: Sequence[str]) -> int:

@@ -96,3 +96,33 @@ def test_modules_do_not_depend_on_the_mode(value: str) -> None:
     text = f"module A():\n    layer = {layer}\n    map (x: f32[n, d]): x\n"
     kinds = [diagnostic.kind for diagnostic in check(Source("test.mto", text))]
     assert kinds == [Kind.MODULE_BY_MODE]
+
+
+def test_a_mode_from_python_is_an_argument() -> None:
+    lib = mt.loads("""
+module Doubled():
+    inner = Dense(2)
+
+    map (x: f32[n, d]):
+        if training then 2 * inner(x) else inner(x)
+
+start = Doubled()
+rate = StepDecay(1.0, 2)
+
+map call(f: map, x: f32[n, d]): f(x)
+
+map by(f: map, x: f32[n, d]) -> f32[n, d]: grad(total)(x, f)
+
+map total(x: f32[n, d], f: map) -> f32: sum(f(x))
+""")
+    x = np.ones((3, 4), np.float32)
+    net = lib.Doubled(seed=0)
+    training = mt.train_mode(net)
+    np.testing.assert_allclose(lib.call(training, x), 2 * lib.call(net, x))
+    np.testing.assert_allclose(lib.by(training, x), 2 * lib.by(net, x))
+    np.testing.assert_allclose(lib.call(mt.eval_mode(training), x), lib.call(training, x))
+    assert set(net.params) == {"inner.w", "inner.b"}
+    assert lib.call(lib.start, x).shape == (3, 2)
+    assert set(lib.start.params) == set(net.params)
+    assert lib.rate(0) == 1
+    assert lib.rate(2) < 1

@@ -171,6 +171,8 @@ def test_what_sees_all_parameters_goes_outside() -> None:
         ("OneCycle(1, 22, warmup=0.5)", 10, 1),
         ("ScheduleSequence([ConstantRate(1), StepDecay(2, 3)], [5])", 4, 1),
         ("ScheduleSequence([ConstantRate(1), StepDecay(2, 3)], [5])", 8, 0.2),
+        ("ScheduleSequence([StepDecay(2, 3), 0.5], [5])", 3, 0.2),
+        ("ScheduleSequence([StepDecay(2, 3), 0.5], [5])", 5, 0.5),
     ],
 )
 def test_rate(schedule: str, step: int, rate: float) -> None:
