@@ -21,7 +21,7 @@ from mapsto.dsl.carried import LeafType
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.evaluation import scalar_or_tensor
 from mapsto.dsl.frame import Facts, Frame, SlotKey, fail
-from mapsto.dsl.functions import close, free_values
+from mapsto.dsl.functions import close, free_values, size_values
 from mapsto.dsl.reductions import reduce_variables
 from mapsto.dsl.source import Span
 from mapsto.dsl.statements import evaluate_block
@@ -276,11 +276,12 @@ class _Builder:
         name = unused_name(call.frame, call.title)
         self.names = (name, f"{name}.gradient")
 
-    @staticmethod
     def _captured(
-        built: Trace[Any], results: Sequence[ir.Value], own: Sequence[ir.Value]
+        self, built: Trace[Any], results: Sequence[ir.Value], own: Sequence[ir.Value]
     ) -> list[ir.Value]:
-        return [v for v in free_values(built.build.block, results) if v not in own]
+        block = built.build.block
+        free = [v for v in free_values(block, results) if v not in own]
+        return [*free, *size_values(self.frame, self.call.span, block, [*own, *free])]
 
     def build(self) -> Functions:
         body, gradient = self.names

@@ -18,7 +18,7 @@ from mapsto.dsl.carried import LeafType
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.evaluation import apply, scalar_or_tensor
 from mapsto.dsl.frame import Facts, Frame, SlotKey, fail
-from mapsto.dsl.functions import close, free_values
+from mapsto.dsl.functions import close, free_values, size_values
 from mapsto.dsl.instances import Instance, slots_in
 from mapsto.dsl.source import Span
 from mapsto.dsl.structures import describe_structure, leaves, mapped, rebuilt, tensors_in
@@ -137,6 +137,7 @@ def _closed(
     result, tensors = built.result
     results = [*(tensor.value for tensor in tensors), *built.updated.values()]
     free = [v for v in free_values(built.build.block, results) if v not in outside]
+    free += size_values(frame, span, built.build.block, [*outside, *free])
     name = unused_name(frame, _title(function))
     inside = [*outside, *free]
     frame.session.functions[name] = close(name, built.build, inside, results, {"private": True})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from mapsto import ir
 from mapsto.dsl import syntax
@@ -19,7 +20,16 @@ from mapsto.dsl.frame import Frame, fail
 from mapsto.dsl.source import Span
 from mapsto.dsl.syntax import Binder
 from mapsto.dsl.tensors import as_tensor
-from mapsto.dsl.values import Builtin, IndexVariable, Indices, Position, Product, Tensor, Unknowable
+from mapsto.dsl.values import (
+    Builtin,
+    IndexVariable,
+    Indices,
+    Position,
+    Product,
+    Tensor,
+    Unknowable,
+    Unknown,
+)
 
 __all__ = ["bind_indices", "spread_names"]
 
@@ -33,6 +43,8 @@ class _Search:
     groups: set[str]
     extents: dict[str, tuple[ir.Dim, Span]] = field(default_factory=dict)
     shapes: dict[str, tuple[tuple[ir.Dim, ...], Span]] = field(default_factory=dict)
+    mistakes: list[DiagnosticError] = field(default_factory=list)
+    """What is wrong with tensors that are accessed."""
 
     @property
     def done(self) -> bool:
@@ -79,7 +91,7 @@ def _bind(search: _Search, binders: Sequence[Binder]) -> tuple[Frame, tuple[Inde
         if isinstance(binder, syntax.Spread):
             name = _spread_name(binder)
             if name not in search.shapes:
-                fail(Kind.UNBOUND_EXTENT, binder.span, name=f"...{name}", help=Help.STATE_EXTENT)
+                _fail_unbound(search, binder.span, f"...{name}")
             shape, span = search.shapes[name]
             group = tuple(IndexVariable(f"{name}{i}", dim, span) for i, dim in enumerate(shape))
             inner.scope.bind(name, Indices(group), binder.span)
@@ -87,7 +99,7 @@ def _bind(search: _Search, binders: Sequence[Binder]) -> tuple[Frame, tuple[Inde
             continue
         name = _identifier(binder).name
         if name not in search.extents:
-            fail(Kind.UNBOUND_EXTENT, binder.span, name=name, help=Help.STATE_EXTENT)
+            _fail_unbound(search, binder.span, name)
         if name in inner.scope.names:
             fail(Kind.REPEATED_INDEX, binder.span, name=name)
         extent, span = search.extents[name]
@@ -95,6 +107,13 @@ def _bind(search: _Search, binders: Sequence[Binder]) -> tuple[Frame, tuple[Inde
         inner.scope.bind(name, Position.of(variable), binder.span)
         variables.append(variable)
     return inner, tuple(variables)
+
+
+def _fail_unbound(search: _Search, span: Span, name: str) -> NoReturn:
+    """Tells of a mistake in an accessed tensor rather than of the extent that it leaves unknown."""
+    if search.mistakes:
+        raise search.mistakes[0]
+    fail(Kind.UNBOUND_EXTENT, span, name=name, help=Help.STATE_EXTENT)
 
 
 def _adopt_declared(
@@ -180,19 +199,37 @@ def spread_names(items: Sequence[syntax.Node]) -> Iterator[str]:
 
 def _shape_of(search: _Search, base: syntax.Expression) -> tuple[ir.Dim, ...] | None:
     """The shape of what is accessed; None if that is not known without the indices."""
-    names = {node.name for node in syntax.walk(base) if isinstance(node, syntax.Name)}
-    if names & (search.singles | search.groups) and not isinstance(base, syntax.Name):
+    indices = frozenset(search.singles | search.groups)
+    if not isinstance(base, syntax.Name) and _uses(base, search, indices):
         return None
     try:
         with search.frame.session.scratch():
             value = evaluate(base, search.frame)
             if isinstance(value, Tensor | Product):
                 return as_tensor(search.frame, base.span, value).shape
+            if isinstance(value, Unknown):
+                raise value.cause
     except Unknowable:
         raise
-    except DiagnosticError:
-        return None  # reported when the body is elaborated
+    except DiagnosticError as error:
+        # Reported when the body is elaborated, or here if it leaves an extent unknown.
+        search.mistakes.append(error)
     return None
+
+
+def _uses(node: syntax.Node, search: _Search, indices: frozenset[str]) -> bool:
+    """Whether an expression depends on indices; what it binds itself is another index."""
+    if isinstance(node, syntax.Name):
+        return node.name in indices
+    if isinstance(node, syntax.Spread):
+        return node.name is not None and node.name.name in indices
+    if isinstance(node, syntax.IndexLambda):
+        return _uses(node.body, search, indices - _bound_by(node.binders))
+    if isinstance(node, syntax.Call) and _is_reduction(node.function, search):
+        assert isinstance(node.function, syntax.Index)
+        indices -= _bound_by(node.function.items)
+        return any(_uses(argument, search, indices) for argument in node.arguments)
+    return any(_uses(child, search, indices) for child in syntax.children(node))
 
 
 def _match(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mapsto import ir
-from mapsto.dsl.calling import Given, Table, functions_of, wrong_kind
+from mapsto.dsl.calling import Given, Parameters, Table, functions_of, wrong_kind
 from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.frame import Facts, Frame, fail
 from mapsto.dsl.source import Span
@@ -11,9 +13,13 @@ from mapsto.dsl.static_values import static_dim
 from mapsto.dsl.tensors import as_tensor, coerce, common_dtype, describe, dimension_notes, spread
 from mapsto.dsl.values import (
     Argument,
+    Builtin,
     Dimensions,
     ElementType,
+    Expected,
+    Formula,
     Group,
+    Number,
     Product,
     Tensor,
     Value,
@@ -112,8 +118,19 @@ def _broadcast(frame: Frame, span: Span, given: Given) -> Value:
     return Tensor(spread(frame, span, x, x.axes, wanted), x.axes)
 
 
-def _full(frame: Frame, span: Span, given: Given) -> Value:
-    dtype = dtype_argument(given, common_dtype(frame, span, [given["value"].value]))
+_FULL_SUMMARY = "a tensor of a shape with one value"
+_FULL = Parameters("shape", "value", "dtype", required=2)
+
+
+def _full(
+    frame: Frame, span: Span, arguments: tuple[Argument, ...], expected: Expected | None
+) -> Value:
+    """A number takes the dtype that is given or that the context asks for."""
+    given = _FULL.match("full", arguments, span)
+    default = common_dtype(frame, span, [given["value"].value])
+    if expected is not None and isinstance(given["value"].value, Number | Formula):
+        default = expected.dtype or default
+    dtype = dtype_argument(given, default)
     type = ir.TensorType(dtype, shape_argument(given["shape"]))
     value, place = given["value"].value, given["value"].span
     if isinstance(value, Tensor | Product):
@@ -144,10 +161,12 @@ _FUNCTIONS: Table = {
     "transpose": (_transpose, "the axes in another order, reversed by default", ("x", "axes"), 1),
     "concat": (_concat, "tensors one after another along an axis", ("tensors", "axis"), 1),
     "broadcast": (_broadcast, "the tensor repeated to a shape", ("x", "shape"), 2),
-    "full": (_full, "a tensor of a shape with one value", ("shape", "value", "dtype"), 2),
     "iota": (_iota, "the numbers 0, 1, .. as a tensor", ("size", "dtype"), 1),
 }
 
 
-SHAPING = functions_of(_FUNCTIONS)
+SHAPING: Mapping[str, Value] = {
+    **functions_of(_FUNCTIONS),
+    "full": Builtin("full", _FULL_SUMMARY, _full),
+}
 """The shaping functions by name."""

@@ -127,11 +127,18 @@ def _target(target: syntax.Expression, frame: Frame) -> Value:
 
 
 def _for(statement: syntax.For, frame: Frame) -> None:
-    """The body once for each item; names that it binds stay bound, as in the next round."""
+    """The body once for each item; names that it binds stay bound, as in the next round, and the
+    item's own names mean what they did before."""
+    names = frame.scope.names
+    targets = [*target_names(statement.target)]
+    before = {name: names[name] for name in targets if name in names}
     for item in rounds(evaluate(statement.iterable, frame), statement.iterable.span):
         frame.session.budget.spend(statement.span)
         bind_target(frame, statement.target, item, statement.iterable.span)
         evaluate_block(statement.body, frame, None)
+    for name in targets:
+        names.pop(name, None)
+    names.update(before)
 
 
 def _if(statement: syntax.If, frame: Frame, expected: Expected | None) -> Value | None:

@@ -12,6 +12,9 @@ from elaborating import run_map
 
 from mapsto import ir
 from mapsto.dsl.library import DiagnosticsError
+from mapsto.dsl.program import Program
+from mapsto.ir.pass_runner import PassRunner
+from mapsto.ir.pipeline import DEFAULT
 
 rng = np.random.default_rng(11)
 A = rng.normal(size=(4, 5))
@@ -225,6 +228,74 @@ map f(x: f64[n], y: f64[n]):
     np.testing.assert_allclose(zero, 0 * V)
     np.testing.assert_allclose(dy, V**3)
     np.testing.assert_allclose(curvature, 6 * V * y * y)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("grad(total)(x)", [4, 4, 4]),
+        ("remat(scaled)(x)", [4, 8, 12]),
+        ("vmap(grad(norm))(expand_dims(remat(scaled)(x), [1]))[:, 0]", [1, 1, 1]),
+        ("jvp(total)(x, x)[1] + x", [25, 26, 27]),
+        ("custom(x, n)", [4, 8, 12]),
+        ("grad(nested)(x)", [16, 16, 16]),
+    ],
+)
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_a_closure_knows_sizes_that_no_argument_has(
+    body: str, expected: list[float], symbolic: bool
+) -> None:
+    """The derived functions of maps that mention n get it from outside."""
+    text = f"""
+map custom(x: f64[m], k: int) -> f64[m]:
+    x * sum(full([k], f64(1)))
+gradient (dy):
+    dy * sum(full([k], f64(1)))
+
+map f(x: f64[m], z: f64[n]) -> f64[m]:
+    map scaled(a: f64[m]) -> f64[m]: a * sum(full([n], f64(1)))
+
+    map total(a: f64[m]) -> f64: sum(a * n)
+
+    map nested(a: f64[m]) -> f64: sum(custom(remat(scaled)(a), n))
+
+    {body}
+"""
+    x, z = np.arange(1.0, 4), np.zeros(4)
+    if not symbolic:
+        np.testing.assert_allclose(run_map(text, {"x": x, "z": z}), expected)
+        return
+    types = {name: ir.TensorType(ir.DType.F64, (ir.symbol(d),)) for name, d in ("xm", "zn")}
+    elaborated = Program.loads(text).elaborate_map("f", types)
+    module = PassRunner(DEFAULT).run(elaborated.module)
+    np.testing.assert_allclose(ir.evaluate(module, "f", [x, z])[0], expected)
+
+
+def test_a_number_in_a_tensor_takes_the_dtype_that_is_asked_for() -> None:
+    text = """
+map f(x: f64[3]) -> (f64[3], f16[2], f64[2]):
+    let half: f16[2] = full([2], 0.5)
+    (x + full([3], 1), half, full([2], 7))
+"""
+    sums, half, sevens = run_map(text, {"x": np.arange(3.0)})
+    assert sums.tolist() == [1, 2, 3] and half.dtype == np.float16
+    assert sevens.dtype == np.float64
+
+
+def test_the_name_of_a_loop_means_what_it_did_before() -> None:
+    text = """
+i = 3
+
+map f(x: f64) -> f64:
+    let y = x
+    if x > 0:
+        for i in range(2):
+            let y = y + i
+    for j in range(3):
+        let y = y + 0
+    y * i
+"""
+    assert run_map(text, {"x": np.array(1.0)}) == 6
 
 
 def test_derivatives_of_closures() -> None:

@@ -10,7 +10,10 @@ import pytest
 from elaborating import run_map, type_of
 
 from mapsto import ir
+from mapsto.dsl.checking import check
+from mapsto.dsl.diagnostics import Kind
 from mapsto.dsl.program import Program
+from mapsto.dsl.source import Source
 
 rng = np.random.default_rng(7)
 A = rng.normal(size=(4, 5))
@@ -289,3 +292,31 @@ def test_operations_know_their_source_lines() -> None:
     lines = {op.name: op.location.line for op in function.operations() if op.location}
     assert lines["exp"] == 2
     assert lines["add"] == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("[i, j] |-> ([j, i] |-> x[j, i] / 2)[j, i]", A.T / 2),
+        ("[i] |-> sum[k](([i, k] |-> x[i, k] + 1)[i, k])", (A + 1).sum(1)),
+        ("[i] |-> ([j] |-> sum[i](x[i, j]))[i]", A.sum(0)),
+    ],
+)
+def test_names_that_what_is_accessed_binds_itself(body: str, expected: Any) -> None:
+    np.testing.assert_allclose(run_map(f"map f(x: f64[n, m]): {body}", {"x": A}), expected)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["[i] |-> x[iota(4, step=2)[i]]", "[i] |-> x[(1 + iota(4, step=2))[i]]"],
+)
+def test_a_mistake_in_what_is_accessed_is_told_rather_than_that_no_extent_is_known(
+    body: str,
+) -> None:
+    found = check(Source("f.mto", f"map f(x: f64[n]): {body}\n"))
+    assert [d.kind for d in found] == [Kind.UNKNOWN_ARGUMENT]
+
+
+def test_a_tensor_with_a_mistake_leads_to_no_second_one() -> None:
+    text = "map f(x: f64[n]):\n    let y: f32[n] = x\n    [...s] |-> max[j](y[...s, j])\n"
+    assert [d.kind for d in check(Source("f.mto", text))] == [Kind.WRONG_DTYPE]

@@ -127,6 +127,29 @@ def test_half_types(dtype: DType) -> None:
     check(build("f", arguments, cast_body), tolerance=3e-2)
 
 
+@pytest.mark.parametrize("size", [4, 33])
+@pytest.mark.parametrize("dtype", [DType.BF16, DType.F16], ids=str)
+def test_half_types_need_no_functions_of_a_runtime_library(dtype: DType, size: int) -> None:
+    """Roundings, choices and positions: where LLVM likes to move conversions."""
+
+    def body(b, given, positions):
+        x = b.emit(ir.Cast, given, dtype=dtype)
+        rounded = [b.emit(record, x) for record in (ir.Floor, ir.Ceil, ir.Round)]
+        places = [b.emit(record, x, axis=0) for record in (ir.ArgMax, ir.ArgMin)]
+        facts = {"shape": (size,), "axes": (0,), "index_rank": 1}
+        scattered = [
+            b.emit(record, x, positions, **facts) for record in (ir.ScatterMax, ir.ScatterMin)
+        ]
+        chosen = b.emit(ir.Select, b.emit(ir.Gt, x, rounded[0]), x, rounded[1])
+        values = [*rounded, *scattered, chosen, reduce_axes(b, "max", x, [0])]
+        return [*(b.emit(ir.Cast, v, dtype=DType.F32) for v in values), *places]
+
+    function = build("f", [(DType.F32, (size,)), (DType.I32, (size,))], body)
+    positions = np.arange(size, dtype=np.int32)[::-1] % 3
+    exact = ((np.arange(size) - size // 2) / 4).astype(np.float32)
+    check(function, [exact, positions])
+
+
 @pytest.mark.parametrize("kind", ["sum", "prod", "max", "min"])
 @pytest.mark.parametrize("dtype", [d for d in TYPES if d is not DType.BOOL], ids=str)
 def test_reductions(kind: str, dtype: DType) -> None:
