@@ -57,3 +57,15 @@ def test_numbers_in_python_take_the_dtype_of_arrays(dtype: type) -> None:
     result = LIB.clip(x, 2, 6)
     assert result.dtype == dtype
     assert result.tolist() == [2, 5, 6]
+
+
+def test_a_generic_dtype_that_nothing_fixes_is_f32() -> None:
+    lib = mt.loads("""
+map third[T](a: T = 1) -> T: a / 3
+
+map whole() -> f64: third()
+
+map alone(): third()
+""")
+    assert lib.alone().dtype == np.float32
+    assert lib.whole().dtype == np.float64
