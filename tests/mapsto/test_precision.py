@@ -160,3 +160,20 @@ def test_rounded_values_in_other_arithmetic(library: mt.Library, name: str) -> N
     np.testing.assert_allclose(rounded, exact, rtol=0.05, atol=0.05)
     slopes = [mt.grad(getattr(lib, f"{name}{kind}_sum"))(x, w) for kind in ("", "_rounded")]
     np.testing.assert_allclose(slopes[1], slopes[0], rtol=0.05, atol=0.1)
+@pytest.mark.parametrize(
+    "body",
+    [
+        "where(x > 0, x, 0)",
+        "outer(x, x) - mean(outer(x, x), axis=0)",
+        "let (last, all) = scan(step, x[0], x)\n    all",
+        "adaptive_max_pool1d(x, 3)",
+        "pad(x, 2) * sum(x)",
+    ],
+)
+def test_values_of_bf16_are_chosen_and_kept(body: str) -> None:
+    """Choices, loops and what is computed before them move values of bf16 without arithmetic."""
+    step = "map step(a: bf16, b: bf16) -> (bf16, bf16): (b, a + b)\n"
+    inner = f"map inner(x: bf16[n]):\n    {body}\n"
+    library = mt.loads(f"{step}{inner}map f(x: f32[n]):\n    f32(inner(bf16(x)))\n")
+    x = np.random.default_rng(3).integers(-4, 5, 37).astype(np.float32)
+    np.testing.assert_allclose(library.f(x), library.f.reference(x), rtol=1e-2, atol=1e-2)
