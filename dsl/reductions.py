@@ -126,6 +126,8 @@ def _position(
     """The position along one index; the tensor is spread over it if it does not depend on it."""
     if len(variables) != 1:
         fail(Kind.ONE_INDEX, span, name=name)
+    if variables[0].extent == 0:
+        fail(Kind.TOO_SMALL, span, what=f"the size that `{name}` searches", found=0, least=1)
     tensor = as_tensor(frame, span, value)
     if tensor.dtype is ir.DType.BOOL:
         tensor = _countable(frame, span, tensor)

@@ -61,3 +61,11 @@ def test_sizes_that_divide_to_zero(n: int) -> None:
     library = mt.loads("map f(x: f32[n]) -> f32[n / 2]: [i] |-> x[2*i + 1]")
     x = np.arange(n, dtype=np.float32)
     np.testing.assert_array_equal(library.f(x), x[1::2])
+
+
+@pytest.mark.parametrize("body", ["argmax(x)", "argmin[i](x[i])", "categorical(7, x)"])
+def test_nothing_has_no_greatest_position(body: str) -> None:
+    positions = mt.loads(f"map f(x: f32[n]):\n    {body}\n").f
+    assert positions(np.zeros(1, np.float32)) == 0
+    with pytest.raises(mt.DiagnosticsError, match="searches is 0, expected at least 1"):
+        positions(np.zeros(0, np.float32))
