@@ -160,6 +160,8 @@ def test_rounded_values_in_other_arithmetic(library: mt.Library, name: str) -> N
     np.testing.assert_allclose(rounded, exact, rtol=0.05, atol=0.05)
     slopes = [mt.grad(getattr(lib, f"{name}{kind}_sum"))(x, w) for kind in ("", "_rounded")]
     np.testing.assert_allclose(slopes[1], slopes[0], rtol=0.05, atol=0.1)
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -83,6 +83,8 @@ def test_what_is_better() -> None:
     assert falling.best_epoch == 6
     little = run(Counter(lambda n: 1 - n / 1000), monitor=Monitor(patience=2, min_delta=0.1))
     assert len(little.epochs) == 3
+    level = run(Counter(lambda n: 1.0), monitor=Monitor(patience=2))
+    assert (level.best_epoch, len(level.epochs)) == (1, 3)
     strange = run(Counter(lambda n: float("nan") if n > 3 else 1.0), monitor=Monitor(patience=2))
     assert (strange.best_epoch, len(strange.epochs)) == (1, 3)
     with pytest.raises(TrainingError, match="no figure `acc` to monitor; there are loss, last, se"):
