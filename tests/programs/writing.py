@@ -180,7 +180,7 @@ class Writer:
     def integers(self, shape: Sequence[Dim], below: Dim) -> str:
         """Whole numbers in a shape, from 0 up to a size."""
         shape = tuple(shape)
-        found = self.pick(lambda var: var.dtype in ("i32", "i64") and var.shape == shape)
+        found = self.pick(lambda var: (var.dtype, var.shape) == ("i32", shape))
         if found is not None and self.chance(0.8):
             return f"({found.text} % {_atom(below)})"
         if not shape:
