@@ -65,7 +65,7 @@ net.compile(
     forger=keras.optimizers.Adam(5e-4, beta_1=0.5),
     judge=keras.optimizers.Adam(5e-4, beta_1=0.5),
 )
-net.fit(x_train, batch_size=64, epochs=200, verbose=2)
+net.fit(x_train, batch_size=64, epochs=400, verbose=2)
 # [end]
 forged = ops.convert_to_numpy(net.forge(1000))
 share, kinds = seen(classifier(data), forged)
