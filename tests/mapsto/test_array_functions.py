@@ -36,3 +36,14 @@ def test_native_code(cases: list[Case]) -> None:
         expected = reference(*arguments.values())
         assert value.shape == np.shape(expected), text
         np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-14, err_msg=text)
+
+
+def test_triangles_have_the_diagonal() -> None:
+    library = mt.loads(
+        "map low(x: f32[n, m]): tril(x)\nmap up(x: f32[n, m]): triu(x)\n"
+        "map above(x: f32[n, m]): triu(x, 1)\n"
+    )
+    x = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_array_equal(library.low(x), np.tril(x))
+    np.testing.assert_array_equal(library.up(x), np.triu(x))
+    np.testing.assert_array_equal(library.above(x), np.triu(x, 1))
