@@ -28,9 +28,13 @@ from mapsto.dsl.values import (
 
 __all__ = ["CONFIGURATION"]
 
+_MOST_OPTIONS = 1_000
+
 
 def _each(frame: Frame, span: Span, expected: Expected | None, given: Given) -> Value:
     x, wanted = given["x"], static_integer(given["count"].value, given["count"].span)
+    if wanted > _MOST_OPTIONS:
+        fail(Kind.TOO_MANY_ITERATIONS, given["count"].span, limit=_MOST_OPTIONS)
     items = x.value.items if isinstance(x.value, Group) else (x.value,) * wanted
     if len(items) != wanted:
         facts: Facts = {"expected": wanted, "count": len(items), "found": describe(x.value)}
