@@ -167,6 +167,6 @@ _FUNCTIONS: Table = {
 
 SHAPING: Mapping[str, Value] = {
     **functions_of(_FUNCTIONS),
-    "full": Builtin("full", _FULL_SUMMARY, _full),
+    "full": Builtin("full", _FULL_SUMMARY, _full, usage=_FULL.usage),
 }
 """The shaping functions by name."""
