@@ -42,7 +42,7 @@ def test_traits_say_which_table_an_op_is_in() -> None:
     tables = {ir.Trait.APART: APART_RULES, ir.Trait.WHOLE: WHOLE_KERNELS}
     for trait, table in tables.items():
         records = {name for name, record in BUILT_IN.items() if record.traits & trait}
-        assert records == {record.name for record in table}
+        assert records == {record.name for record in table} & BUILT_IN.keys()
 
 
 @pytest.mark.parametrize(("record", "dtype"), ELEMENTWISE, ids=lambda v: getattr(v, "name", v))

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from agreement import elaborations
+from own_functions import own_functions
 from programs import write_program
 
 from mapsto import ir
 from mapsto.dsl import builder, syntax
-from mapsto.dsl.builtins import builtins
 from mapsto.dsl.diagnostics import Collector
 from mapsto.dsl.parser import parse
 from mapsto.dsl.source import Source
@@ -106,7 +106,7 @@ def test_rules_of_the_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_builtins() -> None:
     names = {node.name for node in nodes() if isinstance(node, syntax.Name)}
     names |= {node.name.name for node in nodes() if isinstance(node, syntax.ValueType)}
-    assert not missing(builtins(), names & builtins().keys(), UNREACHED_BUILTINS)
+    assert not missing(own_functions(), names & own_functions(), UNREACHED_BUILTINS)
 
 
 def ops_in(module: Module) -> Iterator[str]:
