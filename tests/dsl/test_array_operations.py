@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from elaborating import run_map
 
+import mapsto as mt
 from mapsto import ir
 from mapsto.dsl.library import DiagnosticsError
 from mapsto.dsl.program import Program
@@ -327,3 +328,10 @@ def test_an_op_registered_later_is_a_function() -> None:
         np.testing.assert_allclose(run_map(source, {"x": V}), V**3)
     finally:
         del operations[name]
+
+
+def test_triangles_of_masks() -> None:
+    lib = mt.loads("map f(x: bool[n, n]): (tril(x), triu(x, k=1), diag(x[0]))")
+    x = np.ones((3, 3), bool)
+    for found, expected in zip(lib.f(x), (np.tril(x), np.triu(x, 1), np.eye(3)), strict=True):
+        np.testing.assert_array_equal(found, expected.astype(bool))
