@@ -180,8 +180,14 @@ def _both(
 def _rebound(frame: Frame, then: Scope, other: Scope) -> Iterator[str]:
     """The names that have a value after the `if` whichever branch runs."""
     for name in dict.fromkeys((*then.names, *other.names)):
-        if find(frame, name) is not None or (name in then.names and name in other.names):
+        if _is_local(frame.scope, name) or (name in then.names and name in other.names):
             yield name
+
+
+def _is_local(scope: Scope, name: str) -> bool:
+    """Whether a map around has given the name a value: a definition of a file or of the library of
+    the same name is another thing."""
+    return any(name in outer.names for outer in scope.enclosing() if type(outer) is Scope)
 
 
 def _bound(frame: Frame, scope: Scope, name: str) -> Value:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from elaborating import initial_slots, run_map, run_slots
 
+import mapsto as mt
 from mapsto import ir
 from mapsto.dsl.program import Program
 
@@ -196,3 +197,18 @@ map f(x: f64) -> f64:
     assert run_map(text, {"x": np.array(4.0)}) == 2
     with pytest.raises(ir.AssertionFailed, match="no root"):
         run_map(text, {"x": np.array(-4.0)})
+
+
+def test_a_name_of_one_branch_that_the_library_has_too() -> None:
+    """`r2` is a metric of the library: what a branch calls so is no other value of it."""
+    lib = mt.loads(
+        """
+map f(x: f64[n]) -> f64[n]:
+    if mean(x) > 1:
+        let r2 = (low = x, high = 2 * x)
+        let x = r2.high
+    x
+"""
+    )
+    for x in (np.array([1.0, 2.0]), np.array([0.5, 0.25])):
+        np.testing.assert_array_equal(lib.f(x), 2 * x if x.mean() > 1 else x)
