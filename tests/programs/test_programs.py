@@ -14,7 +14,7 @@ from agreement import agree, small_thresholds
 from programs import write_program
 
 QUICK = range(40)
-MANY = range(1000, 2500)
+MANY = range(100431, 101031)
 
 
 @pytest.mark.parametrize("start", QUICK[::10])
