@@ -5,7 +5,7 @@
 Each scene has 64x64 pixels with one to four digits of MNIST, of random size (14 to 32 pixels high)
 and place; where they are is known exactly.  The detector is trained on scenes of the training
 digits and evaluated on 500 scenes of digits that it has not seen.  Prints the loss as it falls and
-the mean average precision at an overlap (IoU) of 0.5 over the ten classes, about 0.87.  It takes
+the mean average precision at an overlap (IoU) of 0.5 over the ten classes, about 0.85.  It takes
 about four minutes.  `--plot` draws a few scenes with what was found in them (extra `plot`).
 """
 
