@@ -13,7 +13,7 @@ from mapsto.dsl.precision import PRECISIONS
 from mapsto.dsl.program import ModuleInstance as DslInstance
 from mapsto.dsl.program import Program
 from mapsto.dsl.training import Gradients
-from mapsto.instances import Instance, Parameters, initialize
+from mapsto.instances import Instance, Parameters, initialize, instances_among
 from mapsto.ir.core import Array
 from mapsto.ir.types import DType, TensorType
 from mapsto.progress import report_to
@@ -61,7 +61,7 @@ class Trainer:
         self.inner = program.trainer(name, configuration)
         self.options = options
         self.seed = seed
-        given = [value for value in configuration.values() if isinstance(value, Instance)]
+        given = list(instances_among(configuration.values()))
         self._modules = {
             prefix: _instance_of(program, value, given, options, _seed_of(prefix, seed))
             for prefix, value in self.inner.modules()
