@@ -13,7 +13,10 @@ def scalar_loss(w: Writer, inner: Writer, given: Var, steps: int) -> str:
     found = grow(inner, given, steps)
     y = inner.like(found)
     form = inner.random.choice(["sum({} * {}) / 4", "mean(sin({} + {}))", "sum(cos({}) * {}) / 4"])
-    return f"{form.format(found.text, y.text)} + sum({given.text}^2) / 4"
+    value = form.format(found.text, y.text)
+    if found.dtype != given.dtype:
+        value = f"{given.dtype}({value})"
+    return f"{value} + sum({given.text}^2) / 4"
 
 
 def _loss(w: Writer, x: Var) -> tuple[str, bool]:

@@ -14,7 +14,7 @@ from agreement import agree, small_thresholds
 from programs import write_program
 
 QUICK = range(40)
-MANY = range(100431, 101031)
+MANY = range(100_000, 100_600)
 
 
 @pytest.mark.parametrize("start", QUICK[::10])
