@@ -19,6 +19,7 @@ from mapsto.lowering.indices import Index
 from mapsto.lowering.loops import (
     Allocate,
     Apply,
+    Barrier,
     Buffer,
     Comment,
     Constant,
@@ -33,7 +34,7 @@ from mapsto.lowering.loops import (
     Prefetch,
     Reduce,
     Ref,
-    Space,
+    Shuffle,
     Statement,
     Store,
 )
@@ -123,17 +124,19 @@ def _bound_text(index: Index) -> str:
 def _line(statement: Statement) -> str:
     match statement:
         case Allocate(buffer):
-            space = "register" if buffer.space is Space.REGISTER else "local"
-            return f"{space} {_buffer_text(buffer)}"
+            return f"{buffer.space.value} {_buffer_text(buffer)}"
         case Let(name, value):
             return f"let {name} = {expression_text(value)}"
         case Store(buffer, indices, value, guard):
             return f"{_element(buffer, indices)} = {expression_text(value)}{_where(guard)}"
         case Reduce(op, buffer, indices, value, guard):
             target = _element(buffer, indices)
-            return f"{target} {_ASSIGNMENTS[op]} {expression_text(value)}{_where(guard)}"
+            line = f"{target} {_ASSIGNMENTS[op]} {expression_text(value)}{_where(guard)}"
+            return f"atomic {line}" if statement.atomic else line
         case Prefetch(buffer, indices):
             return f"prefetch {_element(buffer, indices)}"
+        case Barrier():
+            return "barrier"
         case Comment(text):
             return f"# {text}"
     raise TypeError(f"not a statement: {statement!r}")
@@ -161,6 +164,9 @@ def expression_text(expression: Expression) -> str:
             return str(index) if dtype is DType.I64 else f"{dtype}({index})"
         case Load():
             return _load_text(expression)
+        case Shuffle(value, lane, across):
+            sign = "lane ^ " if across else ""
+            return f"shuffle({expression_text(value)}, {sign}{lane})"
         case Apply():
             return _apply_text(expression)
     raise TypeError(f"not a scalar expression: {expression!r}")

@@ -20,6 +20,7 @@ from mapsto.lowering.loops import (
     Prefetch,
     Reduce,
     Ref,
+    Shuffle,
     Statement,
     Store,
 )
@@ -81,6 +82,8 @@ def subexpressions(expression: Expression) -> Iterator[Expression]:
                 yield from _inside_index(index)
             if expression.guard is not None:
                 yield from subexpressions(expression.guard)
+        case Shuffle(value):
+            yield from subexpressions(value)
         case IndexValue():
             yield from _inside_index(expression.index)
 

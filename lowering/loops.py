@@ -2,11 +2,12 @@
 
 Everything is a frozen record, so structurally equal kernels are equal objects.
 
-Buffers live in one of three spaces.  `argument`: passed by pointer.  `local`: scratch memory of the
-task (or, outside a parallel loop, of the kernel), 64-byte aligned, any size.  `register`: small and
-of static shape; indexed by constants once `unroll` and short vector loops are expanded, it becomes
-registers.  Local and register buffers are declared by `Allocate`, live to the end of the enclosing
-block and start with undefined contents.  Two buffers never overlap unless both say `may_alias`.
+Buffers live in one of four spaces.  `argument`: passed by pointer.  `local`: scratch memory of the
+task (or, outside a parallel loop, of the kernel), 64-byte aligned, any size.  `shared`: fast memory
+that the threads of a block have in common, of static shape.  `register`: small and of static shape;
+indexed by constants once `unroll` and short vector loops are expanded, it becomes registers.  All
+but arguments are declared by `Allocate`, live to the end of the enclosing block of statements and
+start with undefined contents.  Two buffers never overlap unless both say `may_alias`.
 
 Loops run `variable = start, start + step, ...` while `variable < stop`:
 
@@ -19,6 +20,11 @@ Loops run `variable = start, start + step, ...` while `variable < stop`:
 - `parallel`: iterations are independent tasks for the thread pool.  Not inside another parallel or
   a vector loop; one iteration is one task, so the division of work never depends on the number of
   threads.  Registers declared outside cannot be used inside.  Step 1.
+- `block`, `thread`: what a GPU runs at once.  A kernel for a GPU is up to three block loops, one
+  inside the other, around shared buffers and up to three thread loops, which hold all the rest and
+  start at 0; the innermost is the fastest (`x`).  Threads have registers of their own.  A `Barrier`
+  makes all threads of a block wait for each other, and memory that one wrote before it is seen by
+  all after it; all of them must come to the same one.  Steps 1.
 
 `Reduce(op, buffer, indices, value)` is `buffer[indices] = op(buffer[indices], value)`.  In a vector
 loop whose variable does not occur in `indices`, the target is a register buffer declared outside
@@ -26,7 +32,8 @@ the loop, and the order is fixed by the emitted code, never by the number of thr
 goes to one of `lanes * unroll` partial results, in order; at the end the partials are combined by
 halving (`p[j] = op(p[j], p[j + half])`), first over the unrolled vectors, then over the lanes, then
 into the target; where the machine has no masks for the types in the loop, the iterations after the
-last whole vector follow one by one.
+last whole vector follow one by one.  An `atomic` one, in a thread loop, happens as a whole: other
+threads may reduce into the same element, in any order.
 """
 
 from __future__ import annotations
@@ -48,6 +55,7 @@ __all__ = [
     "TRUE",
     "Allocate",
     "Apply",
+    "Barrier",
     "Buffer",
     "Comment",
     "Constant",
@@ -62,6 +70,7 @@ __all__ = [
     "Prefetch",
     "Reduce",
     "Ref",
+    "Shuffle",
     "Space",
     "Statement",
     "Store",
@@ -86,6 +95,7 @@ class Space(Enum):
 
     ARGUMENT = "argument"
     LOCAL = "local"
+    SHARED = "shared"
     REGISTER = "register"
 
 
@@ -96,6 +106,8 @@ class LoopKind(Enum):
     PARALLEL = "parallel"
     VECTOR = "vector"
     UNROLL = "unroll"
+    BLOCK = "block"
+    THREAD = "thread"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +234,20 @@ class Ref(Expression):
 
 
 @dataclass(frozen=True, slots=True)
+class Shuffle(Expression):
+    """What `value` is in another thread of the warp: in lane `number xor lane`, or (not `across`)
+    in that lane.  It is the whole value of a `Let`, which all threads of the warp come to."""
+
+    value: Expression
+    lane: int
+    across: bool = True
+
+    @property
+    def type(self) -> DType:
+        return self.value.type
+
+
+@dataclass(frozen=True, slots=True)
 class Apply(Expression):
     """A scalar operation, one of `scalar_operations.OPERATIONS`."""
 
@@ -331,6 +357,7 @@ class Reduce:
     indices: tuple[Index, ...]
     value: Expression
     guard: Expression | None = None
+    atomic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +386,11 @@ class Prefetch:
 
 
 @dataclass(frozen=True, slots=True)
+class Barrier:
+    """Where all threads of a block wait for each other; see the head of this file."""
+
+
+@dataclass(frozen=True, slots=True)
 class Comment:
     """A remark that is printed and copied into the generated code."""
 
@@ -382,7 +414,7 @@ class For:
     unroll: int = 0
 
 
-Statement = Allocate | Store | Reduce | Let | If | Prefetch | Comment | For
+Statement = Allocate | Store | Reduce | Let | If | Prefetch | Barrier | Comment | For
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,124 @@
+"""How each kind of GPU target spells what differs: the one table of the emitter.
+
+A `Dialect` says how kernels are declared, which address spaces their pointers are in, which call
+gives the number of a thread or a block, which one is a barrier and which reads another thread's
+registers, and which of LLVM's intrinsics may be used.  LLVM ends the process on an intrinsic that a
+target cannot select, so the text is checked against that list first (`check_intrinsics`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["NVPTX", "SIMULATED", "SPIRV", "Dialect", "check_intrinsics"]
+
+AXES = ("x", "y", "z")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that LLVM text spells: the function, the type that it gives, its fixed arguments."""
+
+    name: str
+    result: str
+    arguments: str = ""
+    convention: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A row: see the head of this file.
+
+    `thread` and `block` give the number along each axis, as an i32 or i64; the simulated device has
+    them as parameters and needs none.  `shuffle` is by how lanes are chosen (`across`, `index`).
+    `intrinsics` are the names that may be used, without the types at their ends.
+    """
+
+    name: str
+    convention: str
+    global_space: str
+    shared_space: str
+    thread: tuple[Call, ...]
+    block: tuple[Call, ...]
+    barrier: Call | None
+    shuffle: Mapping[str, Call]
+    intrinsics: frozenset[str]
+
+
+_ARITHMETIC = frozenset(
+    f"llvm.{name}"
+    for name in (
+        *("fma", "sqrt", "fabs", "floor", "ceil", "trunc", "roundeven", "copysign"),
+        *("minnum", "maxnum", "smin", "smax", "umin", "umax", "fptosi.sat", "fptoui.sat"),
+    )
+)
+
+
+def _special_registers(name: str) -> tuple[Call, ...]:
+    return tuple(Call(f"llvm.nvvm.read.ptx.sreg.{name}.{axis}", "i32") for axis in AXES)
+
+
+def _numbers(name: str) -> tuple[Call, ...]:
+    return tuple(Call(name, "i64", f"i32 {axis}", "spir_func") for axis in range(3))
+
+
+_FULL_WARP = "i32 -1"
+
+NVPTX = Dialect(
+    name="nvptx64",
+    convention="ptx_kernel",
+    global_space="ptr addrspace(1)",
+    shared_space="ptr addrspace(3)",
+    thread=_special_registers("tid"),
+    block=_special_registers("ctaid"),
+    barrier=Call("llvm.nvvm.barrier.cta.sync.aligned.all", "void", "i32 0"),
+    shuffle={
+        "across": Call("llvm.nvvm.shfl.sync.bfly.i32", "i32", _FULL_WARP),
+        "index": Call("llvm.nvvm.shfl.sync.idx.i32", "i32", _FULL_WARP),
+    },
+    intrinsics=_ARITHMETIC
+    | frozenset(f"llvm.nvvm.read.ptx.sreg.{n}.{axis}" for n in ("tid", "ctaid") for axis in AXES)
+    | {
+        "llvm.nvvm.barrier.cta.sync.aligned.all",
+        "llvm.nvvm.shfl.sync.bfly",
+        "llvm.nvvm.shfl.sync.idx",
+    },
+)
+
+SPIRV = Dialect(
+    name="spirv64",
+    convention="spir_kernel",
+    global_space="ptr addrspace(1)",
+    shared_space="ptr addrspace(3)",
+    thread=_numbers("_Z12get_local_idj"),
+    block=_numbers("_Z12get_group_idj"),
+    barrier=Call("_Z7barrierj", "void", "i32 1", "spir_func"),
+    shuffle={},
+    intrinsics=_ARITHMETIC,
+)
+
+SIMULATED = Dialect(
+    name="gpusim",
+    convention="",
+    global_space="ptr",
+    shared_space="ptr",
+    thread=(),
+    block=(),
+    barrier=None,
+    shuffle={"across": Call("", ""), "index": Call("", "")},
+    intrinsics=_ARITHMETIC | frozenset({"llvm.coro"}),
+)
+
+_NAME = re.compile(r"@(llvm\.[\w.]+)\(")
+_TYPES = re.compile(r"(\.(v\d+)?(p\d+|[if]\d+))+$")
+
+
+def check_intrinsics(text: str, dialect: Dialect) -> None:
+    """Raise ValueError if LLVM text uses an intrinsic that the target is not known to select."""
+    for name in sorted(set(_NAME.findall(text))):
+        base = _TYPES.sub("", name)
+        listed = base in dialect.intrinsics or base.rsplit(".", 1)[0] == "llvm.coro"
+        if not listed or (base.startswith("llvm.coro") and "llvm.coro" not in dialect.intrinsics):
+            raise ValueError(f"`{name}` is not known to work on {dialect.name}")
