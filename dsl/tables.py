@@ -1,21 +1,20 @@
 """The parse table: Lark compiles `grammar.lark`; the result is kept on disk as JSON.
 
 Making the table takes a few tenths of a second and needs Lark imported, reading it takes a few
-milliseconds.  The copy on disk is only ever a copy: it is used if it was made from this grammar by
-this version of the code and its checksum holds, and it does no harm if it cannot be written.
+milliseconds.  The copy on disk is used if it was made of this grammar by this version of the code.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from mapsto.ir.disk_cache import GRAMMAR as KEPT
+from mapsto.ir.disk_cache import key_of
 
 __all__ = ["END", "ParseTable", "Reduction", "build_table", "load_table"]
 
@@ -71,12 +70,12 @@ class ParseTable:
 def load_table() -> ParseTable:
     """The table of the language's grammar."""
     grammar = GRAMMAR.read_text(encoding="utf-8")
-    key = hashlib.sha256(grammar.encode() + Path(__file__).read_bytes()).hexdigest()
-    path = _cache_directory() / f"grammar-{key[:16]}.json"
-    data = _read(path)
-    if data is None:
-        data = build_table(grammar)
-        _write(path, data)
+    key = key_of(grammar, Path(__file__).read_bytes())
+    kept = KEPT.load(key)
+    if kept is not None:
+        return _decode(json.loads(kept))
+    data = build_table(grammar)
+    KEPT.save(key, json.dumps(data, separators=(",", ":")).encode())
     return _decode(data)
 
 
@@ -171,33 +170,3 @@ def _decode(data: Mapping[str, Any]) -> ParseTable:
         frozenset(data["literals"]),
         data["patterns"],
     )
-
-
-def _cache_directory() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path("~/.cache").expanduser()) / "mapsto"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """The data in a file that `_write` wrote; None if there is none or it is damaged."""
-    try:
-        checksum, _, body = path.read_bytes().partition(b"\n")
-    except OSError:
-        return None
-    if hashlib.sha256(body).hexdigest().encode() != checksum:
-        return None
-    data: dict[str, Any] = json.loads(body)
-    return data
-
-
-def _write(path: Path, data: Mapping[str, Any]) -> None:
-    """Write data so that a reader sees all of it or nothing; a full disk is no error."""
-    body = json.dumps(data, separators=(",", ":")).encode()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-        os.replace(temporary, path)
-    except OSError:
-        return

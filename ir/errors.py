@@ -14,6 +14,7 @@ __all__ = [
     "MissingLowering",
     "PassError",
     "PluginError",
+    "SettingError",
     "TextError",
     "TypeRuleError",
     "VerifyError",
@@ -69,6 +70,10 @@ class AssertionFailed(RuntimeError):
 
 class VerifyError(IRError):
     """A module breaks an invariant of the IR."""
+
+
+class SettingError(IRError):
+    """An environment variable has a value that means nothing."""
 
 
 class TextError(IRError):

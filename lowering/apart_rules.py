@@ -9,6 +9,7 @@ from mapsto.ir.ops.flow import If, Scan, While
 from mapsto.lowering.apart import ApartLowering
 from mapsto.lowering.control_flow import IfLowering, ScanLowering, WhileLowering
 from mapsto.lowering.effects import AssertLowering, PrintLowering
+from mapsto.lowering.extended import EXTENDED
 
 __all__ = ["APART_RULES", "apart_rule", "register_apart_rule"]
 
@@ -24,6 +25,7 @@ APART_RULES: dict[type[Operation], ApartLowering] = {
 def register_apart_rule(record: type[Operation], lowering: ApartLowering) -> None:
     """Adds a row to the table: how an op of an extension is lowered that has `Trait.APART`."""
     APART_RULES[record] = lowering
+    EXTENDED.add(record)
 
 
 def apart_rule(op: Operation) -> ApartLowering:

@@ -23,6 +23,7 @@ from mapsto.ir.ops.random import Random
 from mapsto.ir.ops.shaping import Broadcast, Concat, Constant, Iota, Pad, Reshape, Slice, Transpose
 from mapsto.ir.types import DType
 from mapsto.lowering.affine_indices import contract_reads
+from mapsto.lowering.extended import EXTENDED
 from mapsto.lowering.indexed import IndexedEmitter, Indices, Rule
 from mapsto.lowering.indices import Index, flat_offset, from_dim, split_offset, value_of
 from mapsto.lowering.loops import (
@@ -51,6 +52,7 @@ INDEX_OUT_OF_RANGE = 1
 def register_element_rule(record: type[Operation], rule: Rule) -> None:
     """Adds a row to the table: how an op of an extension is computed, element by element."""
     ELEMENT_RULES[record] = rule
+    EXTENDED.add(record)
 
 
 def scalar_rule(

@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from mapsto.arguments import Bound, Parameter, bind_arguments, parameters_of
-from mapsto.compiler import Options, bound_slots, compile_native, optimized
+from mapsto.compiler import (
+    Options,
+    bound_slots,
+    compile_native,
+    optimized,
+    without_collection,
+)
 from mapsto.dsl.elaborated import Elaborated, ParameterSpec, Structure, unflatten
 from mapsto.dsl.program import Program
 from mapsto.dsl.values import Closure, Value
@@ -141,9 +147,10 @@ class Compilable:
         key = (tuple(types.items()), _static_key(static))
         found = self._specializations.get(key)
         if found is None:
-            elaborated = self.elaborate(types, static)
-            arrays = self._arrays(bound_slots(elaborated), static)
-            native = compile_native(elaborated, self.options, arrays)
+            with without_collection():
+                elaborated = self.elaborate(types, static)
+                arrays = self._arrays(bound_slots(elaborated), static)
+                native = compile_native(elaborated, self.options, arrays)
             found = self._specializations[key] = (native, elaborated.result)
             # The key has the identities of objects, which must not be given to others.
             self._kept.append(static)

@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_check, _fmt, _train, _run, _build, _ir, _passes, _ops):
+    for add in (_check, _fmt, _train, _run, _build, _ir, _passes, _ops, _cache):
         add(subparsers)
     return parser
 
@@ -242,6 +242,13 @@ def _ops(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("ops", help="list the ops of the tensor IR")
     _add_plugins(parser)
     parser.set_defaults(run=_command("listing", "ops"))
+
+
+def _cache(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("cache", help="show what is kept on disk between runs")
+    parser.add_argument("--clear", action="store_true", help="remove it")
+    parser.add_argument("--json", action="store_true", help="report in JSON")
+    parser.set_defaults(run=_command("cache", "cache"))
 
 
 def _add_compilation(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,8 @@ and code generation 40 ms, while LLVM's O1, O2 and O3 cost 65 to 75 ms and gain 
 that are already vectorized, tiled and unrolled.  Linking through ORC with JITLink takes 0.3 ms
 (MCJIT: 1 ms).
 
+Objects are kept on disk by text and target, so that another process need not compile them again.
+
 LLVM ends the process on code that it cannot select for a target (an unknown intrinsic, inline
 assembly without a parser).  The verifier does not find such code, so emitters keep to instructions
 and intrinsics that the target tables list.
@@ -13,17 +15,20 @@ and intrinsics that the target tables list.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import itertools
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import llvmlite
 from llvmlite import binding
 
+from mapsto.ir.disk_cache import compiled, key_of
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.runtime.printing import PRINT_SYMBOLS, print_text, writer_symbols
 from mapsto.runtime.thread_pool import POOL_SYMBOLS, pool_text
@@ -123,38 +128,79 @@ def pool_address(name: str) -> int:
 
 
 _lock = threading.RLock()
-_cache: OrderedDict[bytes, CompiledModule] = OrderedDict()
+_cache: OrderedDict[str, CompiledModule] = OrderedDict()
 _library_numbers = itertools.count()
 
 
 def _key(
     text: str, machine: Machine, optimization: Optimization, symbols: Mapping[str, int]
-) -> bytes:
-    target = repr((machine.triple, machine.cpu, machine.features, optimization))
-    addresses = repr(sorted(symbols.items()))
-    return hashlib.sha256("\0".join((target, addresses, text)).encode()).digest()
+) -> str:
+    return key_of(_target_text(machine, optimization), repr(sorted(symbols.items())), text)
+
+
+def _target_text(machine: Machine, optimization: Optimization) -> str:
+    return repr((machine.triple, machine.cpu, machine.features, optimization))
 
 
 def _load(
     text: str, machine: Machine, optimization: Optimization, symbols: Mapping[str, int]
 ) -> CompiledModule:
+    code = _object_code(text, machine, optimization)
+    needed = frozenset(code.needed)
+    known = {name: pool_address(name) for name in needed.intersection(POOL_SYMBOLS)}
+    known |= {name: _printer().address(name) for name in needed.intersection(PRINT_SYMBOLS)}
+    return _link(code, {**known, **symbols})
+
+
+@dataclass(frozen=True, slots=True)
+class _ObjectCode:
+    """An object file, the functions in it that have an address, and those that it calls."""
+
+    content: bytes
+    exported: Sequence[str]
+    needed: Sequence[str]
+
+    def to_bytes(self) -> bytes:
+        """A line with the names, and the object file."""
+        names = json.dumps({"exported": self.exported, "needed": self.needed})
+        return names.encode() + b"\n" + self.content
+
+    @staticmethod
+    def from_bytes(data: bytes) -> _ObjectCode:
+        """What `to_bytes` gave."""
+        names, _, content = data.partition(b"\n")
+        return _ObjectCode(content, **json.loads(names))
+
+
+def _object_code(text: str, machine: Machine, optimization: Optimization) -> _ObjectCode:
+    """The object file of a text, from disk if it was compiled before."""
+    cache = compiled()
+    key = key_of(_own_version(), _target_text(machine, optimization), text)
+    kept = cache.load(key)
+    if kept is not None:
+        return _ObjectCode.from_bytes(kept)
     module = _prepare(text, machine, Options(optimization))
-    declared = {f.name for f in module.functions if f.is_declaration}
-    known = {name: pool_address(name) for name in declared.intersection(POOL_SYMBOLS)}
-    known |= {name: _printer().address(name) for name in declared.intersection(PRINT_SYMBOLS)}
-    object_bytes = bytes(_target_machine(machine, optimization).emit_object(module))
-    return _link(module, object_bytes, {**known, **symbols})
+    needed = [f.name for f in module.functions if f.is_declaration]
+    content = bytes(_target_machine(machine, optimization).emit_object(module))
+    exported = [f.name for f in module.functions if _is_exported(f)]
+    code = _ObjectCode(content, exported, needed)
+    cache.save(key, code.to_bytes())
+    return code
 
 
-def _link(module: Any, object_bytes: bytes, symbols: Mapping[str, int]) -> CompiledModule:
-    exports = [f.name for f in module.functions if _is_exported(f)]
-    library = binding.JITLibraryBuilder().add_object_img(object_bytes).add_current_process()
+@lru_cache(maxsize=1)
+def _own_version() -> str:
+    return key_of("object", llvmlite.__version__, Path(__file__).read_bytes())
+
+
+def _link(code: _ObjectCode, symbols: Mapping[str, int]) -> CompiledModule:
+    library = binding.JITLibraryBuilder().add_object_img(code.content).add_current_process()
     for name, address in symbols.items():
         library.import_symbol(name, address)
-    for name in exports:
+    for name in code.exported:
         library.export_symbol(name)
     tracker = library.link(_linker(), f"mapsto.{next(_library_numbers)}")
-    return CompiledModule(object_bytes, tracker)
+    return CompiledModule(code.content, tracker)
 
 
 def _is_exported(function: Any) -> bool:

@@ -1,0 +1,160 @@
+"""What is kept on disk between runs: parse tables and compiled code.
+
+All of it can be made again.  An entry that is damaged, or that cannot be read or written, is as
+good as none; several processes may use a folder at once.
+
+The folder is the one that the environment variable MAPSTO_CACHE names, else `mapsto` in
+XDG_CACHE_HOME, else `~/.cache/mapsto`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mapsto.ir.errors import SettingError
+
+__all__ = ["GRAMMAR", "DiskCache", "Usage", "cache_folder", "compiled", "key_of"]
+
+LIMIT = "MAPSTO_CACHE_LIMIT"
+DEFAULT_MEGABYTES = 512
+ABANDONED_SECONDS = 3600
+"""A temporary file of this age has no writer any more."""
+
+_DIGEST_BYTES = 32
+_TEMPORARY = ".tmp"
+
+
+def cache_folder() -> Path:
+    """The folder of everything that is kept."""
+    chosen = os.environ.get("MAPSTO_CACHE")
+    if chosen:
+        return Path(chosen)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path("~/.cache").expanduser()) / "mapsto"
+
+
+def key_of(*parts: str | bytes) -> str:
+    """A name for what depends on all of the parts and on nothing else."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Files of a cache, and their bytes."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class DiskCache:
+    """Bytes by key, a file each in a folder of their own.
+
+    Where they take more than `limit` bytes, what was not used for longest goes first; with a limit
+    of 0 nothing is kept or looked for.
+    """
+
+    name: str
+    limit: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return cache_folder() / self.name
+
+    def load(self, key: str) -> bytes | None:
+        """What was saved under the key; None if there is nothing, or it is damaged."""
+        if self.limit == 0:
+            return None
+        try:
+            path = self.folder / key
+            data = path.read_bytes()
+            os.utime(path)
+        except (OSError, RuntimeError):  # RuntimeError: there is no home directory.
+            return None
+        body = data[_DIGEST_BYTES:]
+        if hashlib.sha256(body).digest() != data[:_DIGEST_BYTES]:
+            return None
+        return zlib.decompress(body)
+
+    def save(self, key: str, data: bytes) -> None:
+        """Keeps bytes under a key: readers see all of them or nothing."""
+        if self.limit == 0:
+            return
+        body = zlib.compress(data, 1)
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(suffix=_TEMPORARY, dir=self.folder)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(hashlib.sha256(body).digest() + body)
+            os.replace(temporary, self.folder / key)
+        except (OSError, RuntimeError):
+            return
+        self._trim()
+
+    def usage(self) -> Usage:
+        """What there is."""
+        sizes = [status.st_size for _, status in self._files()]
+        return Usage(len(sizes), sum(sizes))
+
+    def clear(self) -> Usage:
+        """Removes everything; gives what there was."""
+        before = self.usage()
+        for path, _ in self._files():
+            _remove(path)
+        return before
+
+    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
+        with contextlib.suppress(OSError, RuntimeError), os.scandir(self.folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):  # Another process may have removed it.
+                    yield entry.path, entry.stat()
+
+    def _trim(self) -> None:
+        """Removes what nobody finishes writing, and the oldest files until the rest is a quarter
+        below the limit, so that this is not done at every call."""
+        files = sorted(self._files(), key=lambda file: file[1].st_mtime)
+        excess = 0
+        if self.limit is not None:
+            excess = sum(status.st_size for _, status in files) - self.limit
+            excess += self.limit // 4 if excess > 0 else 0
+        now = time.time()
+        for path, status in files:
+            is_old = path.endswith(_TEMPORARY) and now - status.st_mtime > ABANDONED_SECONDS
+            if excess > 0 or is_old:
+                _remove(path)
+                excess -= status.st_size
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+GRAMMAR = DiskCache("grammar")
+"""The parse table of the language."""
+
+
+def compiled() -> DiskCache:
+    """Compiled code; MAPSTO_CACHE_LIMIT says how many megabytes of it are kept, and 0 keeps none.
+
+    Raises SettingError where that is no number.
+    """
+    text = os.environ.get(LIMIT, "")
+    if text and not text.isdecimal():
+        raise SettingError(f"{LIMIT} is a whole number of megabytes, not `{text}`")
+    megabytes = int(text) if text else DEFAULT_MEGABYTES
+    return DiskCache("compiled", megabytes << 20)
