@@ -29,12 +29,14 @@ from mapsto.lowering.buffers import (
     padded_bytes,
 )
 from mapsto.lowering.cpu.machine import Machine
+from mapsto.lowering.cpu.scheduling import cpu_scheduling
 from mapsto.lowering.entry import write_entry
 from mapsto.lowering.kernels import LoweredKernel, has_errors, lower_kernel
 from mapsto.lowering.llvm.loop_emitter import emit_loop_function
 from mapsto.lowering.llvm.writer import ModuleWriter
 from mapsto.lowering.loops import LoopFunction
 from mapsto.lowering.lowered import ApartCall, Call, EntryPoint, KernelCall, LoweredFunction
+from mapsto.lowering.scheduling import Scheduling
 from mapsto.lowering.sharing import PairSharing
 
 __all__ = [
@@ -70,7 +72,7 @@ def lower(module: Module, names: str | Sequence[str], machine: Machine) -> Compi
     ops that have no lowering.
     """
     chosen = [names] if isinstance(names, str) else list(names)
-    kernels = KernelTable(machine)
+    kernels = KernelTable(cpu_scheduling(machine))
     lowered = {name: lower_function(module[name], kernels) for name in chosen}
     assertions = AssertionTable()
     text = emit(lowered, machine, assertions)
@@ -80,8 +82,8 @@ def lower(module: Module, names: str | Sequence[str], machine: Machine) -> Compi
 class KernelTable:
     """The kernels of a program, each lowered once for all places where it is called."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+    def __init__(self, scheduling: Scheduling) -> None:
+        self.scheduling = scheduling
         self.written: dict[LoopFunction, LoopFunction] = {}
         self._lowered: dict[Hashable, LoweredKernel] = {}
 
@@ -92,7 +94,7 @@ class KernelTable:
         key = kernel_key(op), shared, invariant
         found = self._lowered.get(key)
         if found is None:
-            lowered = lower_kernel(op, self.machine, shared, invariant)
+            lowered = lower_kernel(op, self.scheduling, shared, invariant)
             ahead = tuple(self._named(loops, f"{owner}.ahead") for loops in lowered.ahead)
             found = LoweredKernel(self._named(lowered.loops, f"{owner}.kernel"), ahead)
             self._lowered[key] = found

@@ -145,12 +145,13 @@ def _together(read: Read, extents: Sequence[Dim], a: int, b: int) -> int | None:
     return i if first.single == a and second.single == b and whole else -1
 
 
-def vectorize_outer(space: KernelSpace) -> bool:
+def vectorize_outer(space: KernelSpace, least_row: int = 0) -> bool:
     """Whether vectors run along the last outer index rather than along rows: where memory is
-    contiguous in it, or where there is nothing else."""
+    contiguous in it, where rows are shorter than `least_row`, or where there is nothing else."""
     if not space.groups:
         return False
-    if not any(space.inner_dims(stage) for stage in space.stages):
+    longest = max(estimate(space.inner_extents(stage)) for stage in space.stages)
+    if longest < least_row or not any(space.inner_dims(stage) for stage in space.stages):
         return True
     along_outer = along_inner = 0
     for stage, axes in zip(space.stages, space.alignment.axes, strict=True):

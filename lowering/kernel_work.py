@@ -1,34 +1,43 @@
 """How much work a kernel is, and how it is divided into tasks.
 
-The division depends on sizes alone, never on the number of threads.
+The division depends on sizes and on the target alone, never on the number of threads.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from mapsto.ir.core import Operation, Trait
 from mapsto.ir.dims import Dim
 from mapsto.ir.stages import Stage, estimate, is_external
 
-__all__ = ["COLUMN_BLOCK", "FEW_TASKS", "TASK_WORK", "rows_per_task", "stage_work"]
+__all__ = ["Division", "stage_work"]
 
-TASK_WORK = 1 << 17
-"""Scalar operations that one task should have at least: some ten microseconds of vector code,
-several times what handing a task to another thread costs."""
 
-COLUMN_BLOCK = 128
-"""Blocks of columns are multiples of this many elements, so that tasks don't share cache lines."""
+@dataclass(frozen=True, slots=True)
+class Division:
+    """How a target wants the work of a kernel divided into tasks; the defaults are for CPUs."""
 
-FEW_TASKS = 4
-"""With fewer tasks than this, long sums are divided into parts."""
+    task_work: int = 1 << 17
+    """Scalar operations that one task should have at least: some ten microseconds of vector code,
+    several times what handing a task to another thread costs."""
+    column_block: int = 128
+    """Blocks of columns are multiples of this many elements: tasks don't share cache lines."""
+    few_tasks: int = 4
+    """With fewer tasks than this, long sums are divided into parts."""
+    flat: bool = False
+    """Whether lanes run over all outer indices as one, rather than over the last of them."""
+    least_row: int = 0
+    """Rows that are shorter than this have no lanes of their own."""
+
+    def rows_per_task(self, rows: Dim, work: int) -> int:
+        """How many of the rows make one task, where all rows together are this much work."""
+        each = work // max(1, estimate((rows,)))
+        return max(1, self.task_work // max(1, each))
+
 
 _EXPENSIVE = 10
 """What an expensive op costs, in cheap ones."""
-
-
-def rows_per_task(rows: Dim, work: int) -> int:
-    """How many of the rows make one task, where all rows together are this much work."""
-    each = work // max(1, estimate((rows,)))
-    return max(1, TASK_WORK // max(1, each))
 
 
 def stage_work(stage: Stage) -> int:

@@ -22,14 +22,13 @@ from mapsto.ir.stages import Stage, find_stages, is_heavy
 from mapsto.ir.types import DType, TensorType
 from mapsto.lowering.contraction_access import KernelAccess
 from mapsto.lowering.contraction_loops import Packing
-from mapsto.lowering.contractions import lower_contraction
-from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.element_rules import ELEMENT_RULES
 from mapsto.lowering.indexed import IndexedEmitter
 from mapsto.lowering.kernel_space import kernel_space
 from mapsto.lowering.loop_walk import expressions
 from mapsto.lowering.loops import Buffer, Load, LoopFunction, Statement
 from mapsto.lowering.row_kernels import RowKernel
+from mapsto.lowering.scheduling import Scheduling
 from mapsto.lowering.whole_kernels import WHOLE_KERNELS
 
 __all__ = [
@@ -61,7 +60,7 @@ class LoweredKernel:
 
 def lower_kernel(
     kernel: Kernel,
-    machine: Machine,
+    scheduling: Scheduling,
     shared: frozenset[str] = frozenset(),
     invariant: frozenset[str] = frozenset(),
 ) -> LoweredKernel:
@@ -72,10 +71,12 @@ def lower_kernel(
     """
     block = kernel.regions[0].block
     stages = find_stages(block)
-    lowered = _lower_whole(block, stages, shared) or _lower_contraction(
-        block, stages, machine, shared, invariant
+    lowered = (
+        _lower_whole(block, stages, scheduling, shared)
+        or _lower_contraction(block, stages, scheduling, shared, invariant)
+        or _lower_rows(block, stages, scheduling, shared)
     )
-    frame, body, packings = lowered or _lower_rows(block, stages, shared)
+    frame, body, packings = lowered
     sizes = kernel_sizes(block)
     buffers = (*frame.buffers, *(packing.buffer for packing in packings))
     ahead = tuple(_function_of(packing, frame, sizes) for packing in packings)
@@ -138,19 +139,22 @@ class _Frame:
 _Lowered = tuple[_Frame, Sequence[Statement], Sequence[Packing]]
 
 
-def _lower_whole(block: Block, stages: Sequence[Stage], shared: frozenset[str]) -> _Lowered | None:
+def _lower_whole(
+    block: Block, stages: Sequence[Stage], scheduling: Scheduling, shared: frozenset[str]
+) -> _Lowered | None:
     op = next((s.op for s in stages if s.op is not None and s.op.has(Trait.WHOLE)), None)
     if op is None:
         return None
     frame = _Frame(block, shared, lambda value: value.shape)
     output = frame.outputs[op.result][0]
-    return frame, WHOLE_KERNELS[type(op)](op, frame.emitter, output), ()
+    body = WHOLE_KERNELS[type(op)](op, frame.emitter, output, scheduling.division)
+    return frame, body, ()
 
 
 def _lower_contraction(
     block: Block,
     stages: Sequence[Stage],
-    machine: Machine,
+    scheduling: Scheduling,
     shared: frozenset[str],
     invariant: frozenset[str],
 ) -> _Lowered | None:
@@ -160,14 +164,17 @@ def _lower_contraction(
     frame = _Frame(block, shared, lambda value: value.shape)
     epilogue = [stage.value for stage in stages]
     access = KernelAccess(op, frame.emitter, epilogue, frame.outputs)
-    lowered = lower_contraction(op, access, machine, invariant)
+    lowered = scheduling.contraction(op, access, invariant)
     return None if lowered is None else (frame, lowered.body, lowered.packings)
 
 
-def _lower_rows(block: Block, stages: Sequence[Stage], shared: frozenset[str]) -> _Lowered:
+def _lower_rows(
+    block: Block, stages: Sequence[Stage], scheduling: Scheduling, shared: frozenset[str]
+) -> _Lowered:
     space = kernel_space(stages)
     frame = _Frame(block, shared, space.shape)
-    return frame, RowKernel(space, frame.emitter, frame.outputs).body(), ()
+    rows = RowKernel(space, frame.emitter, frame.outputs, scheduling.division)
+    return frame, rows.body(), ()
 
 
 def heavy_contraction(stages: Sequence[Stage]) -> Contract | None:

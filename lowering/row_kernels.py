@@ -16,13 +16,7 @@ from mapsto.ir.stages import estimate
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indices import Index, floor_div, from_dim, minimum, split_offset, variable
 from mapsto.lowering.kernel_space import OuterGroup
-from mapsto.lowering.kernel_work import (
-    COLUMN_BLOCK,
-    FEW_TASKS,
-    TASK_WORK,
-    rows_per_task,
-    stage_work,
-)
+from mapsto.lowering.kernel_work import stage_work
 from mapsto.lowering.loops import Allocate, Buffer, LoopKind, Space, Statement, Store
 from mapsto.lowering.row_passes import RowPasses
 
@@ -37,7 +31,9 @@ class RowKernel(RowPasses):
         with self.emitter.scope() as statements:
             if self._is_one_long_sum():
                 self._sum_in_parts()
-            if self.columns:
+            if self.columns and self.division.flat:
+                self._flat_tasks()
+            elif self.columns:
                 self._column_tasks()
             else:
                 self._row_tasks()
@@ -57,7 +53,7 @@ class RowKernel(RowPasses):
             self.allocate_locals(())
             self.run_passes()
             return
-        step = rows_per_task(rows, self._work)
+        step = self.division.rows_per_task(rows, self._work)
         with self._tasks("row", rows, step) as (start, stop):
             self.allocate_locals(())
             self._loop_over_rows(groups, start, stop)
@@ -79,7 +75,7 @@ class RowKernel(RowPasses):
         """Tasks of several rows where there are many, else of blocks of columns."""
         *groups, last = self.space.groups
         rows = product(tuple(group.extent for group in groups))
-        step = rows_per_task(rows, self._work)
+        step = self.division.rows_per_task(rows, self._work)
         if groups and (not isinstance(rows, int) or rows > 2 * step):
             with self._tasks("row", rows, step) as (start, stop):
                 self.allocate_locals((last.extent,))
@@ -95,9 +91,31 @@ class RowKernel(RowPasses):
 
     def _column_block(self, last: OuterGroup) -> Dim:
         columns = last.extent
-        blocks = -(-rows_per_task(columns, self._work) // COLUMN_BLOCK)
-        width = blocks * COLUMN_BLOCK
+        blocks = -(-self.division.rows_per_task(columns, self._work) // self.division.column_block)
+        width = blocks * self.division.column_block
         return columns if isinstance(columns, int) and width >= columns else width
+
+    def _flat_tasks(self) -> None:
+        """Tasks of so many flat numbers of columns."""
+        groups = self.space.groups
+        extent = product(tuple(group.extent for group in groups))
+        width = self.division.column_block
+        with self._tasks("block", extent, width) as (start, stop):
+            self.block_start = start
+            self.allocate_locals((width,))
+            with self._flat_lanes(groups, start, stop):
+                self.run_passes()
+
+    @contextmanager
+    def _flat_lanes(
+        self, groups: Sequence[OuterGroup], start: Index, stop: Index
+    ) -> Iterator[None]:
+        """The vector loop over flat numbers of columns."""
+        name = groups[0].name if len(groups) == 1 else "column"
+        with self.loop(name, start, stop, LoopKind.VECTOR):
+            self.lane = variable(name)
+            self._split_row(groups, self.lane)
+            yield
 
     @contextmanager
     def _rows(self, groups: Sequence[OuterGroup], start: Index, stop: Index) -> Iterator[None]:
@@ -118,7 +136,8 @@ class RowKernel(RowPasses):
         """The vector loop over columns; each step reads whole cache lines of a row."""
         plain = all(not self.space.inner_dims(stage) for stage in self.space.stages)
         with self.loop(group.name, start, stop, LoopKind.VECTOR, unroll=0 if plain else 4):
-            self.define(group, variable(group.name))
+            self.lane = variable(group.name)
+            self.define(group, self.lane)
             yield
 
     @contextmanager
@@ -140,16 +159,17 @@ class RowKernel(RowPasses):
         """Whether the first pass is reductions, too long for as few tasks as there are rows."""
         first = self.plan.passes[0]
         rows = estimate([group.extent for group in self.space.groups])
-        tasks = rows // COLUMN_BLOCK if self.columns else rows
+        few, least = self.division.few_tasks, self.division.task_work
+        tasks = rows // self.division.column_block if self.columns else rows
         plain = not first.separate and all(not stage.is_map for stage in first.stages)
-        return plain and tasks < FEW_TASKS and self._work >= 2 * FEW_TASKS * TASK_WORK
+        return plain and tasks < few and self._work >= 2 * few * least
 
     def _sum_in_parts(self) -> None:
         """Computes partial results of the first pass, each over a part of its longest dimension."""
         first = self.plan.passes[0]
         which = max(range(len(first.extents)), key=lambda d: estimate((first.extents[d],)))
         extent = first.extents[which]
-        step = rows_per_task(extent, self._work)
+        step = self.division.rows_per_task(extent, self._work)
         shape = (dim_quotient(extent + (step - 1), step), *(g.extent for g in self.space.groups))
         for stage in first.stages:
             dtype = sum_type(stage.value.dtype)
@@ -168,6 +188,11 @@ class RowKernel(RowPasses):
     def _all_rows(self) -> Iterator[None]:
         """Loops over all outer indices, in one task."""
         groups = self.space.groups
+        if self.columns and self.division.flat:
+            extent = product(tuple(group.extent for group in groups))
+            with self._flat_lanes(groups, 0, from_dim(extent)):
+                yield
+            return
         rows = groups[:-1] if self.columns else groups
         with self._rows(rows, 0, from_dim(product(tuple(group.extent for group in rows)))):
             if not self.columns:

@@ -16,6 +16,7 @@ from mapsto.lowering.element_rules import contract_product, sum_type
 from mapsto.lowering.indexed import IndexedEmitter, Indices
 from mapsto.lowering.indices import Index, from_dim, variable
 from mapsto.lowering.kernel_space import KernelSpace, OuterGroup, vectorize_outer
+from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.loops import (
     Allocate,
     Buffer,
@@ -46,21 +47,28 @@ Bounds = Mapping[int, Range]
 
 
 class RowPasses:
-    """Writes what is done for one row (or, where `columns`, for a vector of columns).
+    """Writes what is done for one row (or, where `columns`, for a vector of columns, of which
+    `lane` is the number).
 
     `outputs` are the buffers of the kernel's results.
     """
 
     def __init__(
-        self, space: KernelSpace, emitter: IndexedEmitter, outputs: Mapping[Value, list[Buffer]]
+        self,
+        space: KernelSpace,
+        emitter: IndexedEmitter,
+        outputs: Mapping[Value, list[Buffer]],
+        division: Division,
     ) -> None:
         self.space = space
         self.emitter = emitter
         self.outputs = outputs
+        self.division = division
         self.plan = plan_passes(space)
-        self.columns = vectorize_outer(space)
+        self.columns = vectorize_outer(space, division.least_row)
         self.locals: dict[Value, Buffer] = {}
         self.block_start: Index = 0
+        self.lane: Index = 0
         self.outer: dict[str, tuple[Index, ...]] = {}
         self.parts: dict[Value, Buffer] = {}
 
@@ -102,7 +110,7 @@ class RowPasses:
         inner = tuple(indices[d] for d in self.space.inner_dims(stage) if d < stage.rank)
         if not self.columns:
             return inner
-        return (*inner, variable(self.space.groups[-1].name) - self.block_start)
+        return (*inner, self.lane - self.block_start)
 
     # ---- passes
 

@@ -14,7 +14,7 @@ from mapsto.ir.stages import estimate
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indexed import IndexedEmitter, Indices
 from mapsto.lowering.indices import Index, from_dim, split_offset
-from mapsto.lowering.kernel_work import COLUMN_BLOCK, TASK_WORK, rows_per_task
+from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.loops import (
     Allocate,
     Buffer,
@@ -41,7 +41,7 @@ _STEP_COST = 4
 
 
 def cumulative_body(
-    op: Cumulative, emitter: IndexedEmitter, output: Buffer
+    op: Cumulative, emitter: IndexedEmitter, output: Buffer, division: Division
 ) -> tuple[Statement, ...]:
     """The statements that compute a running reduction into the buffer."""
     operation = REDUCTION_OPERATIONS[op.kind]
@@ -51,11 +51,11 @@ def cumulative_body(
         return Reduce(operation, state, (), element)
 
     first = identity(operation, sum_type(output.dtype))
-    return _Scan(op, emitter, output, step, first).body()
+    return _Scan(op, emitter, output, step, first).body(division)
 
 
 def recurrence_body(
-    op: Recurrence, emitter: IndexedEmitter, output: Buffer
+    op: Recurrence, emitter: IndexedEmitter, output: Buffer, division: Division
 ) -> tuple[Statement, ...]:
     """The statements that compute a linear recurrence into the buffer."""
 
@@ -63,7 +63,7 @@ def recurrence_body(
         a, b = (cast(emitter.element(operand, at), state.dtype) for operand in op.operands)
         return Store(state, (), fma(a, state[()], b))
 
-    return _Scan(op, emitter, output, step, 0).body()
+    return _Scan(op, emitter, output, step, 0).body(division)
 
 
 class _Scan:
@@ -81,7 +81,7 @@ class _Scan:
         self.step, self.first = step, first
         self.shape = op.result.shape
 
-    def body(self) -> tuple[Statement, ...]:
+    def body(self, division: Division) -> tuple[Statement, ...]:
         """The kernel's statements."""
         axis, shape = self.op.axis, self.shape
         in_lanes = axis < len(shape) - 1
@@ -90,13 +90,14 @@ class _Scan:
         rows = product(tuple(shape[d] for d in outer))
         work = _STEP_COST * estimate(shape)
         with self.emitter.scope() as statements:
-            if in_lanes and estimate((rows,)) * TASK_WORK < work:
-                width = -(-rows_per_task(shape[-1], work) // COLUMN_BLOCK) * COLUMN_BLOCK
+            if in_lanes and estimate((rows,)) * division.task_work < work:
+                block = division.column_block
+                width = -(-division.rows_per_task(shape[-1], work) // block) * block
                 with tasks(self.emitter, shape[-1], width) as columns:
                     self._rows(outer, (0, from_dim(rows)), columns)
             else:
                 whole_rows = (0, from_dim(shape[-1])) if in_lanes else None
-                with tasks(self.emitter, rows, rows_per_task(rows, work)) as range_:
+                with tasks(self.emitter, rows, division.rows_per_task(rows, work)) as range_:
                     self._rows(outer, range_, whole_rows)
         return tuple(statements)
 

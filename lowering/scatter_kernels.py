@@ -17,7 +17,7 @@ from mapsto.ir.stages import estimate
 from mapsto.lowering.element_rules import checked_indices
 from mapsto.lowering.indexed import IndexedEmitter
 from mapsto.lowering.indices import Index
-from mapsto.lowering.kernel_work import TASK_WORK
+from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.loops import (
     Buffer,
     Expression,
@@ -48,9 +48,11 @@ class _Parts:
     follows: int | None
 
 
-def scatter_body(op: Scatter, emitter: IndexedEmitter, output: Buffer) -> tuple[Statement, ...]:
+def scatter_body(
+    op: Scatter, emitter: IndexedEmitter, output: Buffer, division: Division
+) -> tuple[Statement, ...]:
     """The statements that compute the op into the buffer."""
-    parts = _parts(op)
+    parts = _parts(op, division.task_work)
     with emitter.scope() as statements, tasks(emitter, parts.extent, parts.step) as range_:
         _clear(op, emitter, output, parts, range_)
         ranges = whole(op.indices[0].shape)
@@ -65,17 +67,17 @@ def scatter_body(op: Scatter, emitter: IndexedEmitter, output: Buffer) -> tuple[
     return tuple(statements)
 
 
-def _parts(op: Scatter) -> _Parts:
+def _parts(op: Scatter, task_work: int) -> _Parts:
     looks, work = estimate(op.indices[0].shape), estimate(op.operands[0].shape)
     work = 2 * work + estimate(op.shape)
     for number, index in enumerate(op.indices):
         extent = op.shape[op.axes[number]]
         follows = index.owner.attributes["axis"] if isinstance(index.owner, Iota) else None
         if isinstance(follows, int) and index.shape[follows] == extent:
-            return _Parts(number, extent, _step(extent, work // TASK_WORK), follows)
+            return _Parts(number, extent, _step(extent, work // task_work), follows)
     extent = op.shape[op.axes[0]]
     most = work // max(1, _LOOK_COST * looks)
-    return _Parts(0, extent, _step(extent, min(most, work // TASK_WORK)), None)
+    return _Parts(0, extent, _step(extent, min(most, work // task_work)), None)
 
 
 def _step(extent: Dim, count: int) -> int:

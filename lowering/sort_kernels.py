@@ -13,7 +13,7 @@ from mapsto.ir.types import DType
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indexed import IndexedEmitter, Indices
 from mapsto.lowering.indices import Index, floor_div, from_dim, minimum, split_offset, value_of
-from mapsto.lowering.kernel_work import rows_per_task
+from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.loops import (
     FALSE,
     Allocate,
@@ -43,7 +43,9 @@ _MOST_PASSES = 40
 """Enough to merge runs of 1 to any row that memory can hold."""
 
 
-def argsort_body(op: ArgSort, emitter: IndexedEmitter, output: Buffer) -> tuple[Statement, ...]:
+def argsort_body(
+    op: ArgSort, emitter: IndexedEmitter, output: Buffer, division: Division
+) -> tuple[Statement, ...]:
     """The statements that compute the op into the buffer."""
     shape, axis = op.operands[0].shape, op.axis
     others = [d for d in range(len(shape)) if d != axis]
@@ -51,7 +53,7 @@ def argsort_body(op: ArgSort, emitter: IndexedEmitter, output: Buffer) -> tuple[
     extent = estimate((shape[axis],))
     steps = 1 if _is_short(op) else extent.bit_length() * _COMPARE_COST
     with emitter.scope() as statements:
-        step = rows_per_task(rows, estimate(shape) * steps)
+        step = division.rows_per_task(rows, estimate(shape) * steps)
         with tasks(emitter, rows, step) as range_:
             sorter = _sorter(op, emitter)
             with loop(emitter, "row", range_) as row:

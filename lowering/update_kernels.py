@@ -10,7 +10,7 @@ from mapsto.ir.types import DType
 from mapsto.lowering.element_rules import INDEX_OUT_OF_RANGE
 from mapsto.lowering.indexed import IndexedEmitter
 from mapsto.lowering.indices import Index, from_dim, value_of
-from mapsto.lowering.kernel_work import rows_per_task
+from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.loops import (
     Buffer,
     Expression,
@@ -28,13 +28,13 @@ __all__ = ["update_body"]
 
 
 def update_body(
-    op: DynamicUpdate, emitter: IndexedEmitter, output: Buffer
+    op: DynamicUpdate, emitter: IndexedEmitter, output: Buffer, division: Division
 ) -> tuple[Statement, ...]:
     """The statements that compute the op into the buffer."""
     update = op.operands[1]
     with emitter.scope() as statements:
         if not _in_place(op, emitter, output):
-            _copy(op, emitter, output)
+            _copy(op, emitter, output, division)
         starts, inside = _checked_starts(op, emitter)
         shift = dict(zip(op.axes, starts, strict=True))
 
@@ -53,11 +53,11 @@ def _in_place(op: DynamicUpdate, emitter: IndexedEmitter, output: Buffer) -> boo
     return source is not None and source.may_alias and output.may_alias
 
 
-def _copy(op: DynamicUpdate, emitter: IndexedEmitter, output: Buffer) -> None:
+def _copy(op: DynamicUpdate, emitter: IndexedEmitter, output: Buffer, division: Division) -> None:
     (x, *_), shape = op.operands, op.result.shape
     if not shape:
         return
-    step = rows_per_task(shape[0], estimate((product(shape),)))
+    step = division.rows_per_task(shape[0], estimate((product(shape),)))
     with tasks(emitter, shape[0], step) as rows:
         ranges = [rows, *whole(shape[1:])]
         nest(

@@ -10,6 +10,7 @@ from mapsto.ir.ops.indexing import ScatterAdd, ScatterMax, ScatterMin
 from mapsto.ir.ops.sequences import ArgSort, Cumulative, Recurrence
 from mapsto.ir.ops.updates import DynamicUpdate
 from mapsto.lowering.indexed import IndexedEmitter
+from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.loops import Buffer, Statement
 from mapsto.lowering.scan_kernels import cumulative_body, recurrence_body
 from mapsto.lowering.scatter_kernels import scatter_body
@@ -18,8 +19,8 @@ from mapsto.lowering.update_kernels import update_body
 
 __all__ = ["WHOLE_KERNELS"]
 
-WholeKernel = Callable[[Any, IndexedEmitter, Buffer], tuple[Statement, ...]]
-"""From the op to the statements that compute its result into the buffer."""
+WholeKernel = Callable[[Any, IndexedEmitter, Buffer, Division], tuple[Statement, ...]]
+"""From the op to the statements that compute its result into the buffer, divided as asked."""
 
 WHOLE_KERNELS: Mapping[type[Operation], WholeKernel] = {
     ArgSort: argsort_body,

@@ -17,6 +17,7 @@ from mapsto.ir.fusion import buffer_of, fuse_function
 from mapsto.ir.ops.contraction import access, contract, reduce_axes
 from mapsto.ir.types import DType
 from mapsto.lowering.buffers import Arena, Argument, BufferPlan, Result, assign_buffers, is_step
+from mapsto.lowering.cpu.scheduling import cpu_scheduling
 from mapsto.lowering.driver import KernelTable, LoweredFunction, lower_function
 
 F32 = DType.F32
@@ -258,7 +259,7 @@ def _range(place: Arena, value: Value, sizes: dict[str, int]) -> tuple[int, int]
 
 
 def test_what_lives_at_the_same_time_is_apart() -> None:
-    table = KernelTable(machines()[0])
+    table = KernelTable(cpu_scheduling(machines()[0]))
     with_bodies = 0
     for seed in range(60):
         lowered = lower_function(ProgramWriter(Random(seed)).write(), table)

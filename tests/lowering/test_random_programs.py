@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from random_programs import ProgramWriter
 
 from mapsto.ir import fusion, stages
-from mapsto.lowering import kernel_work, row_kernels
+from mapsto.lowering.cpu import scheduling
+from mapsto.lowering.kernel_work import Division
 
 RANDOM = st.randoms(note_method_calls=False)
 
@@ -31,9 +32,7 @@ def test_random_programs(random: Random) -> None:
 @pytest.fixture()
 def small_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small programs are divided into tasks, and small products packed, as large ones are."""
-    monkeypatch.setattr(kernel_work, "TASK_WORK", 96)
-    monkeypatch.setattr(row_kernels, "TASK_WORK", 96)
-    monkeypatch.setattr(row_kernels, "COLUMN_BLOCK", 4)
+    monkeypatch.setattr(scheduling, "DIVISION", Division(task_work=96, column_block=4))
     monkeypatch.setattr(stages, "HEAVY_PRODUCTS", 64)
     monkeypatch.setattr(fusion, "SMALL_WORK", 64)
     monkeypatch.setattr(fusion, "LEAST_COLUMNS", 4)

@@ -32,7 +32,8 @@ from mapsto.ir.passes.inline import Inline
 from mapsto.ir.pipeline import DEFAULT
 from mapsto.ir.types import DType, TensorType
 from mapsto.ir.verifier import verify
-from mapsto.lowering import kernel_work, row_kernels
+from mapsto.lowering.cpu import scheduling
+from mapsto.lowering.kernel_work import Division
 
 __all__ = ["Disagreement", "agree", "elaborations", "small_thresholds"]
 
@@ -57,10 +58,8 @@ EXACT = frozenset(
 Types = dict[str, TensorType]
 
 
-THRESHOLDS: tuple[tuple[ModuleType, str, int], ...] = (
-    (kernel_work, "TASK_WORK", 96),
-    (row_kernels, "TASK_WORK", 96),
-    (row_kernels, "COLUMN_BLOCK", 4),
+THRESHOLDS: tuple[tuple[ModuleType, str, object], ...] = (
+    (scheduling, "DIVISION", Division(task_work=96, column_block=4)),
     (stages, "HEAVY_PRODUCTS", 64),
     (fusion, "SMALL_WORK", 64),
     (fusion, "LEAST_COLUMNS", 4),

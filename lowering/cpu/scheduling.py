@@ -1,0 +1,26 @@
+"""How kernels are computed on a CPU."""
+
+from __future__ import annotations
+
+from mapsto.ir.ops.contraction import Contract
+from mapsto.lowering.contraction_problem import OperandAccess
+from mapsto.lowering.contractions import LoweredContraction, lower_contraction
+from mapsto.lowering.cpu.machine import Machine
+from mapsto.lowering.kernel_work import Division
+from mapsto.lowering.scheduling import Scheduling
+
+__all__ = ["DIVISION", "cpu_scheduling"]
+
+DIVISION = Division()
+"""Tasks are worth handing to a thread."""
+
+
+def cpu_scheduling(machine: Machine) -> Scheduling:
+    """Packed, register-blocked contractions for the machine's caches and registers."""
+
+    def contraction(
+        op: Contract, access: OperandAccess, invariant: frozenset[str]
+    ) -> LoweredContraction | None:
+        return lower_contraction(op, access, machine, invariant)
+
+    return Scheduling(DIVISION, contraction)
