@@ -9,7 +9,7 @@ from mapsto import ir
 from mapsto.dsl.elaborated import Elaborated
 from mapsto.dsl.evaluation import apply
 from mapsto.dsl.instances import Instance, slot_tensor, slots_in
-from mapsto.dsl.program import Program
+from mapsto.dsl.scope import FileScope
 from mapsto.dsl.sessions import (
     elaborating,
     finish,
@@ -21,13 +21,13 @@ from mapsto.dsl.sessions import (
 )
 from mapsto.dsl.source import Span
 from mapsto.dsl.trees import update_parameters
-from mapsto.dsl.values import Argument, Group, ParameterTree, Tensor, Value
+from mapsto.dsl.values import Argument, Closure, Group, ParameterTree, Tensor, Value
 
 __all__ = ["elaborate_application", "elaborate_update"]
 
 
 def elaborate_application(
-    program: Program,
+    scope: FileScope,
     function: Value,
     entry: str,
     span: Span,
@@ -38,20 +38,22 @@ def elaborate_application(
 
     An argument is the type of a tensor, which becomes an input of the IR function, or a static
     value.  Parameters get their paths from `roots`, then from the arguments that hold them.
-    Raises DiagnosticsError, at `span`, where the function does not accept the arguments.
+    Raises DiagnosticsError, at `span` or the parameter's declaration, where the function does not
+    accept the arguments.
     """
+    spans = _declarations(function)
     values, inputs = _values(arguments)
     reached = [*roots, *((n, v) for n, v in values.items() if not isinstance(v, Tensor))]
     with elaborating(), restoring([value for _, value in reached]):
-        frame = new_frame(program.scope)
+        frame = new_frame(scope)
         together = structured(values)
-        given = tuple([Argument(name, value, span) for name, value in together.items()])
+        given = tuple([Argument(n, value, spans.get(n, span)) for n, value in together.items()])
         result = apply(function, frame, span, given)
         return finish(frame, entry, span, result, inputs, slot_paths(reached))
 
 
 def elaborate_update(
-    program: Program, optimizer: Value, net: Instance, gradient: Mapping[str, ir.TensorType]
+    scope: FileScope, optimizer: Value, net: Instance, gradient: Mapping[str, ir.TensorType]
 ) -> Elaborated:
     """What an optimizer makes of the parameters of a net; `gradient` has the type of the gradient
     by each parameter to change, by path.
@@ -62,7 +64,7 @@ def elaborate_update(
     span = net.definition.name.span
     inputs = {path: ir.Value(type, None, 0, path) for path, type in gradient.items()}
     with elaborating(), restoring([optimizer, net]):
-        frame = new_frame(program.scope)
+        frame = new_frame(scope)
         keys = {path: key for key, path in slot_paths([("", net)]).items()}
         slots = slots_in(net)
         for path in gradient:
@@ -72,6 +74,13 @@ def elaborate_update(
         update_parameters(frame, span, given)
         paths = slot_paths([("net", net), ("optimizer", optimizer)])
         return finish(frame, "update", span, Group(()), list(inputs.values()), paths)
+
+
+def _declarations(function: Value) -> dict[str, Span]:
+    """Where the types of a map's parameters are declared."""
+    if not isinstance(function, Closure):
+        return {}
+    return {p.name.name: (p.type or p).span for p in function.definition.parameters}
 
 
 def _values(arguments: Mapping[str, object]) -> tuple[dict[str, Value], list[ir.Value]]:

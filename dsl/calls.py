@@ -98,10 +98,13 @@ def _composition(
     arguments: tuple[Argument, ...],
     expected: Expected | None,
 ) -> Value:
-    argument = _only_argument("chain", span, arguments)
-    value = argument.value
-    for step in function.functions:
-        value = apply(step, frame, span, (Argument(None, value, argument.span),))
+    if not function.functions:
+        return _only_argument("chain", span, arguments).value
+    first, *rest = function.functions
+    place = arguments[0].span if arguments else span
+    value = apply(first, frame, span, arguments)
+    for step in rest:
+        value = apply(step, frame, span, (Argument(None, value, place),))
     return value
 
 

@@ -5,7 +5,7 @@ This is what the Python API, the command line and the training loop use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mapsto import ir
@@ -13,9 +13,9 @@ from mapsto.dsl import (
     registry,  # noqa: F401 (registers the evaluators)
     syntax,
 )
+from mapsto.dsl.applications import elaborate_application
 from mapsto.dsl.elaborated import Elaborated, InputSpec, ParameterSpec, Structure
 from mapsto.dsl.evaluation import apply, find
-from mapsto.dsl.frame import Frame
 from mapsto.dsl.initialization import elaborate_initializers
 from mapsto.dsl.instances import Instance, slots_in
 from mapsto.dsl.library import DiagnosticsError, file_scope
@@ -23,20 +23,17 @@ from mapsto.dsl.parser import parse
 from mapsto.dsl.scope import FileScope
 from mapsto.dsl.sessions import (
     elaborating,
-    finish,
     from_python,
     new_frame,
-    restoring,
     slot_paths,
-    structured,
 )
 from mapsto.dsl.source import Source
 from mapsto.dsl.training import Trainer, make_trainer
 from mapsto.dsl.values import (
+    Applicable,
     Argument,
     Closure,
     ModuleClass,
-    Tensor,
     TrainClass,
     Value,
 )
@@ -127,17 +124,31 @@ class Program:
     ) -> Elaborated:
         """The IR of a map for arguments of these types.
 
-        `static_arguments` are numbers, strings, maps and module instances.  Sizes in the types may
-        be symbolic.  Raises DiagnosticsError where the map does not accept them.
+        The map may be any function: a built-in one, or one made of others, whose parameters and
+        states have paths that begin with the name.  `static_arguments` are numbers, strings, maps
+        and module instances.  Sizes in the types may be symbolic.  Raises DiagnosticsError where
+        the map does not accept them.
         """
         value = self.value(name)
-        if not isinstance(value, Closure):
+        if not isinstance(value, Applicable):
             raise TypeError(f"{name} is not a map")
-        static = {key: from_python(item) for key, item in (static_arguments or {}).items()}
-        with elaborating(), restoring(static.values()):
-            frame = new_frame(self.scope)
-            roots = list(static.items())
-            return elaborate_closure(frame, value, argument_types, static, name, roots)
+        given = {**argument_types, **(static_arguments or {})}
+        return self._applied(value, name, given, [(name, value)])
+
+    def _applied(
+        self,
+        function: Value,
+        entry: str,
+        given: Mapping[str, object],
+        roots: Sequence[tuple[str, Value]],
+    ) -> Elaborated:
+        """The IR of a function applied to arguments in any order."""
+        span = self.syntax.span
+        if isinstance(function, Closure):
+            definition = function.definition
+            span = definition.span if definition.name is None else definition.name.span
+            given = _in_order(definition, given)
+        return elaborate_application(self.scope, function, entry, span, given, roots)
 
     def instantiate(
         self, name: str, configuration: Mapping[str, object] | None = None
@@ -199,13 +210,9 @@ class ModuleInstance:
 
         Fixes the sizes of the parameters if this is the first use.
         """
-        closure = self.closure(method)
-        static = {key: from_python(item) for key, item in (static_arguments or {}).items()}
-        with elaborating(), restoring([self.value, *static.values()]):
-            frame = new_frame(self.program.scope)
-            roots: list[tuple[str, Value]] = [("", self.value), *static.items()]
-            entry = f"{self.name}.{method}" if method else self.name
-            return elaborate_closure(frame, closure, argument_types, static, entry, roots)
+        entry = f"{self.name}.{method}" if method else self.name
+        given = {**argument_types, **(static_arguments or {})}
+        return self.program._applied(self.closure(method), entry, given, [("", self.value)])
 
     def closure(self, method: str) -> Closure:
         """A map of the module; the unnamed one is `""`.  Raises KeyError where there is none."""
@@ -229,36 +236,8 @@ class ModuleInstance:
             return elaborate_initializers(new_frame(self.program.scope), [("", self.value)])
 
 
-def elaborate_closure(
-    frame: Frame,
-    closure: Closure,
-    types: Mapping[str, ir.TensorType],
-    static: Mapping[str, Value],
-    entry: str,
-    roots: list[tuple[str, Value]],
-) -> Elaborated:
-    """The IR of a map whose tensor arguments are inputs of the function."""
-    definition = closure.definition
-    inputs: list[ir.Value] = []
-    arguments: list[Argument] = []
-    spans = {p.name.name: (p.type or p).span for p in definition.parameters}
-    values: dict[str, Value] = {}
-    for name, value in _in_order(definition, {**static, **types}):
-        if isinstance(value, ir.TensorType):
-            inputs.append(ir.Value(value, None, 0, name))
-            value = Tensor(inputs[-1])
-        values[name] = value
-    for name, value in structured(values).items():
-        arguments.append(Argument(name, value, spans.get(name, definition.span)))
-    span = definition.span if definition.name is None else definition.name.span
-    result = apply(closure, frame, span, tuple(arguments))
-    return finish(frame, entry, span, result, inputs, slot_paths(roots))
-
-
-def _in_order(
-    definition: syntax.MapDefinition, given: Mapping[str, Value | ir.TensorType]
-) -> list[tuple[str, Value | ir.TensorType]]:
+def _in_order(definition: syntax.MapDefinition, given: Mapping[str, object]) -> dict[str, object]:
     """Arguments in the order of the parameters, unknown names last."""
     places = {p.name.name: i for i, p in enumerate(definition.parameters)}
     names = sorted(given, key=lambda name: places.get(name.partition(".")[0], len(places)))
-    return [(name, given[name]) for name in names]
+    return {name: given[name] for name in names}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from mapsto.arguments import Bound, Parameter, bind_arguments, parameters_of
+from mapsto.arguments import Bound, Parameter, bind_arguments
 from mapsto.compiler import (
     Options,
     bound_slots,
@@ -19,7 +19,7 @@ from mapsto.compiler import (
 )
 from mapsto.dsl.elaborated import Elaborated, ParameterSpec, Structure, unflatten
 from mapsto.dsl.program import Program
-from mapsto.dsl.values import Closure, Value
+from mapsto.function_parameters import function_parameters
 from mapsto.ir.core import Array
 from mapsto.ir.evaluator import evaluate
 from mapsto.ir.printer import module_text
@@ -167,19 +167,31 @@ class Compilable:
 
 
 class Map(Compilable):
-    """A map of a program.
+    """A function of a program: a map, a built-in function, or what a name is given of those, such
+    as `net = chain([Dense(8), Dense(2)])` or `slope = grad(loss)`.
 
     Tensor arguments are arrays; other arguments (numbers, strings, maps, modules) are static: the
-    map is compiled anew for each of their values.
+    map is compiled anew for each of their values.  `parts` are the module instances that it is made
+    of, by path.  Raises TypeError for what is no function.
     """
 
-    def __init__(self, program: Program, name: str, options: Options) -> None:
+    def __init__(
+        self,
+        program: Program,
+        name: str,
+        options: Options,
+        parts: Mapping[str, Store] | None = None,
+    ) -> None:
         super().__init__(options)
+        self._parts = parts or {}
         self.program = program
         self.name = name
-        value = program.value(name)
-        assert isinstance(value, Closure)
-        self.closure = value
+        self.value = program.value(name)
+        """The map as a value of the language, to be passed to other maps."""
+        parameters = function_parameters(self.value)
+        if parameters is None:
+            raise TypeError(f"{name} is no map that can be called")
+        self._parameters = parameters
         self.__doc__ = program.docstring(name)
         self.__name__ = name
 
@@ -187,22 +199,22 @@ class Map(Compilable):
         return f"<map {self.program.signature(self.name)}>"
 
     @property
-    def value(self) -> Value:
-        """The map as a value of the language, to be passed to other maps."""
-        return self.closure
-
-    @property
     def parameters(self) -> tuple[Parameter, ...]:
-        return parameters_of(self.closure.definition)
+        return self._parameters
 
     def elaborate(
         self, types: Mapping[str, TensorType], static: Mapping[str, object]
     ) -> Elaborated:
         return self.program.elaborate_map(self.name, types, static)
 
+    def own_arrays(self, slots: Sequence[ParameterSpec]) -> Mapping[str, Array]:
+        found = arrays_of_arguments(slots, self._parts)
+        rest = [slot for slot in slots if slot.path not in found]
+        return {**found, **super().own_arrays(rest)} if rest else found
+
     def with_passes(self, passes: str) -> Map:
         """The same map, compiled by another pipeline."""
-        return Map(self.program, self.name, self.options.with_passes(passes))
+        return Map(self.program, self.name, self.options.with_passes(passes), self._parts)
 
 
 def _static_key(static: Mapping[str, object]) -> object:

@@ -87,6 +87,7 @@ def _user_error_classes() -> tuple[type[Exception], ...]:
         TrainingError,
         NotImplementedError,  # an op, perhaps of a plugin, that the target has no code for
         OSError,  # ArtifactError is one
+        MemoryError,
     )
 
 

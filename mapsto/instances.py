@@ -233,7 +233,12 @@ def initialize(initializers: Elaborated, storage: dict[str, Array], seed: int) -
     """Adds first values of the parameters and states that the storage does not have."""
     assert isinstance(initializers.result, dict)
     key = np.asarray(seed, np.int64)
-    values = evaluate(initializers.module, initializers.entry, [key])
+    try:
+        values = evaluate(initializers.module, initializers.entry, [key])
+    except MemoryError as error:
+        types = initializers.result.items()
+        sizes = ", ".join(f"{path}: {type_}" for path, type_ in types)
+        raise MemoryError(f"not enough memory for the first values of {sizes}") from error
     for path, value in zip(initializers.result, values, strict=True):
         if path not in storage:
             storage[path] = aligned(value)

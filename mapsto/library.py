@@ -11,8 +11,10 @@ from typing import Any
 from mapsto.callables import Map
 from mapsto.compiler import Options
 from mapsto.dsl.instances import Instance as InstanceValue
+from mapsto.dsl.instances import instances_in
 from mapsto.dsl.program import ModuleInstance, Program
-from mapsto.dsl.values import Closure, ModuleClass, Number, Text, TrainClass, Truth, Value
+from mapsto.dsl.values import ModuleClass, Number, Text, TrainClass, Truth, Value
+from mapsto.function_parameters import function_parameters
 from mapsto.instances import Instance, instances_among
 from mapsto.trainer import Trainer
 
@@ -34,8 +36,8 @@ def loads(text: str, options: Options | None = None, name: str = "<text>") -> Li
 
 @dataclass(frozen=True)
 class Definition:
-    """A definition that cannot be called from Python, such as `tanh`, but be passed to maps and
-    modules: `lib.Dense(10, activation=lib.tanh)`."""
+    """A definition that is no function of arrays, such as a list of modules, but can be passed to
+    maps and modules."""
 
     name: str
     value: Value
@@ -55,7 +57,8 @@ class Library:
     def __init__(self, program: Program, options: Options) -> None:
         self.program = program
         self.options = options
-        self._maps: dict[str, Map] = {}
+        self._instances: dict[InstanceValue, Instance] = {}
+        """Those that definitions have in common share their parameters."""
 
     def __repr__(self) -> str:
         return f"<library {self.program.source.name}: {', '.join(self.program.names())}>"
@@ -72,20 +75,34 @@ class Library:
             known = ", ".join(self.program.names())
             message = f"{self.program.source.name} defines no {name!r}; it defines {known}"
             raise AttributeError(message) from None
-        if isinstance(value, Closure):
-            found: Any = Map(self.program, name, self.options)
-        elif isinstance(value, ModuleClass):
-            found = self._module(name, value)
+        if isinstance(value, ModuleClass):
+            found: Any = self._module(name, value)
         elif isinstance(value, TrainClass):
             found = self._trainer(name, value)
         elif isinstance(value, InstanceValue):
-            found = Instance(ModuleInstance(self.program, value), self.options)
+            found = self._instance(value)
         elif isinstance(value, Number | Text | Truth):
             found = value.value
+        elif function_parameters(value) is not None:
+            found = Map(self.program, name, self.options, self._parts(name, value))
         else:
             found = Definition(name, value)
         self.__dict__[name] = found
         return found
+
+    def _parts(self, name: str, value: Value) -> dict[str, Instance]:
+        """The instances that a function is made of, by path, without those inside others."""
+        parts: dict[str, Instance] = {}
+        for path, part in instances_in(value, name):
+            if not any(path.startswith(f"{outer}.") for outer in parts):
+                parts[path] = self._instance(part)
+        return parts
+
+    def _instance(self, value: InstanceValue) -> Instance:
+        if value not in self._instances:
+            inner = ModuleInstance(self.program, value)
+            self._instances[value] = Instance(inner, self.options)
+        return self._instances[value]
 
     def _module(self, name: str, value: ModuleClass) -> Callable[..., Instance]:
         def make(*arguments: object, seed: int = 0, **configuration: object) -> Instance:

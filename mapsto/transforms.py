@@ -19,9 +19,10 @@ from mapsto.dsl.applications import elaborate_application
 from mapsto.dsl.elaborated import Elaborated, ParameterSpec
 from mapsto.dsl.program import Program
 from mapsto.dsl.values import Closure, Group, Mode, Nothing, Number, Transform, Value
+from mapsto.function_parameters import function_parameters, position_of
 from mapsto.instances import Instance, Method
 from mapsto.ir.core import Array
-from mapsto.ir.types import DType, TensorType
+from mapsto.ir.types import TensorType
 from mapsto.runtime.errors import ArgumentError
 
 __all__ = [
@@ -37,7 +38,6 @@ __all__ = [
 ]
 
 _MODES = {"train_mode": True, "eval_mode": False}
-_BY_ARGUMENT = frozenset({"grad", "value_and_grad", "jvp", "hessian"})
 
 Argnums = int | str | Sequence[int | str]
 Axes = int | None | Sequence["Axes"]
@@ -130,7 +130,7 @@ class Transformed(Compilable):
         argnums = self.settings.argnums
         self.single = isinstance(argnums, int | str)
         self.argnums = tuple(
-            _position(kind, number, names)
+            position_of(kind, number, names)
             for number in ((argnums,) if isinstance(argnums, int | str) else argnums)
         )
         _check_axes(self.settings.in_axes, len(names))
@@ -140,14 +140,8 @@ class Transformed(Compilable):
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        known = list(self.function.parameters)
-        for number in self.argnums:
-            known[number] = _as_tensor(known[number])
-        if self.kind != "jvp":
-            return tuple(known)
-        for number in self.argnums:
-            known.append(_direction(known[number], known))
-        return tuple(known)
+        names = [parameter.name for parameter in self.function.parameters]
+        return function_parameters(self._value(names)) or ()
 
     def elaborate(
         self, types: Mapping[str, TensorType], static: Mapping[str, object]
@@ -155,12 +149,12 @@ class Transformed(Compilable):
         given = {**types, **static}
         owners = {name.partition(".")[0] for name in given}
         names = [p.name for p in self.parameters if p.name in owners]
-        program, closure, roots = _origin(self.function)
+        program, innermost, title, roots = _origin(self.function)
         return elaborate_application(
-            program,
+            program.scope,
             self._value(names),
-            f"{self.kind}.{closure.title}",
-            closure.definition.span,
+            f"{self.kind}.{title}",
+            innermost.definition.span if isinstance(innermost, Closure) else program.syntax.span,
             {key: given[key] for name in names for key in given if key.partition(".")[0] == name},
             roots,
         )
@@ -199,16 +193,19 @@ class Transformed(Compilable):
         return replace(made, in_axes=in_axes, out_axes=_axes(self.settings.out_axes))
 
 
-def _origin(function: Compilable) -> tuple[Program, Closure, list[tuple[str, Value]]]:
-    """The program and the map at the bottom, and the instance that the map belongs to."""
+def _origin(function: Compilable) -> tuple[Program, Value, str, list[tuple[str, Value]]]:
+    """The program, the map at the bottom, its title, and the instance that the map belongs to."""
     match function:
         case Transformed():
             return _origin(function.function)
         case Map():
-            return function.program, function.closure, []
+            value, name = function.value, function.name
+            title = value.title if isinstance(value, Closure) else name
+            return function.program, value, title, [(name, value)]
         case Method():
             inner = function.owner.inner
-            return inner.program, function.owner.closure(function.name), [("", inner.value)]
+            closure = function.owner.closure(function.name)
+            return inner.program, closure, closure.title, [("", inner.value)]
     raise TypeError(f"{function!r} is no map")
 
 
@@ -224,18 +221,6 @@ def _store_of(function: Compilable) -> Instance:
         function = function.function
     assert isinstance(function, Method), "a map has no parameters of its own"
     return function.owner
-
-
-def _position(kind: str, number: int | str, names: Sequence[str]) -> int:
-    """The position of a parameter that is told by its position or its name."""
-    if isinstance(number, str):
-        if number not in names:
-            raise ValueError(f"{kind} by {number}, but the arguments are {', '.join(names)}")
-        return names.index(number)
-    count = len(names)
-    if not -count <= number < count:
-        raise ValueError(f"{kind} by argument {number}, but the map has {count} arguments")
-    return number % count
 
 
 def _check_axes(in_axes: Axes, count: int) -> None:
@@ -262,18 +247,3 @@ def _axes(axes: Axes) -> Value:
     if isinstance(axes, str) or not isinstance(axes, Sequence):
         raise TypeError(f"an axis is a whole number, None, or a tuple of those, not {axes!r}")
     return Group(tuple([_axes(item) for item in axes]))
-
-
-def _as_tensor(parameter: Parameter) -> Parameter:
-    """A scalar parameter as a tensor: a number to differentiate by is no constant of the code."""
-    if not parameter.is_scalar:
-        return parameter
-    return replace(parameter, is_tensor=True, dtype=parameter.dtype or DType.F32)
-
-
-def _direction(parameter: Parameter, known: Sequence[Parameter]) -> Parameter:
-    """The parameter for the direction along an argument: `dx` for x."""
-    name = f"d{parameter.name}"
-    while any(p.name == name for p in known):
-        name = f"d{name}"
-    return replace(parameter, name=name, has_default=False)

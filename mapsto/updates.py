@@ -57,7 +57,7 @@ class _Update(Compilable):
     ) -> Elaborated:
         gradient = {path: types[path] for path in self.paths}
         net = self.net.inner
-        return elaborate_update(net.program, self.optimizer.value, net.value, gradient)
+        return elaborate_update(net.program.scope, self.optimizer.value, net.value, gradient)
 
     def own_arrays(self, slots: Sequence[ParameterSpec]) -> Mapping[str, Array]:
         return arrays_of_arguments(slots, {"net": self.net, "optimizer": self.optimizer})

@@ -75,7 +75,7 @@ def counted_scan(w: Writer, x: Var) -> Var | None:
 
 def two_sequences(w: Writer, x: Var) -> Var | None:
     """A loop along two tensors at once, that carries a record."""
-    y = w.pick(lambda v: v.is_float and v.rank > 0 and v.shape[:1] == x.shape[:1])
+    y = w.pick(lambda v: v.dtype == x.dtype and v.rank > 0 and v.shape[:1] == x.shape[:1])
     if not x.is_float or not x.rank or y is None or w.is_loop:
         return None
     step, result, carry = w.fresh("s"), w.fresh("v"), w.fresh("c")
