@@ -190,7 +190,9 @@ def structured_helper(w: Writer, x: Var) -> Var | None:
         "    let (a, b) = pair\n    (low = min(a) + b / 4, rest = a - mean(a))\n"
     )
     found = w.fresh("r")
-    w.line(f"let {found} = {name}(({x.text}, {w.scalar().text}))")
+    scalar = w.scalar()
+    number = scalar.text if scalar.dtype == own else f"{own}({scalar.text})"
+    w.line(f"let {found} = {name}(({x.text}, {number}))")
     if w.chance(0.4):
         return w.let(f"{found}.low", own)
     return w.let(f"{found}.rest", own, x.shape)
