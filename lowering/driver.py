@@ -38,6 +38,7 @@ from mapsto.lowering.loops import LoopFunction
 from mapsto.lowering.lowered import ApartCall, Call, EntryPoint, KernelCall, LoweredFunction
 from mapsto.lowering.scheduling import Scheduling
 from mapsto.lowering.sharing import PairSharing
+from mapsto.lowering.step_timing import StepTimer, TimedStep
 
 __all__ = [
     "Compiled",
@@ -53,20 +54,24 @@ __all__ = [
 @dataclass(frozen=True, slots=True, eq=False)
 class Compiled:
     """LLVM text with entry functions, and what it was made from; `assertions` are those that may
-    fail, by the error code that an entry returns then."""
+    fail, by the error code that an entry returns then; `steps` are those that are timed."""
 
     text: str
     functions: Mapping[str, LoweredFunction]
     kernels: tuple[LoopFunction, ...]
     assertions: Mapping[int, Assertion] = field(default_factory=dict)
+    steps: tuple[TimedStep, ...] = ()
 
     def entry(self, name: str) -> EntryPoint:
         """The interface of an entry function."""
         return self.functions[name].entry
 
 
-def lower(module: Module, names: str | Sequence[str], machine: Machine) -> Compiled:
-    """LLVM text in which the named functions of the module are entry functions.
+def lower(
+    module: Module, names: str | Sequence[str], machine: Machine, timed: bool = False
+) -> Compiled:
+    """LLVM text in which the named functions of the module are entry functions; where it is `timed`
+    they measure their steps.
 
     Raises VerifyError where an op should have been expanded by a pass before, MissingLowering for
     ops that have no lowering.
@@ -75,8 +80,11 @@ def lower(module: Module, names: str | Sequence[str], machine: Machine) -> Compi
     kernels = KernelTable(cpu_scheduling(machine))
     lowered = {name: lower_function(module[name], kernels) for name in chosen}
     assertions = AssertionTable()
-    text = emit(lowered, machine, assertions)
-    return Compiled(text, lowered, tuple(kernels.written.values()), assertions.by_code)
+    writer = ModuleWriter.for_machine(machine)
+    timer = StepTimer(writer) if timed else None
+    emit(writer, lowered, machine, assertions, timer)
+    loops, steps = tuple(kernels.written.values()), tuple(timer.steps) if timer else ()
+    return Compiled(str(writer), lowered, loops, assertions.by_code, steps)
 
 
 class KernelTable:
@@ -219,17 +227,22 @@ def _shared_names(op: Kernel, plan: BufferPlan) -> frozenset[str]:
 
 
 def emit(
-    functions: Mapping[str, LoweredFunction], machine: Machine, assertions: AssertionTable
-) -> str:
-    """The LLVM text of functions that are lowered already; `assertions` receives those in them."""
-    module = ModuleWriter.for_machine(machine)
+    module: ModuleWriter,
+    functions: Mapping[str, LoweredFunction],
+    machine: Machine,
+    assertions: AssertionTable,
+    timer: StepTimer | None = None,
+) -> None:
+    """Writes functions that are lowered already; `assertions` receives those in them, and `timer`
+    their steps."""
     for lowered in functions.values():
         for body in _bodies(lowered):
             _emit_kernels(module, body, machine)
-            write_entry(module, body, assertions, "internal")
+            write_entry(module, body, assertions, "internal", timer)
         _emit_kernels(module, lowered, machine)
-        write_entry(module, lowered, assertions)
-    return str(module)
+        write_entry(module, lowered, assertions, timer=timer)
+    if timer is not None:
+        timer.finish()
 
 
 def _bodies(lowered: LoweredFunction) -> Iterator[LoweredFunction]:

@@ -18,9 +18,11 @@ computes it ahead; its memory is one more pointer at the end of `buffers`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from mapsto.ir.core import Array, Value
+from mapsto.ir.core import Array, Operation, Value
 from mapsto.ir.dims import Dim
 from mapsto.ir.ops.shaping import Constant
 from mapsto.ir.rounding import evaluated
@@ -32,23 +34,28 @@ from mapsto.lowering.buffers import Ahead, Arena, Argument, Literal, Place, Resu
 from mapsto.lowering.llvm.loop_scratch import scratch_sizes
 from mapsto.lowering.llvm.types import I8, I32, I64, PTR, VOID, Operand, constant
 from mapsto.lowering.llvm.writer import FunctionWriter, ModuleWriter
-from mapsto.lowering.lowered import ApartCall, KernelCall, LoweredFunction
+from mapsto.lowering.lowered import ApartCall, Call, KernelCall, LoweredFunction
+from mapsto.lowering.step_timing import StepTimer, TimedStep
 
 __all__ = ["write_entry"]
 
 
 def write_entry(
-    module: ModuleWriter, lowered: LoweredFunction, assertions: AssertionTable, linkage: str = ""
+    module: ModuleWriter,
+    lowered: LoweredFunction,
+    assertions: AssertionTable,
+    linkage: str = "",
+    timer: StepTimer | None = None,
 ) -> None:
     """Writes the entry function and the function that tells the size of its arena; `assertions`
-    receives those in it."""
+    receives those in it, and `timer` the steps, whose times they take."""
     name = lowered.entry.name
     parameters = [(PTR, "buffers"), (PTR, "dims"), (PTR, "arena")]
     f = module.function(name, parameters, I32, linkage)
-    _EntryWriter(module, f, lowered, assertions).write()
+    _EntryWriter(module, f, lowered, assertions, timer).write()
     if lowered.preparation:
         f = module.function(f"{name}.prepare", parameters, VOID, linkage)
-        _EntryWriter(module, f, lowered, assertions).write_preparation()
+        _EntryWriter(module, f, lowered, assertions, timer).write_preparation()
     size = module.function(f"{name}.arena_bytes", [(PTR, "dims")], I64, linkage)
     _write_arena_bytes(size, lowered)
 
@@ -83,8 +90,10 @@ class _EntryWriter:
         f: FunctionWriter,
         lowered: LoweredFunction,
         assertions: AssertionTable,
+        timer: StepTimer | None,
     ) -> None:
         self.module = module
+        self.timer = timer
         self.assertions = assertions
         self.f = f
         self.lowered = lowered
@@ -104,11 +113,7 @@ class _EntryWriter:
         for _, argument in self.plan.copies:
             self._pointer(Argument(argument))
         scratch = self.f.getelementptr(I8, self.arena, self.sizes.dim(self.plan.arena_bytes))
-        for call in self.lowered.calls:
-            if isinstance(call, KernelCall):
-                self._call(call, scratch)
-            else:
-                self._write_apart(call, scratch)
+        self._write_steps(self.lowered.calls, self.lowered.steps, scratch)
         for value, argument in self.plan.copies:
             target, source = (
                 self._pointer(Argument(argument)),
@@ -120,9 +125,22 @@ class _EntryWriter:
     def write_preparation(self) -> None:
         """Writes what is done ahead of a loop.  It takes the same buffers, of which only those are
         there that stay the same."""
-        for call in self.lowered.preparation:
-            self._call(call, self.arena)
+        calls = self.lowered.preparation
+        self._write_steps(calls, [None] * len(calls), self.arena)
         self.f.ret()
+
+    def _write_steps(
+        self, calls: Sequence[Call], ops: Sequence[Operation | None], scratch: Operand
+    ) -> None:
+        time = self.timer.now(self.f) if self.timer else None
+        for call, op in zip(calls, ops, strict=True):
+            if isinstance(call, KernelCall):
+                self._call(call, scratch)
+            else:
+                self._write_apart(call, scratch)
+            if self.timer and time:
+                step = TimedStep(self.lowered.entry.name, call, op)
+                time = self.timer.add(self.f, time, step)
 
     def _pointer(self, place: Place) -> Operand:
         found = self.pointers.get(place)

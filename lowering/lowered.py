@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mapsto.ir.core import Function, Operation
 from mapsto.ir.dims import Dim
 from mapsto.ir.types import TensorType
-from mapsto.lowering.buffers import Ahead, BufferPlan, Place
+from mapsto.lowering.buffers import Ahead, BufferPlan, Place, is_step
 from mapsto.lowering.loops import LoopFunction
 
 __all__ = ["ApartCall", "Call", "EntryPoint", "KernelCall", "LoweredFunction"]
@@ -64,6 +64,11 @@ class LoweredFunction:
     """What is done ahead of a loop whose body the function is."""
     prepared_bytes: Dim = 0
     """The memory that the preparation fills."""
+
+    @property
+    def steps(self) -> list[Operation]:
+        """The ops that the calls execute, in their order."""
+        return [op for op in self.function.block.operations if is_step(op)]
 
     @property
     def kernel_calls(self) -> list[KernelCall]:

@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_check, _fmt, _train, _run, _build, _ir, _passes, _ops, _cache):
+    for add in (_check, _fmt, _train, _run, _build, _ir, _bench, _passes, _ops, _cache):
         add(subparsers)
     return parser
 
@@ -230,6 +230,24 @@ def _ir(subparsers: Subparsers) -> None:
     _add_static(parser)
     _add_compilation(parser)
     parser.set_defaults(run=_command("stages", "print_stage"), seed=0)
+
+
+def _bench(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("bench", help="measure a program, kernel by kernel")
+    parser.add_argument("target", nargs="?", metavar="FILE:ENTRY")
+    parser.add_argument(
+        "--input", action="append", default=[], metavar="[NAME=]X.npy", help="default: random"
+    )
+    parser.add_argument("--weights", type=Path, metavar="W.safetensors")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time to measure for (2)")
+    parser.add_argument("--seed", type=_seed, default=0, help="of what no file gives")
+    parser.add_argument(
+        "--roofline", action="store_true", help="also print what the machine can do at most"
+    )
+    parser.add_argument("--json", action="store_true", help="report in JSON")
+    _add_static(parser, "n=64", "fix a size; all have to be known")
+    _add_compilation(parser)
+    parser.set_defaults(run=_command("bench", "bench"))
 
 
 def _passes(subparsers: Subparsers) -> None:

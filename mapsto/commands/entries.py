@@ -162,8 +162,13 @@ class Entry:
             yield from names_of(definition)
             yield from (g for s in scope.enclosing() for g in s.generics)
 
-    def elaborate(self, settings: Settings, weights: Mapping[str, Array]) -> Elaborated:
-        """The IR for inputs of the declared types.
+    def elaborate(
+        self,
+        settings: Settings,
+        weights: Mapping[str, Array],
+        given: Mapping[str, TensorType] | None = None,
+    ) -> Elaborated:
+        """The IR for inputs of the given types, and of the declared ones for the rest.
 
         Sizes of parameters that the inputs leave open are those of the weights.  Raises MapstoError
         where a size is known neither way, DiagnosticsError where the program is wrong.
@@ -172,7 +177,7 @@ class Entry:
         while True:
             types, static = self._inputs(fixed)
             try:
-                return self.target.elaborate(types, static)
+                return self.target.elaborate({**types, **(given or {})}, static)
             except DiagnosticsError as error:
                 found = _sizes_in(error, weights)
                 if set(found) <= set(fixed):

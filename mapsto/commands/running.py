@@ -21,7 +21,7 @@ from mapsto.ir.types import DType, TensorType
 from mapsto.runtime.dataset import UNREADABLE, converted
 from mapsto.runtime.files import write_atomically
 
-__all__ = ["load_npy", "run"]
+__all__ = ["load_npy", "read_inputs", "run", "type_of"]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     if len(opened.entries) != 1:
         raise MapstoError(f"{options.target}: name one entry to run")
     entry = opened.entries[0]
-    inputs = _inputs(entry, options.input)
+    inputs = read_inputs(entry, options.input)
     static = {p.name: settings[p.name] for p in entry.target.parameters if p.name in settings}
     _prepare(entry, inputs, static, options)
     results = entry.target(**_together(inputs), **static)
@@ -57,7 +57,7 @@ def load_npy(path: Path) -> Array:
     return array
 
 
-def _inputs(entry: Entry, texts: Sequence[str]) -> dict[str, Array]:
+def read_inputs(entry: Entry, texts: Sequence[str]) -> dict[str, Array]:
     """The arrays by parameter: `name=path`, or a path for the next parameter that has none."""
     parameters = {p.name: p for whole in entry.target.parameters for p in parts_of(whole)}
     named: dict[str, str] = {}
@@ -108,12 +108,13 @@ def _prepare(
     missing = [name for name in missing if name not in inputs and name not in static]
     if missing:
         raise MapstoError(f"`{entry.name}` needs --input {missing[0]}=FILE.npy")
-    types = {name: _type(array) for name, array in inputs.items()}
+    types = {name: type_of(array) for name, array in inputs.items()}
     elaborated = entry.target.elaborate(types, static)
     fill(entry, elaborated, read_weights(options.weights), options.weights, options.seed)
 
 
-def _type(array: Array) -> TensorType:
+def type_of(array: Array) -> TensorType:
+    """The type of an array that a program takes."""
     dtype = DType.of(array.dtype)
     assert dtype is not None
     return TensorType(dtype, array.shape)
