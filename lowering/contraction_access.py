@@ -37,7 +37,12 @@ class KernelAccess:
 
         An expression without statements: a load, or arithmetic on loads.
         """
-        place, inside = operand_read(self.op, operand, indices)
+        return self.element(operand, *operand_read(self.op, operand, indices))
+
+    def element(
+        self, operand: int, place: Sequence[Index], inside: Expression | None = None
+    ) -> Expression:
+        """The operand's element at a place of the tensor, zero where `inside` does not hold."""
         return self.emitter.guarded(self.op.operands[operand], place, inside, None)
 
     def is_direct(self, operand: int) -> bool:

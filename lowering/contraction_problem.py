@@ -13,7 +13,7 @@ Each group is handled as one flat index: `rows` of extents (n, h) are n*h rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,6 +49,11 @@ class OperandAccess(Protocol):
     def read(self, operand: int, indices: Sequence[Index]) -> Expression:
         """The operand's factor at a point of the iteration domain, zero outside the tensor."""
 
+    def element(
+        self, operand: int, place: Sequence[Index], inside: Expression | None = None
+    ) -> Expression:
+        """The operand's element at a place of the tensor, zero where `inside` does not hold."""
+
     def is_direct(self, operand: int) -> bool:
         """Whether reading is a plain load from memory, without computation or bounds checks."""
 
@@ -75,39 +80,13 @@ class ContractionProblem:
         """The element type of operands and result."""
         return self.op.operands[0].dtype
 
-    def point(self, *parts: dict[int, Index]) -> list[Index]:
-        """A point of the iteration domain from the indices of its groups."""
-        merged: dict[int, Index] = {}
-        for part in parts:
-            merged |= part
-        return [merged[d] for d in range(len(self.op.extents))]
+    def read(self, operand: int, point: Mapping[int, Index]) -> Expression:
+        """The operand's factor at a point; dimensions that it does not depend on may be missing."""
+        return self.access.read(operand, [point.get(d, 0) for d in range(len(self.op.extents))])
 
-    def read_row(self, batch: Index, row: Index, k: Index) -> Expression:
-        """The factor that is broadcast over columns."""
-        return self._read(self.row_operand, batch, row, 0, k)
-
-    def read_column(self, batch: Index, column: Index, k: Index) -> Expression:
-        """The factor that is read in vectors."""
-        return self._read(1 - self.row_operand, batch, 0, column, k)
-
-    def _read(self, operand: int, batch: Index, row: Index, column: Index, k: Index) -> Expression:
-        groups = ((self.batch, batch), (self.rows, row), (self.columns, column), (self.reduced, k))
-        return self.access.read(operand, self.point(*(g.split(flat) for g, flat in groups)))
-
-    def store(
-        self,
-        batch: Index,
-        row: Index,
-        column: Index,
-        value: Expression,
-        guard: Expression | None,
-    ) -> Sequence[Statement]:
-        """What is done with the result of a row and column."""
-        groups = ((self.batch, batch), (self.rows, row), (self.columns, column))
-        merged: dict[int, Index] = {}
-        for group, flat in groups:
-            merged |= group.split(flat)
-        return self.access.store([merged[d] for d in range(self.op.rank)], value, guard)
+    def store(self, point: Mapping[int, Index], value: Expression) -> Sequence[Statement]:
+        """What is done with the result at the indices of its dimensions."""
+        return self.access.store([point[d] for d in range(self.op.rank)], value, None)
 
     def contiguous_in(self, operand: int, group: Group) -> bool:
         """Whether neighbours along the group's last dimension are neighbours in memory."""
@@ -117,6 +96,22 @@ class ContractionProblem:
         last = group.dims[-1]
         others = [expr for expr in map_.results[:-1] if expr.coefficients[last] != 0]
         return map_.results[-1].coefficients[last] == 1 and not others
+
+    def contiguous_dims(self, operand: int, group: Group) -> int:
+        """How many of the group's last dimensions are one run of neighbours in memory."""
+        map_, shape = self.op.maps[operand], self.op.operands[operand].shape
+        count = 0
+        for dim, extent in zip(reversed(group.dims), reversed(group.extents), strict=True):
+            axis = len(map_.results) - 1 - count
+            others = [
+                e for i, e in enumerate(map_.results) if i != axis and e.coefficients[dim] != 0
+            ]
+            if axis < 0 or others or map_.results[axis].single != dim:
+                return count
+            count += 1
+            if shape[axis] != extent:
+                return count
+        return count
 
 
 def analyze(op: Contract, access: OperandAccess) -> ContractionProblem | None:

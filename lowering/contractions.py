@@ -46,8 +46,9 @@ def lower_contraction(
 
 def _invariant_sides(problem: ContractionProblem, invariant: frozenset[str]) -> frozenset[str]:
     """The sides of which all elements come from these buffers."""
-    point = variable("b"), variable("p"), variable("k")
-    sides = {"rows": problem.read_row(*point), "columns": problem.read_column(*point)}
+    point = {dim: variable(f"d{dim}") for dim in range(len(problem.op.extents))}
+    operands = {"rows": problem.row_operand, "columns": 1 - problem.row_operand}
+    sides = {name: problem.read(operand, point) for name, operand in operands.items()}
     return frozenset(name for name, element in sides.items() if _buffers(element) <= invariant)
 
 

@@ -372,7 +372,41 @@ def flat_offset(indices: Iterable[Index], shape: Iterable[Dim]) -> Index:
     offset: Index = 0
     for index, extent in zip(indices, shape, strict=True):
         offset = offset * from_dim(extent) + index
-    return offset
+    return rejoined(offset)
+
+
+def rejoined(index: Index) -> Index:
+    """The index with quotients and remainders of one division put together again: `a*(x // a) +
+    x % a` is x, and `a*((x // a) % b) + x % a` is x % (a*b)."""
+    terms = dict(index_terms(index))
+    for monomial, coefficient in terms.items():
+        atom = monomial[0] if len(monomial) == 1 else None
+        if not isinstance(atom, Composite) or atom.kind != "mod":
+            continue
+        found = _quotient_of(atom, coefficient, terms)
+        if found is not None:
+            del terms[monomial], terms[found[0]]
+            return rejoined(from_terms(terms.items()) + found[1] * coefficient)
+    return index
+
+
+def _quotient_of(
+    remainder: Composite, coefficient: int, terms: Mapping[Monomial, int]
+) -> tuple[Monomial, Index] | None:
+    """The term that `remainder` belongs to, and what the two are together."""
+    whole, divisor = remainder.left, remainder.right
+    if not isinstance(divisor, int):
+        return None
+    quotient = floor_div(whole, divisor)
+    for monomial, times in terms.items():
+        if times != coefficient * divisor or len(monomial) != 1:
+            continue
+        atom = monomial[0]
+        if atom_index(atom) == quotient:
+            return monomial, whole
+        if isinstance(atom, Composite) and atom.kind == "mod" and atom.left == quotient:
+            return monomial, modulo(whole, divisor * atom.right)
+    return None
 
 
 def split_offset(offset: Index, shape: Sequence[Dim]) -> list[Index]:

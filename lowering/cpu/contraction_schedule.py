@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import ceil, prod
 
-from mapsto.ir.dims import Dim
+from mapsto.ir.dims import Dim, product
 from mapsto.lowering.contraction_loops import Schedule
 from mapsto.lowering.contraction_problem import ContractionProblem
+from mapsto.lowering.contraction_sides import ceil_div
+from mapsto.lowering.contraction_steps import steps_of
+from mapsto.lowering.contraction_window import Window, column_window, row_window
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.cpu.tiles import UNKNOWN_EXTENT, Tile, choose_tile
 
@@ -27,6 +30,10 @@ PARALLEL_WORK = 1 << 17
 """Multiply-adds from which a second thread gains more than waking it costs (about 1.5 us)."""
 DIRECT_USES = 2
 """A side whose elements are used by at most so many tiles is read where it lies."""
+LEAST_TASK = 1 << 15
+"""Multiply-adds of a task, at least, where there are tasks enough."""
+LARGEST_WINDOW = 4
+"""How much larger than the operand its copy without edges may be."""
 
 
 def choose_schedule(
@@ -36,9 +43,13 @@ def choose_schedule(
 
     `invariant` are the sides, rows or columns, that stay the same while the kernel runs again.
     """
-    tile = choose_tile(machine, problem.dtype.bits, problem.rows.size, problem.columns.size)
+    windows = frozenset(_windows(problem, machine)) - invariant
+    run = _run(problem, windows, machine) if "columns" not in invariant else 0
+    tile = choose_tile(
+        machine, problem.dtype.bits, problem.rows.size, _columns(problem, machine, run)
+    )
     private_rows = _rows_are_private(problem)
-    pack_rows, pack_columns = _packing(problem, tile)
+    pack_rows, pack_columns = _packing(problem, tile, windows, run)
     return Schedule(
         tile=tile,
         private_rows=private_rows,
@@ -48,7 +59,57 @@ def choose_schedule(
         pack_columns=pack_columns,
         parallel=_work(problem) >= PARALLEL_WORK,
         ahead=frozenset(_packed_ahead(problem, invariant, tile, pack_rows)),
+        windows=windows,
+        run=run,
     )
+
+
+def _windows(problem: ContractionProblem, machine: Machine) -> Iterator[str]:
+    """The sides that are read from a copy: where reading has conditions or strides."""
+    lanes = machine.lanes(problem.dtype.bits)
+    operand = 1 - problem.row_operand
+    column = column_window(problem, lanes)
+    if column is not None and not _is_plain(problem, operand) and _fits(problem, operand, column):
+        yield "columns"
+    row = row_window(problem)
+    operand = problem.row_operand
+    if row is not None and not _is_plain(problem, operand) and _fits(problem, operand, row):
+        yield "rows"
+
+
+def _is_plain(problem: ContractionProblem, operand: int) -> bool:
+    """Whether each axis of the operand is read along one dimension, inside and step by step."""
+    return all(
+        len(expr.dims) <= 1 and expr.constant == 0 and set(expr.coefficients) <= {0, 1}
+        for expr in problem.op.maps[operand].results
+    )
+
+
+def _fits(problem: ContractionProblem, operand: int, window: Window) -> bool:
+    """Whether the copy is not much larger than what it is a copy of."""
+    copied = _known(product(window.buffer.shape))
+    lines = _known(problem.op.operands[operand].type.elements)
+    return copied <= LARGEST_WINDOW * lines or not isinstance(product(window.buffer.shape), int)
+
+
+def _run(problem: ContractionProblem, windows: frozenset[str], machine: Machine) -> int:
+    """How many of the last dimensions of columns are neighbours in memory; 0 where the columns are
+    better one flat index."""
+    operand = 1 - problem.row_operand
+    if len(problem.columns.dims) == 1 and "columns" not in windows:
+        return 0
+    if "columns" in windows:
+        return 1
+    return problem.contiguous_dims(operand, problem.columns)
+
+
+def _columns(problem: ContractionProblem, machine: Machine, run: int) -> Dim:
+    """The columns, those that fill up the last vector of each run included."""
+    if not run:
+        return problem.columns.size
+    extents, lanes = problem.columns.extents, machine.lanes(problem.dtype.bits)
+    vectors = ceil_div(product(extents[-run:]), lanes)
+    return product(extents[:-run]) * vectors * lanes
 
 
 def _packed_ahead(
@@ -91,17 +152,22 @@ def _spread(problem: ContractionProblem, operand: int, packed: int) -> bool:
     return packed * batches >= 2 * _known(problem.op.operands[operand].type.elements)
 
 
-def _packing(problem: ContractionProblem, tile: Tile) -> tuple[bool, bool]:
+def _packing(
+    problem: ContractionProblem, tile: Tile, windows: frozenset[str], run: int
+) -> tuple[bool, bool]:
     """Whether rows and columns are copied into packed order before use."""
     row_tiles = ceil(_known(problem.rows.size) / tile.rows)
     column_tiles = ceil(_known(problem.columns.size) / tile.columns)
     column_operand = 1 - problem.row_operand
-    direct_rows = problem.access.is_direct(problem.row_operand) and column_tiles <= DIRECT_USES
+    few_columns = problem.access.is_direct(problem.row_operand) and column_tiles <= DIRECT_USES
+    direct_rows = "rows" in windows or few_columns
+    in_order = run > 0 or (
+        problem.contiguous_in(column_operand, problem.columns) and len(problem.columns.dims) == 1
+    )
     direct_columns = (
-        problem.access.is_direct(column_operand)
-        and row_tiles <= DIRECT_USES
-        and problem.contiguous_in(column_operand, problem.columns)
-        and len(problem.columns.dims) == 1
+        row_tiles <= DIRECT_USES
+        and in_order
+        and ("columns" in windows or problem.access.is_direct(column_operand))
     )
     return not direct_rows, not direct_columns
 
@@ -110,7 +176,7 @@ def _block(problem: ContractionProblem, machine: Machine, tile: Tile, private_ro
     """Tiles per task: a block of rows that fills part of the second-level cache, one panel of
     columns; fewer where there would be too few tasks."""
     if not private_rows:
-        return 1
+        return _column_block(problem, tile)
     depth = min(_known(problem.reduced.size), _reduction_block(problem, machine, tile))
     sliver_bytes = tile.rows * depth * problem.dtype.bytes
     fitting = max(1, machine.l2 // 3 // max(1, sliver_bytes))
@@ -121,6 +187,14 @@ def _block(problem: ContractionProblem, machine: Machine, tile: Tile, private_ro
     return max(1, min(fitting, tiles // MINIMUM_TASKS))
 
 
+def _column_block(problem: ContractionProblem, tile: Tile) -> int:
+    """One panel, as it is packed before use; more where that is not work enough for a task."""
+    tiles = ceil(_known(problem.columns.size) / tile.columns)
+    work = _work(problem) // max(1, tiles * _known(problem.batch.size))
+    enough = ceil(LEAST_TASK / max(1, work))
+    return max(1, min(enough, tiles * _known(problem.batch.size) // MINIMUM_TASKS))
+
+
 def _reduction_block(problem: ContractionProblem, machine: Machine, tile: Tile) -> int:
     """A depth at which a panel of columns fills at most half of the second-level cache."""
     fitting = machine.l2 // 2 // (tile.columns * problem.dtype.bytes)
@@ -128,4 +202,5 @@ def _reduction_block(problem: ContractionProblem, machine: Machine, tile: Tile) 
     if isinstance(depth, int) and depth <= fitting:
         return depth
     blocks = ceil(_known(depth) / fitting)
-    return max(16, ceil(_known(depth) / blocks))
+    unit = steps_of(problem.reduced).unit
+    return ceil(max(16, ceil(_known(depth) / blocks)) / unit) * unit

@@ -53,6 +53,11 @@ class Plain:
                 guard = all_of(guard, within(position, from_dim(extent)))
         return Load(buffer, tuple(at), guard)
 
+    def element(
+        self, operand: int, place: Sequence[Index], inside: Expression | None = None
+    ) -> Expression:
+        return Load(self.operands[operand], tuple(place), inside)
+
     def is_direct(self, operand: int) -> bool:
         return self.direct
 

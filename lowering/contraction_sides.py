@@ -1,0 +1,409 @@
+"""The two sides of a contraction, cut into tiles: where their elements are, how they are packed.
+
+Rows give the elements that are broadcast, columns those that are read in vectors.  The positions of
+a side are one flat index; columns of several dimensions are cut into *runs* instead, such as the
+rows of an image, and each run into vectors, of which the last one may not be full: a vector never
+goes from one run to the next, and divisions are needed once for each vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+from mapsto.ir.dims import Dim, floor_div, product
+from mapsto.ir.types import DType
+from mapsto.lowering import indices
+from mapsto.lowering.contraction_problem import Group
+from mapsto.lowering.contraction_steps import KRange, Step, Steps
+from mapsto.lowering.cpu.tiles import Tile
+from mapsto.lowering.indices import Index, from_dim, minimum, variable
+from mapsto.lowering.loops import (
+    Buffer,
+    Expression,
+    For,
+    If,
+    Load,
+    LoopKind,
+    Space,
+    Statement,
+    all_of,
+    compare,
+    constant,
+)
+
+__all__ = ["Columns", "Lane", "Point", "Reader", "Rows", "RunColumns", "Side", "ceil_div"]
+
+PADDING = 16
+"""Elements added to the stride of packed rows."""
+
+Point = dict[int, Index]
+"""The indices of some dimensions of the iteration domain."""
+Reader = Callable[[Mapping[int, Index]], Expression]
+"""The factor at a point: those dimensions are given that it depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A column of a tile, by vector and lane."""
+
+    vector: Index
+    lane: Index
+
+    def column(self, tile: Tile) -> Index:
+        """Which column of the tile it is."""
+        return self.vector * tile.lanes + self.lane
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Rows or columns: what they read, and whether they are packed, and that `ahead`.
+
+    `anywhere`: reading past the end of the side is harmless, as the memory is there.
+    """
+
+    name: str
+    group: Group
+    batch: Group
+    steps: Steps
+    read: Reader
+    tile: Tile
+    packed: bool
+    ahead: bool = False
+    anywhere: bool = False
+
+    @property
+    def size(self) -> Index:
+        """The number of positions."""
+        return from_dim(self.group.size)
+
+    @property
+    def width(self) -> int:
+        """The number of positions of a tile."""
+        raise NotImplementedError
+
+    @property
+    def tiles(self) -> Dim:
+        """The number of tiles."""
+        return ceil_div(self.group.size, self.width)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all tiles are full."""
+        size = self.group.size
+        return isinstance(size, int) and size % self.width == 0
+
+    @property
+    def dtype(self) -> DType:
+        """The element type."""
+        zeros = {d: 0 for g in (self.group, self.batch, self.steps.group) for d in g.dims}
+        return self.read(zeros).type
+
+    @property
+    def depth(self) -> Dim:
+        """The length of the reduction."""
+        return self.steps.group.size
+
+    def filled(self, tile: Index) -> Index:
+        """How many positions of a tile exist."""
+        if self.is_even:
+            return self.width
+        return minimum(self.width, self.size - tile * self.width)
+
+    def flat_element(self, batch: Index, position: Index, k: Index) -> Expression:
+        """The element at flat positions of the side and of the reduction."""
+        split = self.batch.split(batch) | self.group.split(position) | self.steps.group.split(k)
+        return self.read(split)
+
+    def buffer(self, tiles: Dim, depth: Dim) -> Buffer:
+        """Memory for packed tiles."""
+        name, shape = f"packed_{self.name}", (tiles, *self._order(depth))
+        if self.ahead:
+            return Buffer(name, self.dtype, shape, alignment=64)
+        return Buffer(name, self.dtype, shape, Space.LOCAL)
+
+    def _order(self, depth: Dim) -> tuple[Dim, Dim]:
+        return depth, self.width
+
+    def pack(
+        self, buffer: Buffer, slot: Index, batch: Index, tile: Index, part: KRange
+    ) -> list[Statement]:
+        """Packs a part of the reduction of one tile."""
+        raise NotImplementedError
+
+    def flat_range(self, part: KRange) -> tuple[Index, Index]:
+        """The first step of a part of the reduction, and how many there are."""
+        return part.start * self.steps.unit, part.count * self.steps.unit
+
+
+@dataclass(frozen=True, slots=True)
+class Rows(Side):
+    """The side whose elements are broadcast.  `k_inner` tells the order inside a packed tile:
+    [position][k] where k is contiguous in memory, else [k][position]."""
+
+    k_inner: bool = False
+
+    @property
+    def width(self) -> int:
+        return self.tile.rows
+
+    def _order(self, depth: Dim) -> tuple[Dim, Dim]:
+        # A row stride that is a large power of two would map all rows to the same cache sets.
+        return (self.width, depth + PADDING) if self.k_inner else (depth, self.width)
+
+    def pack(
+        self, buffer: Buffer, slot: Index, batch: Index, tile: Index, part: KRange
+    ) -> list[Statement]:
+        """Packs a part of the reduction of one tile."""
+        k, position = variable("k"), variable("p")
+        start, depth = self.flat_range(part)
+        filled = self.filled(tile)
+        at = (slot, position, k) if self.k_inner else (slot, k, position)
+        value = self.flat_element(batch, tile * self.width + position, start + k)
+        copy, clear = buffer.store(at, value), buffer.store(at, constant(0, buffer.dtype))
+        nest = _position_outer if self.k_inner else _position_inner
+        edge = [] if self.is_even else nest(clear, filled, self.width, depth)
+        return [*nest(copy, 0, filled, depth), *edge]
+
+    def packed_element(self, buffer: Buffer, slot: Index, position: Index, k: Index) -> Load:
+        """An element of a packed tile."""
+        return buffer[(slot, position, k) if self.k_inner else (slot, k, position)]
+
+    def direct_element(self, batch: Index, tile: Index, position: Index, step: Step) -> Expression:
+        """An element read where it lies; past the end of the side the last one again."""
+        index = tile * self.width + position
+        if not self.is_even:
+            index = minimum(index, self.size - 1)
+        return self.read(self.batch.split(batch) | self.group.split(index) | step.dims)
+
+    def points(self, tile: Index, position: Index) -> Point:
+        """The indices of the side's dimensions at a position of a tile."""
+        return self.group.split(tile * self.width + position)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns(Side):
+    """The side that is read in vectors, its positions a flat index.  `transposed`: contiguous in
+    memory along the reduction, and not along the columns."""
+
+    transposed: bool = False
+
+    @property
+    def width(self) -> int:
+        return self.tile.columns
+
+    def pack(
+        self, buffer: Buffer, slot: Index, batch: Index, tile: Index, part: KRange
+    ) -> list[Statement]:
+        """Packs a part of the reduction of one tile."""
+        k, position = variable("k"), variable("p")
+        start, depth = self.flat_range(part)
+        filled, at = self.filled(tile), (slot, k, position)
+        value = self.flat_element(batch, tile * self.width + position, start + k)
+        copy, clear = buffer.store(at, value), buffer.store(at, constant(0, buffer.dtype))
+        whole = self._transposing(copy, depth)
+        if not self.transposed:
+            whole = _position_inner(copy, 0, filled, depth)
+        if self.is_even:
+            return whole
+        edge = [
+            *_position_inner(copy, 0, filled, depth),
+            *_position_inner(clear, filled, self.width, depth),
+        ]
+        if not self.transposed:
+            return edge
+        return [If(compare("eq", filled, self.width), tuple(whole), tuple(edge))]
+
+    def _transposing(self, copy: Statement, depth: Index) -> list[Statement]:
+        """Square blocks of a tile, read along k and written along the positions."""
+        blocks: list[Statement] = []
+        for start in range(0, self.width, self.tile.lanes):
+            block = For("p", start, start + self.tile.lanes, (copy,), LoopKind.UNROLL)
+            blocks.append(For("k", 0, depth, (block,), LoopKind.VECTOR, lanes=self.tile.lanes))
+        return blocks
+
+    def vectors(self, body: Callable[[Lane], Statement]) -> For:
+        """The statement for each column of a tile, a vector at a time."""
+        statement = body(Lane(0, variable("j")))
+        return For("j", 0, self.width, (statement,), LoopKind.VECTOR, lanes=self.tile.lanes)
+
+    def packed_element(self, buffer: Buffer, slot: Index, lane: Lane, k: Index) -> Load:
+        """An element of a packed tile."""
+        return buffer[slot, k, lane.column(self.tile)]
+
+    def direct_element(self, batch: Index, tile: Index, lane: Lane, step: Step) -> Expression:
+        """An element read where it lies; past the end of the side it is zero."""
+        index = tile * self.width + lane.column(self.tile)
+        element = self.read(self.batch.split(batch) | self.group.split(index) | step.dims)
+        if self.is_even:
+            return element
+        return _guarded(element, compare("lt", index, self.size))
+
+    def results(
+        self,
+        tile: Index,
+        body: Callable[[Lane, Point], Sequence[Statement]],
+        around: Callable[[Statement], Statement],
+    ) -> list[Statement]:
+        """The loops that hand on the columns of a tile; `around` adds the loop over its rows."""
+        lane = Lane(0, variable("j"))
+        point = self.group.split(tile * self.width + lane.lane)
+        loop = For("j", 0, self.filled(tile), tuple(body(lane, point)), LoopKind.VECTOR)
+        return [around(loop)]
+
+
+@dataclass(frozen=True, slots=True)
+class RunColumns(Columns):
+    """Columns whose last `run` dimensions are neighbours in memory, in runs of whole vectors."""
+
+    run: int = 1
+
+    @staticmethod
+    def of(side: Columns, run: int) -> RunColumns:
+        """The columns in runs of so many dimensions."""
+        given = {field.name: getattr(side, field.name) for field in fields(side)}
+        return RunColumns(**given, run=run)
+
+    @property
+    def _outer(self) -> Group:
+        count = len(self.group.dims) - self.run
+        return Group(self.group.dims[:count], self.group.extents[:count])
+
+    @property
+    def _run(self) -> Group:
+        count = len(self.group.dims) - self.run
+        return Group(self.group.dims[count:], self.group.extents[count:])
+
+    @property
+    def _run_vectors(self) -> Dim:
+        return ceil_div(self._run.size, self.tile.lanes)
+
+    @property
+    def _vectors(self) -> Dim:
+        return product(self._outer.extents) * self._run_vectors
+
+    @property
+    def tiles(self) -> Dim:
+        return ceil_div(self._vectors, self.tile.vectors)
+
+    @property
+    def is_even(self) -> bool:
+        return isinstance(self._vectors, int) and self._vectors % self.tile.vectors == 0
+
+    @property
+    def _has_full_runs(self) -> bool:
+        size = self._run.size
+        return isinstance(size, int) and size % self.tile.lanes == 0
+
+    def _number(self, tile: Index, vector: Index) -> Index:
+        """Which vector of the side it is; past the end of the side the last one again."""
+        number = tile * self.tile.vectors + vector
+        return number if self.is_even else minimum(number, from_dim(self._vectors) - 1)
+
+    def _point(self, number: Index, lane: Index) -> dict[int, Index]:
+        """The indices of the side's dimensions in a lane of a vector."""
+        vectors = from_dim(self._run_vectors)
+        line, part = indices.floor_div(number, vectors), indices.modulo(number, vectors)
+        return self._outer.split(line) | self._run.split(part * self.tile.lanes + lane)
+
+    def _lanes(self, number: Index) -> Index:
+        """How many lanes of a vector are filled."""
+        if self._has_full_runs:
+            return self.tile.lanes
+        part = indices.modulo(number, from_dim(self._run_vectors))
+        return minimum(self.tile.lanes, from_dim(self._run.size) - part * self.tile.lanes)
+
+    def pack(
+        self, buffer: Buffer, slot: Index, batch: Index, tile: Index, part: KRange
+    ) -> list[Statement]:
+        """Packs a part of the reduction of one tile, vector by vector."""
+
+        def copies(step: Step) -> list[Statement]:
+            return [
+                statement
+                for vector in range(self.tile.vectors)
+                for statement in self._copy(buffer, slot, batch, tile, vector, part, step)
+            ]
+
+        return [self.steps.loops(part, copies)]
+
+    def _copy(
+        self,
+        buffer: Buffer,
+        slot: Index,
+        batch: Index,
+        tile: Index,
+        vector: int,
+        part: KRange,
+        step: Step,
+    ) -> list[Statement]:
+        lane, lanes = variable("l"), self.tile.lanes
+        number = self._number(tile, vector)
+        at = (slot, step.number, lane + vector * lanes)
+        value = self.read(self.batch.split(batch) | self._point(number, lane) | step.dims)
+        copy = buffer.store(at, value)
+        if self.anywhere or self._has_full_runs:
+            return [_vector(lanes, lanes, copy)]
+        clear = buffer.store(at, constant(0, buffer.dtype))
+        filled = self._lanes(number)
+        whole, edge = _vector(lanes, lanes, copy), _vector(filled, lanes, copy)
+        zeros = _vector(lanes, lanes, clear)
+        return [If(compare("eq", filled, lanes), (whole,), (zeros, edge))]
+
+    def vectors(self, body: Callable[[Lane], Statement]) -> For:
+        lanes = self.tile.lanes
+        statement = body(Lane(variable("v"), variable("l")))
+        vector = _vector(lanes, lanes, statement)
+        return For("v", 0, self.tile.vectors, (vector,), LoopKind.UNROLL)
+
+    def direct_element(self, batch: Index, tile: Index, lane: Lane, step: Step) -> Expression:
+        number = self._number(tile, lane.vector)
+        point = self._point(number, lane.lane)
+        element = self.read(self.batch.split(batch) | point | step.dims)
+        if self.anywhere or self._has_full_runs:
+            return element
+        return _guarded(element, compare("lt", lane.lane, self._lanes(number)))
+
+    def results(
+        self,
+        tile: Index,
+        body: Callable[[Lane, Point], Sequence[Statement]],
+        around: Callable[[Statement], Statement],
+    ) -> list[Statement]:
+        loops: list[Statement] = []
+        for vector in range(self.tile.vectors):
+            number = tile * self.tile.vectors + vector
+            lane = Lane(vector, variable("l"))
+            statements = body(lane, self._point(number, lane.lane))
+            loop = around(_vector(self._lanes(number), self.tile.lanes, *statements))
+            exists = compare("lt", number, from_dim(self._vectors))
+            loops.append(loop if self.is_even else If(exists, (loop,)))
+        return loops
+
+
+def _vector(count: Index, lanes: int, *body: Statement) -> For:
+    return For("l", 0, count, body, LoopKind.VECTOR, lanes=lanes)
+
+
+def _guarded(element: Expression, condition: Expression) -> Load:
+    assert isinstance(element, Load), "only plain loads are read where they lie"
+    return replace(element, guard=all_of(element.guard, condition))
+
+
+def _position_outer(
+    statement: Statement, first: Index, last: Index, depth: Index
+) -> list[Statement]:
+    inner = For("k", 0, depth, (statement,), LoopKind.VECTOR)
+    return [For("p", first, last, (inner,))]
+
+
+def _position_inner(
+    statement: Statement, first: Index, last: Index, depth: Index
+) -> list[Statement]:
+    inner = For("p", first, last, (statement,), LoopKind.VECTOR)
+    return [For("k", 0, depth, (inner,))]
+
+
+def ceil_div(size: Dim, width: int) -> Dim:
+    """How many pieces of a width cover the size."""
+    return floor_div(size + (width - 1), width)

@@ -1,0 +1,109 @@
+"""The loops over the reduction of a contraction.
+
+One flat index where everything is packed along it.  Where elements are read at the indices of
+several reduced dimensions, the last ones have loops of their own, and only the rest is flat:
+divisions to find the indices are done once for each run of steps, not at each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+from mapsto.ir.dims import Dim, product
+from mapsto.lowering.contraction_problem import Group
+from mapsto.lowering.indices import Index, flat_offset, variable
+from mapsto.lowering.loops import For, LoopKind, Statement
+
+__all__ = ["KRange", "Step", "Steps", "steps_of"]
+
+K_UNROLL = 2
+"""Steps of the reduction that are laid out in a row in the innermost loop."""
+LAID_OUT_STEPS = 12
+"""Steps of inner dimensions up to this many are all laid out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of the reduction: its number in the range, and the index of each dimension."""
+
+    number: Index
+    dims: dict[int, Index]
+
+
+@dataclass(frozen=True, slots=True)
+class KRange:
+    """A part of the reduction, in units of `Steps.unit`."""
+
+    start: Index
+    count: Index
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The reduced dimensions; the last `inner` ones have loops of their own."""
+
+    group: Group
+    inner: int
+
+    @property
+    def unit(self) -> int:
+        """How many steps the inner loops do."""
+        return prod(e for e in self._inner.extents if isinstance(e, int))
+
+    @property
+    def units(self) -> Dim:
+        """How often they are done in the whole reduction."""
+        return product(self._outer.extents)
+
+    @property
+    def _outer(self) -> Group:
+        count = len(self.group.dims) - self.inner
+        return Group(self.group.dims[:count], self.group.extents[:count])
+
+    @property
+    def _inner(self) -> Group:
+        count = len(self.group.dims) - self.inner
+        return Group(self.group.dims[count:], self.group.extents[count:])
+
+    def loops(self, part: KRange, body: Callable[[Step], Sequence[Statement]]) -> For:
+        """The loops over a part of the reduction."""
+        k, inner = variable("k"), self._inner
+        outer = self._outer.split(part.start + k)
+        if not inner.dims:
+            return For("k", 0, part.count, tuple(body(Step(k, outer))), unroll=K_UNROLL)
+        at: dict[int, Index] = {d: variable(f"k{i}") for i, d in enumerate(inner.dims)}
+        number = k * self.unit + flat_offset(at.values(), inner.extents)
+        return For("k", 0, part.count, _nest(inner, body(Step(number, outer | at))))
+
+
+def _nest(group: Group, body: Sequence[Statement]) -> tuple[Statement, ...]:
+    """The loops over the dimensions of a group, laid out where they are short."""
+    nest = tuple(body)
+    laid_out = 1
+    for number in reversed(range(len(group.dims))):
+        extent = group.extents[number]
+        assert isinstance(extent, int), "inner loops have known extents"
+        laid_out *= extent
+        loop = For(f"k{number}", 0, extent, nest)
+        if laid_out <= LAID_OUT_STEPS:
+            loop = replace(loop, kind=LoopKind.UNROLL)
+        elif number == len(group.dims) - 1:
+            loop = replace(loop, unroll=K_UNROLL)
+        nest = (loop,)
+    return nest
+
+
+def steps_of(group: Group) -> Steps:
+    """The steps of a reduction: inner loops for the last dimension, and for those before it that
+    can be laid out too; none where there is but one dimension or an extent is unknown."""
+    known = [extent for extent in group.extents if extent != 1]
+    if len(known) < 2 or not isinstance(group.extents[-1], int):
+        return Steps(group, 0)
+    inner, total = 1, group.extents[-1]
+    for extent in reversed(group.extents[1:-1]):
+        if not isinstance(extent, int) or total * extent > LAID_OUT_STEPS:
+            break
+        inner, total = inner + 1, total * extent
+    return Steps(group, inner)

@@ -1,0 +1,141 @@
+"""Convolutions as contractions: every size, stride, dilation and padding agrees with the loop
+interpreter, which checks every access, and with NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from loop_harness import machines, run_native
+from test_contraction_loops import agree, arrays, function, problem, reference
+
+from mapsto import ir
+from mapsto.lowering.contraction_problem import ContractionProblem
+from mapsto.lowering.cpu.contraction_schedule import choose_schedule
+from mapsto.lowering.cpu.machine import Machine
+from mapsto.lowering.loop_verifier import verify_loops
+from mapsto.lowering.loop_walk import expressions
+from mapsto.lowering.loops import Load
+
+
+@dataclass(frozen=True)
+class Window:
+    """Along one dimension: the sizes of image and kernel, and how they move over each other."""
+
+    size: int
+    taps: int
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+
+    @property
+    def count(self) -> int:
+        return (
+            self.size + 2 * self.padding - self.dilation * (self.taps - 1) - 1
+        ) // self.stride + 1
+
+    def expr(self, outer: int, inner: int, rank: int) -> ir.AffineExpr:
+        moved = ir.axis(outer, rank).scaled(self.stride) + ir.axis(inner, rank).scaled(
+            self.dilation
+        )
+        return moved.shifted(-self.padding)
+
+
+def convolution(
+    images: int,
+    outputs: int,
+    channels: int,
+    windows: Sequence[Window],
+    dtype: ir.DType = ir.DType.F32,
+) -> ContractionProblem:
+    """Result [n, o, p...], image [n, c, size...], kernel [o, c, taps...]."""
+    count = len(windows)
+    rank = 3 + 2 * count
+    places = list(range(2, 2 + count))
+    taps = list(range(3 + count, rank))
+    pairs = zip(windows, places, taps, strict=True)
+    moved = tuple(window.expr(p, t, rank) for window, p, t in pairs)
+    image = ir.AffineMap(rank, (ir.axis(0, rank), ir.axis(2 + count, rank), *moved))
+    kernel = ir.projection([1, 2 + count, *taps], rank)
+    sizes, kernels = [w.size for w in windows], [w.taps for w in windows]
+    extents = (images, outputs, *(w.count for w in windows), channels, *kernels)
+    shapes = [(images, channels, *sizes), (outputs, channels, *kernels)]
+    return problem(shapes, [image, kernel], extents, 2 + count, dtype, direct=False)
+
+
+def weight_gradient(windows: Sequence[Window], images: int = 2) -> ContractionProblem:
+    """Result [o, c, taps...], cotangent [n, o, p...], image [n, c, size...]."""
+    count = len(windows)
+    rank = 3 + 2 * count
+    taps, places = list(range(2, 2 + count)), list(range(3 + count, rank))
+    pairs = zip(windows, places, taps, strict=True)
+    moved = tuple(window.expr(p, t, rank) for window, p, t in pairs)
+    image = ir.AffineMap(rank, (ir.axis(2 + count, rank), ir.axis(1, rank), *moved))
+    cotangent = ir.projection([2 + count, 0, *places], rank)
+    extents = (7, 3, *(w.taps for w in windows), images, *(w.count for w in windows))
+    shapes = [(images, 7, *(w.count for w in windows)), (images, 3, *(w.size for w in windows))]
+    return problem(shapes, [cotangent, image], extents, 2 + count)
+
+
+CASES = {
+    "same": [Window(9, 3, padding=1), Window(11, 3, padding=1)],
+    "valid": [Window(7, 2), Window(18, 3)],
+    "stride 2": [Window(9, 3, 2, 1), Window(10, 3, 2, 1)],
+    "stride 3 and gaps": [Window(8, 2, 3), Window(19, 2, 3, 1)],
+    "dilation": [Window(9, 3, 1, 2, 2), Window(13, 3, 1, 4, 3)],
+    "stride and dilation": [Window(9, 2, 2, 1, 2), Window(16, 3, 2, 3, 3)],
+    "padding beyond the kernel": [Window(3, 2, padding=4), Window(2, 3, padding=5)],
+    "one by one": [Window(5, 1), Window(7, 1)],
+    "one by one, stride 2": [Window(5, 1, 2), Window(7, 1, 2)],
+    "long rows": [Window(1, 1), Window(37, 5, padding=2)],
+    "sequence": [Window(37, 3, 1, 4, 2)],
+    "volume": [Window(4, 3, padding=1), Window(3, 2), Window(9, 3, padding=1)],
+}
+
+
+def compiled_agrees(found: ContractionProblem, machine: Machine) -> None:
+    given = arrays(found)
+    loops = function(found, choose_schedule(found, machine))
+    verify_loops(loops)
+    run_native(loops, given, {}, machine)
+    np.testing.assert_allclose(given["y"], reference(found, given), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_convolutions(case: str) -> None:
+    for images, outputs in ((1, 7), (3, 1)):
+        compiled_agrees(convolution(images, outputs, 2, CASES[case]), Machine.host())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_of_kernels(case: str) -> None:
+    compiled_agrees(weight_gradient(CASES[case]), Machine.host())
+
+
+@pytest.mark.parametrize("case", ["stride and dilation", "sequence"])
+def test_every_access_is_inside(case: str) -> None:
+    found = convolution(1, 1, 1, CASES[case])
+    agree(found, choose_schedule(found, Machine.host()))
+
+
+@pytest.mark.parametrize("machine", machines(), ids=lambda m: f"{m.cpu}-{m.vector_bits}")
+@pytest.mark.parametrize("dtype", [ir.DType.F32, ir.DType.F64])
+def test_every_width_and_precision(machine: Machine, dtype: ir.DType) -> None:
+    for outputs in (3, 33):
+        compiled_agrees(convolution(2, outputs, 5, CASES["same"], dtype), machine)
+
+
+def test_reductions_in_blocks() -> None:
+    found = convolution(1, 4, 3, CASES["stride 2"])
+    schedule = choose_schedule(found, Machine.host())
+    agree(found, replace(schedule, reduction_block=18))
+
+
+def test_windows_are_read_without_conditions() -> None:
+    found = convolution(2, 64, 8, CASES["stride 2"])
+    loops = function(found, choose_schedule(found, Machine.host()))
+    loads = [e for e in expressions(loops.body) if isinstance(e, Load)]
+    assert {load.buffer.name for load in loads} >= {"window0"}
+    assert not [load for load in loads if load.guard is not None]
