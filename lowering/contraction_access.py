@@ -11,7 +11,7 @@ from mapsto.ir.ops.contraction import Contract
 from mapsto.lowering.affine_indices import operand_read
 from mapsto.lowering.indexed import IndexedEmitter
 from mapsto.lowering.indices import Index, variable
-from mapsto.lowering.loops import Buffer, Expression, Load, Statement, Store
+from mapsto.lowering.loops import Buffer, Expression, Load, Statement, Store, all_of
 
 __all__ = ["KernelAccess"]
 
@@ -32,12 +32,16 @@ class KernelAccess:
         self.stages = tuple(stages)
         self.outputs = outputs
 
-    def read(self, operand: int, indices: Sequence[Index]) -> Expression:
-        """The operand's factor at a point of the iteration domain, zero outside the tensor.
+    def read(
+        self, operand: int, indices: Sequence[Index], guard: Expression | None = None
+    ) -> Expression:
+        """The operand's factor at a point of the iteration domain, zero outside the tensor and
+        where the guard is false.
 
         An expression without statements: a load, or arithmetic on loads.
         """
-        return self.element(operand, *operand_read(self.op, operand, indices))
+        place, inside = operand_read(self.op, operand, indices)
+        return self.element(operand, place, all_of(guard, inside))
 
     def element(
         self, operand: int, place: Sequence[Index], inside: Expression | None = None

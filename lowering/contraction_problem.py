@@ -38,16 +38,22 @@ class Group:
         """The number of flat positions."""
         return product(self.extents)
 
-    def split(self, flat: Index) -> dict[int, Index]:
-        """The index of each dimension at a flat position."""
-        return dict(zip(self.dims, split_offset(flat, self.extents), strict=True))
+    def split(self, flat: Index, lane: Index = 0) -> dict[int, Index]:
+        """The index of each dimension at a flat position, and `lane` further on in the last."""
+        place = dict(zip(self.dims, split_offset(flat, self.extents), strict=True))
+        if self.dims and lane != 0:
+            place[self.dims[-1]] += lane
+        return place
 
 
 class OperandAccess(Protocol):
     """How the kernel around a contraction reads operands and uses results."""
 
-    def read(self, operand: int, indices: Sequence[Index]) -> Expression:
-        """The operand's factor at a point of the iteration domain, zero outside the tensor."""
+    def read(
+        self, operand: int, indices: Sequence[Index], guard: Expression | None = None
+    ) -> Expression:
+        """The operand's factor at a point of the iteration domain, zero outside the tensor and
+        where the guard is false."""
 
     def element(
         self, operand: int, place: Sequence[Index], inside: Expression | None = None
@@ -80,9 +86,12 @@ class ContractionProblem:
         """The element type of operands and result."""
         return self.op.operands[0].dtype
 
-    def read(self, operand: int, point: Mapping[int, Index]) -> Expression:
+    def read(
+        self, operand: int, point: Mapping[int, Index], guard: Expression | None = None
+    ) -> Expression:
         """The operand's factor at a point; dimensions that it does not depend on may be missing."""
-        return self.access.read(operand, [point.get(d, 0) for d in range(len(self.op.extents))])
+        indices = [point.get(d, 0) for d in range(len(self.op.extents))]
+        return self.access.read(operand, indices, guard)
 
     def store(self, point: Mapping[int, Index], value: Expression) -> Sequence[Statement]:
         """What is done with the result at the indices of its dimensions."""

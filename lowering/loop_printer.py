@@ -19,9 +19,11 @@ from mapsto.lowering.indices import Index
 from mapsto.lowering.loops import (
     Allocate,
     Apply,
+    AsyncCopy,
     Barrier,
     Buffer,
     Comment,
+    CommitCopies,
     Constant,
     Expression,
     For,
@@ -29,14 +31,17 @@ from mapsto.lowering.loops import (
     IndexValue,
     Let,
     Load,
+    LoadMatrix,
     LoopFunction,
     LoopKind,
+    MatrixMultiply,
     Prefetch,
     Reduce,
     Ref,
     Shuffle,
     Statement,
     Store,
+    WaitCopies,
 )
 
 __all__ = ["expression_text", "loop_text"]
@@ -137,6 +142,18 @@ def _line(statement: Statement) -> str:
             return f"prefetch {_element(buffer, indices)}"
         case Barrier():
             return "barrier"
+        case AsyncCopy(buffer, indices, source, count):
+            return f"copy {count} to {_element(buffer, indices)} from {expression_text(source)}"
+        case CommitCopies():
+            return "commit copies"
+        case WaitCopies(pending):
+            return f"wait for copies but {pending}" if pending else "wait for copies"
+        case LoadMatrix(buffer, indices, source, source_indices, transposed):
+            how = " transposed" if transposed else ""
+            return f"{_element(buffer, indices)} = matrix {_element(source, source_indices)}{how}"
+        case MatrixMultiply(sums, at, left, left_at, right, right_at, (m, n, k)):
+            product = f"{_element(left, left_at)} @ {_element(right, right_at)}"
+            return f"{_element(sums, at)} += {product} # {m} x {n} x {k}"
         case Comment(text):
             return f"# {text}"
     raise TypeError(f"not a statement: {statement!r}")

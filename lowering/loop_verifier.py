@@ -12,6 +12,9 @@
 7. Readonly buffers are not written.  Declared buffers are not argument buffers, and the function's
    buffers are; registers have a static shape; vector loops declare only registers.
 8. Registers declared outside a parallel loop are not used in it.
+9. What threads do together stands in a thread loop and in no vector loop: barriers, copies to
+   shared memory (of elements of one type), and matrices, which are loaded from shared memory and
+   multiplied in registers, with operands of one 16-bit float type and sums in f32.
 """
 
 from __future__ import annotations
@@ -26,25 +29,33 @@ from mapsto.lowering.loop_printer import expression_text
 from mapsto.lowering.loop_walk import direct_expressions, direct_indices, subexpressions
 from mapsto.lowering.loops import (
     Allocate,
+    AsyncCopy,
+    Barrier,
     Buffer,
+    CommitCopies,
     Expression,
     For,
     If,
     IndexValue,
     Let,
     Load,
+    LoadMatrix,
     LoopFunction,
     LoopKind,
+    MatrixMultiply,
     Prefetch,
     Reduce,
     Ref,
     Space,
     Statement,
     Store,
+    WaitCopies,
 )
 from mapsto.lowering.scalar_operations import REDUCTIONS
 
 __all__ = ["InvalidLoop", "verify_loops"]
+
+_MATRIX_TYPES = (DType.F16, DType.BF16)
 
 
 class InvalidLoop(Exception):
@@ -60,6 +71,7 @@ class _Names:
     lets: dict[str, DType]
     in_vector: bool = False
     in_parallel: bool = False
+    in_thread: bool = False
 
 
 def verify_loops(function: LoopFunction) -> None:
@@ -97,6 +109,11 @@ def _check(names: _Names, statement: Statement) -> _Names:
             _check_write(names, statement)
         case Prefetch(buffer, indices):
             _check_access(names, buffer, indices)
+        case Barrier() | AsyncCopy() | CommitCopies() | WaitCopies():
+            _check_together(names, statement)
+        case LoadMatrix() | MatrixMultiply():
+            _check_together(names, statement)
+            _check_matrices(names, statement)
         case If(condition, then, otherwise):
             _check_bool(condition)
             _check_block(names, then)
@@ -156,6 +173,35 @@ def _check_access(names: _Names, buffer: Buffer, indices: tuple[Index, ...]) -> 
         _fail(f"`{buffer.name}` has {len(buffer.shape)} dimensions, not {len(indices)}")
 
 
+def _check_together(names: _Names, statement: Statement) -> None:
+    if not names.in_thread or names.in_vector:
+        _fail(f"`{type(statement).__name__}` is not done by the threads of a block")
+    if isinstance(statement, AsyncCopy):
+        buffer, source = statement.buffer, statement.source
+        _check_access(names, buffer, statement.indices)
+        if buffer.space is not Space.SHARED or source.type is not buffer.dtype:
+            _fail(f"`{source.buffer.name}` cannot be copied to `{buffer.name}` as it is")
+
+
+def _check_matrices(names: _Names, statement: LoadMatrix | MatrixMultiply) -> None:
+    match statement:
+        case LoadMatrix(buffer, indices, source, source_indices):
+            accesses = [(buffer, indices), (source, source_indices)]
+            spaces, operands = [Space.REGISTER, Space.SHARED], (buffer, source)
+        case MatrixMultiply(sums, indices, left, left_at, right, right_at):
+            accesses = [(sums, indices), (left, left_at), (right, right_at)]
+            spaces, operands = [Space.REGISTER] * 3, (left, right)
+            if sums.dtype is not DType.F32:
+                _fail(f"`{sums.name}` holds {sums.dtype}, not f32")
+    for (buffer, indices), space in zip(accesses, spaces, strict=True):
+        _check_access(names, buffer, indices)
+        if buffer.space is not space:
+            _fail(f"`{buffer.name}` is not in {space.value} space")
+    if operands[0].dtype is not operands[1].dtype or operands[0].dtype not in _MATRIX_TYPES:
+        names_of = " and ".join(f"`{operand.name}`" for operand in operands)
+        _fail(f"{names_of} are not of one 16-bit float type")
+
+
 def _check_bool(condition: Expression) -> None:
     if condition.type is not DType.BOOL:
         _fail(f"the condition `{expression_text(condition)}` is not a bool")
@@ -205,6 +251,7 @@ def _check_loop(names: _Names, loop: For) -> None:
         buffers=dict(_usable(names)) if parallel else names.buffers,
         in_vector=names.in_vector or vector,
         in_parallel=names.in_parallel or parallel,
+        in_thread=names.in_thread or loop.kind is LoopKind.THREAD,
     )
     _check_block(inside, loop.body)
 

@@ -10,6 +10,7 @@ from mapsto.lowering.indices import Index, ValueOf, atoms
 from mapsto.lowering.loops import (
     Allocate,
     Apply,
+    AsyncCopy,
     Buffer,
     Expression,
     For,
@@ -17,6 +18,8 @@ from mapsto.lowering.loops import (
     IndexValue,
     Let,
     Load,
+    LoadMatrix,
+    MatrixMultiply,
     Prefetch,
     Reduce,
     Ref,
@@ -27,6 +30,7 @@ from mapsto.lowering.loops import (
 
 __all__ = [
     "Names",
+    "direct_buffers",
     "direct_expressions",
     "direct_indices",
     "expressions",
@@ -57,14 +61,33 @@ def direct_expressions(statement: Statement) -> tuple[Expression, ...]:
             return (statement.value,)
         case If():
             return (statement.condition,)
+        case AsyncCopy():
+            return (statement.source,)
+    return ()
+
+
+def direct_buffers(statement: Statement) -> tuple[Buffer, ...]:
+    """The buffers that a statement itself accesses, those of its expressions excluded; it writes
+    the first."""
+    match statement:
+        case Store() | Reduce() | Prefetch() | AsyncCopy():
+            return (statement.buffer,)
+        case LoadMatrix():
+            return (statement.buffer, statement.source)
+        case MatrixMultiply(sums, _, left, _, right, _):
+            return (sums, left, right)
     return ()
 
 
 def direct_indices(statement: Statement) -> tuple[Index, ...]:
     """The indices that a statement itself holds."""
     match statement:
-        case Store() | Reduce() | Prefetch():
+        case Store() | Reduce() | Prefetch() | AsyncCopy():
             return statement.indices
+        case LoadMatrix():
+            return (*statement.indices, *statement.source_indices)
+        case MatrixMultiply(_, at, _, left_at, _, right_at):
+            return (*at, *left_at, *right_at)
         case For():
             return (statement.start, statement.stop)
     return ()
@@ -118,8 +141,8 @@ def free_names(body: tuple[Statement, ...]) -> Names:
     indices: dict[str, None] = {}
     lets: dict[str, None] = {}
     for statement in statements(body):
-        if isinstance(statement, Store | Reduce | Prefetch):
-            _use_buffer(statement.buffer, buffers, indices)
+        for buffer in direct_buffers(statement):
+            _use_buffer(buffer, buffers, indices)
         for index in direct_indices(statement):
             _use_index(index, indices)
     for expression in expressions(body):
@@ -167,7 +190,7 @@ def _bound_names(body: tuple[Statement, ...]) -> frozenset[str]:
 def stored_buffers(body: Iterable[Statement]) -> frozenset[str]:
     """The names of the buffers that a block writes."""
     return frozenset(
-        statement.buffer.name
+        direct_buffers(statement)[0].name
         for statement in statements(body)
-        if isinstance(statement, Store | Reduce)
+        if not isinstance(statement, Prefetch) and direct_buffers(statement)
     )

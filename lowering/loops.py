@@ -55,9 +55,11 @@ __all__ = [
     "TRUE",
     "Allocate",
     "Apply",
+    "AsyncCopy",
     "Barrier",
     "Buffer",
     "Comment",
+    "CommitCopies",
     "Constant",
     "Expression",
     "For",
@@ -65,8 +67,10 @@ __all__ = [
     "IndexValue",
     "Let",
     "Load",
+    "LoadMatrix",
     "LoopFunction",
     "LoopKind",
+    "MatrixMultiply",
     "Prefetch",
     "Reduce",
     "Ref",
@@ -74,6 +78,8 @@ __all__ = [
     "Space",
     "Statement",
     "Store",
+    "Together",
+    "WaitCopies",
     "all_of",
     "apply",
     "bitcast",
@@ -391,6 +397,65 @@ class Barrier:
 
 
 @dataclass(frozen=True, slots=True)
+class AsyncCopy:
+    """Begins to copy `count` neighbours from `source` on, zeros where its guard is false, to shared
+    memory; they are there after a `WaitCopies` and, for other threads, a `Barrier`."""
+
+    buffer: Buffer
+    indices: tuple[Index, ...]
+    source: Load
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CommitCopies:
+    """Makes a group of the copies that a thread has begun since the last one; it may be empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitCopies:
+    """Waits for a thread's groups of copies but for the last `pending` ones."""
+
+    pending: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadMatrix:
+    """Four matrices of 8 x 8 elements of 16 bits, from shared memory to the registers of a warp.
+
+    All its threads come to it.  Thread `l` tells where row `l % 8` of matrix `l // 8` is: eight
+    neighbours from `source[source_indices]` on, aligned to 16 bytes.  It gets `(l // 4, 2*(l % 4))`
+    and the next element of that row of each matrix (of its transpose, if `transposed`), eight
+    neighbours from `buffer[indices]` on.
+    """
+
+    buffer: Buffer
+    indices: tuple[Index, ...]
+    source: Buffer
+    source_indices: tuple[Index, ...]
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixMultiply:
+    """`sums += left x right`, of matrices that the threads of a warp hold together in registers.
+
+    `shape` is (m, n, k): `left` is m x k, `right` k x n, of 16-bit floats; the sums are f32.  Each
+    thread has a 32nd of each, neighbours from the given elements on.  All of them come to it.  A
+    matrix is made of some of 8 x 8, one column of them after the other; of each, thread `l` has row
+    `l // 4` (of `right`: column), and of that the elements `2 * (l % 4)` and the next.
+    """
+
+    sums: Buffer
+    sums_indices: tuple[Index, ...]
+    left: Buffer
+    left_indices: tuple[Index, ...]
+    right: Buffer
+    right_indices: tuple[Index, ...]
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Comment:
     """A remark that is printed and copied into the generated code."""
 
@@ -414,7 +479,9 @@ class For:
     unroll: int = 0
 
 
-Statement = Allocate | Store | Reduce | Let | If | Prefetch | Barrier | Comment | For
+Together = Barrier | AsyncCopy | CommitCopies | WaitCopies | LoadMatrix | MatrixMultiply
+"""What stands in a thread loop only."""
+Statement = Allocate | Store | Reduce | Let | If | Prefetch | Comment | For | Together
 
 
 @dataclass(frozen=True, slots=True)

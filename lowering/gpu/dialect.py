@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["NVPTX", "SIMULATED", "SPIRV", "Dialect", "check_intrinsics"]
 
@@ -43,7 +43,7 @@ class Dialect:
     thread: tuple[Call, ...]
     block: tuple[Call, ...]
     barrier: Call | None
-    shuffle: Mapping[str, Call]
+    shuffle: Mapping[str, Call] = field(hash=False)
     intrinsics: frozenset[str]
 
 

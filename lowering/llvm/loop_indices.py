@@ -6,6 +6,7 @@ import math
 
 from mapsto.ir.dims import Dim
 from mapsto.lowering.cpu.machine import Machine
+from mapsto.lowering.index_facts import index_multiple, simplify_index
 from mapsto.lowering.indices import (
     Atom,
     Composite,
@@ -17,7 +18,6 @@ from mapsto.lowering.indices import (
     index_terms,
     linear_parts,
     map_atoms,
-    simplify_index,
 )
 from mapsto.lowering.llvm.loop_scope import Fact, Place, Scope, memory_type
 from mapsto.lowering.llvm.types import I64, PTR, LLVMType, Operand, constant, constant_vector
@@ -200,12 +200,7 @@ class IndexEmitter:
 
     def multiple_of(self, index: Index) -> int:
         """A number that is known to divide a resolved index (0 for the index 0)."""
-        return math.gcd(
-            *(
-                c * math.prod(self._fact(atom).multiple for atom in monomial)
-                for monomial, c in index_terms(index)
-            )
-        )
+        return index_multiple(index, lambda name: self._fact(name).multiple)
 
     def _fact(self, atom: Atom) -> Fact:
         if isinstance(atom, str):

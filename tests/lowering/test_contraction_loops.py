@@ -3,11 +3,19 @@ the loop interpreter and with NumPy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from contraction_harness import (
+    Plain,
+    arrays,
+    conv2d,
+    function_of,
+    problem,
+    product,
+    reference,
+)
 from loop_harness import check, machines, module_text, run_native
 
 from mapsto import ir
@@ -17,92 +25,17 @@ from mapsto.lowering.contraction_problem import ContractionProblem, analyze
 from mapsto.lowering.cpu.contraction_schedule import choose_schedule
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.cpu.tiles import Tile, choose_tile
-from mapsto.lowering.indices import Index, from_dim
 from mapsto.lowering.loops import (
     Buffer,
-    Expression,
     For,
-    Load,
     LoopFunction,
     LoopKind,
-    Statement,
-    all_of,
-    apply,
-    within,
 )
 from mapsto.runtime.jit import emit_assembly
 
 
-@dataclass
-class Plain:
-    """Operands read from buffers by their maps, results stored as they are."""
-
-    operands: Sequence[Buffer]
-    maps: Sequence[ir.AffineMap]
-    result: Buffer
-    direct: bool = True
-
-    def read(self, operand: int, indices: Sequence[Index]) -> Expression:
-        buffer, at, guard = self.operands[operand], [], None
-        for expr, extent in zip(self.maps[operand].results, buffer.shape, strict=True):
-            position: Index = from_dim(expr.constant)
-            for coefficient, index in zip(expr.coefficients, indices, strict=True):
-                position = position + index * coefficient if coefficient else position
-            at.append(position)
-            if expr.single is None:
-                guard = all_of(guard, within(position, from_dim(extent)))
-        return Load(buffer, tuple(at), guard)
-
-    def element(
-        self, operand: int, place: Sequence[Index], inside: Expression | None = None
-    ) -> Expression:
-        return Load(self.operands[operand], tuple(place), inside)
-
-    def is_direct(self, operand: int) -> bool:
-        return self.direct
-
-    def store(
-        self, indices: Sequence[Index], value: Expression, guard: Expression | None
-    ) -> Sequence[Statement]:
-        return [self.result.store(tuple(indices), apply("neg", value), guard)]
-
-
-def problem(
-    shapes: Sequence[Sequence[int]],
-    maps: Sequence[ir.AffineMap],
-    extents: Sequence[int],
-    rank: int,
-    dtype: ir.DType = ir.DType.F32,
-    direct: bool = True,
-) -> ContractionProblem:
-    types = [ir.TensorType(dtype, tuple(shape)) for shape in shapes]
-    block = ir.Block(types)
-    attributes = {"rank": rank, "extents": tuple(extents), "maps": tuple(maps)}
-    op = Contract(block.arguments, attributes)
-    buffers = [Buffer(f"x{i}", dtype, t.shape, readonly=True) for i, t in enumerate(types)]
-    result = Buffer("y", dtype, tuple(extents[:rank]))
-    found = analyze(op, Plain(buffers, maps, result, direct))
-    assert found is not None
-    return found
-
-
 def function(found: ContractionProblem, schedule: Schedule) -> LoopFunction:
-    access = found.access
-    assert isinstance(access, Plain)
-    body = contraction_body(found, schedule)
-    return LoopFunction("kernel", (*access.operands, access.result), (), body)
-
-
-def arrays(found: ContractionProblem) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(0)
-    access = found.access
-    assert isinstance(access, Plain)
-    given = {b.name: random.normal(size=b.shape).astype(b.dtype.numpy) for b in access.operands}
-    return {**given, "y": np.zeros(access.result.shape, access.result.dtype.numpy)}
-
-
-def reference(found: ContractionProblem, given: dict[str, np.ndarray]) -> np.ndarray:
-    return -found.op.evaluate(given["x0"], given["x1"])[0]
+    return function_of(found, contraction_body(found, schedule))
 
 
 def agree(found: ContractionProblem, schedule: Schedule) -> None:
@@ -110,13 +43,6 @@ def agree(found: ContractionProblem, schedule: Schedule) -> None:
     loose = 1e-4 if found.dtype is ir.DType.F32 else 1e-11
     expected = check(function(found, schedule), given, rtol=loose, atol=loose)
     np.testing.assert_allclose(expected["y"], reference(found, given), rtol=loose, atol=loose)
-
-
-def product(m: int, n: int, k: int, layout: str = "nn", **options: object) -> ContractionProblem:
-    first = ((k, m), [2, 0]) if layout[0] == "t" else ((m, k), [0, 2])
-    second = ((n, k), [1, 2]) if layout[1] == "t" else ((k, n), [2, 1])
-    maps = [ir.projection(first[1], 3), ir.projection(second[1], 3)]
-    return problem([first[0], second[0]], maps, (m, n, k), 2, **options)  # type: ignore[arg-type]
 
 
 SMALL = Tile(rows=3, vectors=2, lanes=4)
@@ -178,18 +104,6 @@ def test_rows_and_columns_of_several_dimensions() -> None:
     maps = [ir.projection([0, 1, 4, 5], 6), ir.projection([5, 4, 2, 3], 6)]
     found = problem([(2, 3, 4, 5), (5, 4, 3, 6)], maps, (2, 3, 3, 6, 4, 5), 4)
     agree(found, Schedule(SMALL, True, 2, 64, True, True))
-
-
-def conv2d() -> ContractionProblem:
-    """Result [n, o, p, q]; reduced c, r, s; stride 2, padding 1."""
-
-    def window(outer: int, inner: int) -> ir.AffineExpr:
-        return (ir.axis(outer, 7).scaled(2) + ir.axis(inner, 7)).shifted(-1)
-
-    image = ir.AffineMap(7, (ir.axis(0, 7), ir.axis(4, 7), window(2, 5), window(3, 6)))
-    weights = ir.projection([1, 4, 5, 6], 7)
-    extents = (2, 5, 3, 3, 2, 3, 3)
-    return problem([(2, 2, 6, 6), (5, 2, 3, 3)], [image, weights], extents, 4, direct=False)
 
 
 def test_convolution_packs_windows() -> None:

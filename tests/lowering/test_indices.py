@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from mapsto.ir.dims import FloorDiv, symbol
 from mapsto.ir.types import DType
+from mapsto.lowering.index_facts import index_multiple, simplify_index
 from mapsto.lowering.indices import (
     Index,
     evaluate_index,
@@ -14,7 +15,6 @@ from mapsto.lowering.indices import (
     linear_parts,
     maximum,
     minimum,
-    simplify_index,
     size,
     split_offset,
     substitute_index,
@@ -152,3 +152,14 @@ def test_missing_values_are_named() -> None:
         evaluate_index(P + Q, {"i": 1})
     with pytest.raises(ZeroDivisionError):
         P // 0
+
+
+def test_numbers_that_divide_an_index() -> None:
+    assert index_multiple(12 * P + 8 * Q) == 4
+    assert index_multiple(8 * (P % 6) + 16) == 8
+    assert index_multiple((4 * P) % 6) == 2
+    assert index_multiple((4 * P) // 2) == 2
+    assert index_multiple((4 * P) // 3) == 1
+    assert index_multiple(minimum(8 * P, 28)) == 4
+    assert index_multiple(P * Q * 2, lambda name: 3) == 18
+    assert index_multiple(0) == 0

@@ -7,20 +7,26 @@ from mapsto.lowering.loop_cost import Cost, loop_cost
 from mapsto.lowering.loop_printer import expression_text, loop_text
 from mapsto.lowering.loops import (
     Allocate,
+    AsyncCopy,
+    Barrier,
     Buffer,
     Comment,
+    CommitCopies,
     Expression,
     For,
     If,
     IndexValue,
     Let,
     Load,
+    LoadMatrix,
     LoopFunction,
     LoopKind,
+    MatrixMultiply,
     Prefetch,
     Reduce,
     Ref,
     Space,
+    WaitCopies,
     all_of,
     apply,
     bitcast,
@@ -128,3 +134,28 @@ def test_cost() -> None:
     function = LoopFunction("cost", (X, Y), ("m", "n"), (For("i", 0, size("m"), (row,)),))
     assert loop_cost(function, {"m": 10, "n": 100}) == Cost(2000, 4 * (1000 + 100))
     assert str(Cost(2_500_000, 4400)) == "2.5 Mflop, 4.4 KB"
+
+
+def test_what_threads_do_together() -> None:
+    panel = Buffer("panel", DType.F16, (16, 24), Space.SHARED)
+    left, sums = (Buffer(n, t, (8,), Space.REGISTER) for n, t in (("a", DType.F16), ("c", F32)))
+    half = Buffer("h", DType.F16, (64,))
+    body = (
+        AsyncCopy(panel, (0, 8), half["i"], 8),
+        CommitCopies(),
+        WaitCopies(1),
+        WaitCopies(),
+        Barrier(),
+        LoadMatrix(left, (0,), panel, (variable("i"), 0), transposed=True),
+        MatrixMultiply(sums, (0,), left, (0,), left, (4,), (16, 8, 16)),
+    )
+    text = loop_text(LoopFunction("k", (half,), (), (For("i", 0, 32, body, LoopKind.THREAD),)))
+    assert [line.strip() for line in text.splitlines()[2:-2]] == [
+        "copy 8 to panel[0, 8] from h[i]",
+        "commit copies",
+        "wait for copies but 1",
+        "wait for copies",
+        "barrier",
+        "a[0] = matrix panel[i, 0] transposed",
+        "c[0] += a[0] @ a[4] # 16 x 8 x 16",
+    ]

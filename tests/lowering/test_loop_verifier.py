@@ -10,13 +10,17 @@ from mapsto.lowering.loops import (
     TRUE,
     Allocate,
     Apply,
+    AsyncCopy,
+    Barrier,
     Buffer,
     For,
     If,
     IndexValue,
     Let,
+    LoadMatrix,
     LoopFunction,
     LoopKind,
+    MatrixMultiply,
     Prefetch,
     Reduce,
     Ref,
@@ -31,6 +35,9 @@ X = Buffer("x", F32, (symbol("n"),), readonly=True)
 Y = Buffer("y", F32, (symbol("n"),))
 ACC = Buffer("acc", F32, (), Space.REGISTER)
 LOCAL = Buffer("local", F32, (4,), Space.LOCAL)
+HALVES = Buffer("halves", DType.F16, (64,), Space.SHARED)
+LEFT = Buffer("left", DType.F16, (8,), Space.REGISTER)
+ROW = Buffer("row", F32, (8,), Space.REGISTER)
 N = size("n")
 ONE = constant(1.0, F32)
 STORE = Y.store(("i",), X["i"])
@@ -39,6 +46,10 @@ VECTOR, PARALLEL, UNROLL = LoopKind.VECTOR, LoopKind.PARALLEL, LoopKind.UNROLL
 
 def loop(*body: Statement, variable: str = "i", kind: LoopKind = LoopKind.SERIAL) -> For:
     return For(variable, 0, N, body, kind)
+
+
+def threads(*body: Statement) -> For:
+    return For("thread", 0, 32, body, LoopKind.THREAD)
 
 
 BROKEN: dict[str, tuple[tuple[Statement, ...], str]] = {
@@ -86,6 +97,31 @@ BROKEN: dict[str, tuple[tuple[Statement, ...], str]] = {
     "register across tasks": (
         (Allocate(ACC), loop(ACC.store((), ONE), kind=PARALLEL)),
         "buffer `acc` is not declared here",
+    ),
+    "barrier": ((loop(Barrier()),), "`Barrier` is not done by the threads of a block"),
+    "barrier in a vector": (
+        (threads(loop(Barrier(), kind=VECTOR)),),
+        "`Barrier` is not done by the threads of a block",
+    ),
+    "copy to a register": (
+        (Allocate(ACC), threads(AsyncCopy(ACC, (), X[0]))),
+        "`x` cannot be copied to `acc` as it is",
+    ),
+    "copy of another type": (
+        (Allocate(HALVES), threads(AsyncCopy(HALVES, (0,), X[0]))),
+        "`x` cannot be copied to `halves` as it is",
+    ),
+    "matrix from memory": (
+        (Allocate(LEFT), threads(LoadMatrix(LEFT, (0,), X, (0,)))),
+        "`x` is not in shared space",
+    ),
+    "matrix of another type": (
+        (Allocate(ROW), Allocate(HALVES), threads(LoadMatrix(ROW, (0,), HALVES, (0,)))),
+        "`row` and `halves` are not of one 16-bit float type",
+    ),
+    "sums of a product": (
+        (Allocate(LEFT), threads(MatrixMultiply(*(LEFT, (0,)) * 3, (16, 8, 16)))),
+        "`left` holds f16, not f32",
     ),
     "prefetch": ((Prefetch(LOCAL, (0,)),), "buffer `local` is not declared here"),
 }

@@ -1,0 +1,122 @@
+"""The work of a warp on a tile, with matrix instructions.
+
+A warp has `part_rows x part_columns` of the block's tile and multiplies 16 x 16 by 16 x 8 elements
+at a time.  How the 32 threads hold such matrices is the instruction's (`MatrixMultiply`): of the
+sums, thread `l` has rows `l // 4` and `l // 4 + 8`, columns `2 * (l % 4)` and the next one.
+
+    for k in steps of 16:
+        load 16 x 16 of the rows' panel, for every 16 rows
+        load 16 x 16 of the columns' panel, for every 16 columns
+        multiply each with each: two products for every pair
+
+`LoadMatrix` reads four matrices of 8 x 8 at once, each thread one row of 16 bytes.  Panels keep the
+order of global memory: where that is not the one that the instruction wants, the matrices are
+transposed on the way to the registers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mapsto.ir.types import DType
+from mapsto.lowering.gpu.contraction_panels import THREAD, Panel, Use
+from mapsto.lowering.gpu.contraction_tiles import BlockTile
+from mapsto.lowering.indices import Index, variable
+from mapsto.lowering.loops import (
+    Allocate,
+    Buffer,
+    For,
+    LoadMatrix,
+    LoopKind,
+    MatrixMultiply,
+    Space,
+    Statement,
+    constant,
+)
+
+__all__ = ["WarpWork"]
+
+WARP = 32
+SIDE = 16
+"""Rows, or columns, of the panels that are loaded at once, and the depth of a product."""
+PRODUCT_COLUMNS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class WarpWork:
+    """The panels that sums in f32 are made from."""
+
+    tile: BlockTile
+    rows: Panel
+    columns: Panel
+
+    @property
+    def sums(self) -> Buffer:
+        """A thread's elements of the warp's part of the tile."""
+        shape = self.tile.part_rows // SIDE, self.tile.part_columns // PRODUCT_COLUMNS, 4
+        return Buffer("sums", DType.F32, shape, Space.REGISTER)
+
+    def begin(self) -> list[Statement]:
+        """Declares the sums and sets them to zero."""
+        zero = self.sums.store(("i", "j", "e"), constant(0, DType.F32))
+        return [Allocate(self.sums), self._for_sums((_unroll("e", 4, zero),))]
+
+    def multiply(self, stage: Index) -> list[Statement]:
+        """Adds the products of the panels of a stage."""
+        i, j, tile = variable("i"), variable("j"), self.tile
+        left = Buffer("left", self.rows.dtype, (tile.part_rows // SIDE, 8), Space.REGISTER)
+        right = Buffer("right", self.columns.dtype, (tile.part_columns // SIDE, 8), Space.REGISTER)
+        row, column = self._first()
+        lane = variable(THREAD) % WARP
+        # The four matrices of the rows go down first, those of the columns along k first.
+        high, low = lane // 16 * 8, lane // 8 % 2 * 8
+        load_rows = _load(left, self.rows, stage, row + i * SIDE + low, variable("k") + high)
+        load_columns = _load(
+            right, self.columns, stage, column + i * SIDE + high, variable("k") + low
+        )
+        half = j % 2 * 4
+        product = MatrixMultiply(
+            self.sums, (i, j, 0), left, (i, 0), right, (j // 2, half), (SIDE, PRODUCT_COLUMNS, SIDE)
+        )
+        body = (
+            Allocate(left),
+            Allocate(right),
+            _unroll("i", tile.part_rows // SIDE, load_rows),
+            _unroll("i", tile.part_columns // SIDE, load_columns),
+            self._for_sums((product,)),
+        )
+        return [For("k", 0, tile.depth, body, LoopKind.UNROLL, step=SIDE)]
+
+    def results(self, use: Use) -> list[Statement]:
+        """The statements that use each sum, given its row and column in the tile."""
+        i, j, e = variable("i"), variable("j"), variable("e")
+        lane = variable(THREAD) % WARP
+        row, column = self._first()
+        row = row + i * SIDE + e // 2 * 8 + lane // 4
+        column = column + j * PRODUCT_COLUMNS + lane % 4 * 2 + e % 2
+        body = For("e", 0, 4, tuple(use(row, column, self.sums[i, j, e])), LoopKind.UNROLL)
+        return [self._for_sums((body,))]
+
+    def _for_sums(self, body: tuple[Statement, ...]) -> Statement:
+        rows, columns, _ = self.sums.shape
+        assert isinstance(rows, int) and isinstance(columns, int)
+        inner = For("j", 0, columns, body, LoopKind.UNROLL)
+        return For("i", 0, rows, (inner,), LoopKind.UNROLL)
+
+    def _first(self) -> tuple[Index, Index]:
+        """The first row and column of the warp's part of the tile."""
+        warp, across = variable(THREAD) // WARP, self.tile.columns // self.tile.part_columns
+        return warp // across * self.tile.part_rows, warp % across * self.tile.part_columns
+
+
+def _load(target: Buffer, panel: Panel, stage: Index, position: Index, k: Index) -> Statement:
+    """Loads 16 x 16 elements of a panel into row `i` of the registers; the thread's number in its
+    matrix goes along the rows of shared memory."""
+    row = variable(THREAD) % 8
+    position, k = (position + row, k) if panel.k_last else (position, k + row)
+    place = panel.at(stage, position, k)
+    return LoadMatrix(target, (variable("i"), 0), panel.buffer, place, transposed=not panel.k_last)
+
+
+def _unroll(variable: str, extent: int, statement: Statement) -> Statement:
+    return For(variable, 0, extent, (statement,), LoopKind.UNROLL)

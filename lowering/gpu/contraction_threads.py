@@ -1,0 +1,131 @@
+"""The work of a thread on a tile, with multiply-adds of its own.
+
+Threads stand in a grid over the block's tile, a warp as a compact part of it, so that few different
+elements are read at once: 4 x 8 threads of 8 x 8 results read 32 rows and 64 columns.  A thread has
+its rows in runs of a vector, a run for every `thread rows * run`, and its columns likewise: lanes
+that are neighbours read neighbouring vectors, which are in different banks.
+
+    for k: load the rows' elements, load the columns' elements, and for each row and column:
+             sums[row, column] += row element * column element
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mapsto.ir.types import DType
+from mapsto.lowering.gpu.contraction_panels import THREAD, Panel, Use, over_lanes
+from mapsto.lowering.gpu.contraction_tiles import BlockTile
+from mapsto.lowering.gpu.vector_access import LARGEST_ACCESS
+from mapsto.lowering.indices import Index, variable
+from mapsto.lowering.loops import (
+    Allocate,
+    Buffer,
+    For,
+    LoopKind,
+    Space,
+    Statement,
+    constant,
+    fma,
+)
+
+__all__ = ["ThreadWork", "Use"]
+
+WARP = 32
+_REGISTER = Space.REGISTER
+K_UNROLL = 8
+"""Steps of the reduction that are laid out in a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """The rows or the columns of a tile, as threads have them: `part` each, in runs of `run`, of
+    which the first begins at `thread * run` and the next `threads * run` further on."""
+
+    part: int
+    threads: int
+    thread: Index
+    run: int
+
+    def position(self, number: Index) -> Index:
+        """The position in the tile of a thread's row or column of that number."""
+        return (
+            number // self.run * (self.threads * self.run)
+            + self.thread * self.run
+            + (number % self.run)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadWork:
+    """Sums of a type, and the panels that they are made from."""
+
+    tile: BlockTile
+    rows: Panel
+    columns: Panel
+    dtype: DType
+
+    @property
+    def sums(self) -> Buffer:
+        """A thread's part of the tile."""
+        return Buffer("sums", self.dtype, (self.tile.part_rows, self.tile.part_columns), _REGISTER)
+
+    def begin(self) -> list[Statement]:
+        """Declares the sums and sets them to zero."""
+        zero = self.sums.store(("i", "j"), constant(0, self.dtype))
+        return [Allocate(self.sums), self._for_sums((zero,))]
+
+    def multiply(self, stage: Index) -> list[Statement]:
+        """Adds the products of the panels of a stage."""
+        rows, columns = self._axes()
+        k = variable("k")
+        left = Buffer("row", self.dtype, (rows.part,), _REGISTER)
+        right = Buffer("column", self.dtype, (columns.part,), _REGISTER)
+        loads = [
+            *_load(left, rows, self.rows, stage, k),
+            *_load(right, columns, self.columns, stage, k),
+        ]
+        add = self.sums.store(("i", "j"), fma(left["i"], right["j"], self.sums["i", "j"]))
+        body = (*loads, self._for_sums((add,)))
+        return [For("k", 0, self.tile.depth, body, unroll=K_UNROLL)]
+
+    def results(self, use: Use) -> list[Statement]:
+        """The statements that use each sum, given its row and column in the tile."""
+        rows, columns = self._axes()
+        row, column = rows.position(variable("i")), columns.position(variable("j"))
+        return [self._for_sums(tuple(use(row, column, self.sums["i", "j"])))]
+
+    def _for_sums(self, body: tuple[Statement, ...]) -> Statement:
+        inner = For("j", 0, self.tile.part_columns, body, LoopKind.UNROLL)
+        return For("i", 0, self.tile.part_rows, (inner,), LoopKind.UNROLL)
+
+    def _axes(self) -> tuple[_Axis, _Axis]:
+        """Where the thread's rows and columns are."""
+        tile = self.tile
+        across, down = tile.columns // tile.part_columns, tile.rows // tile.part_rows
+        warp_across, warp_down = _warp_shape(across, down)
+        thread = variable(THREAD)
+        warp, lane = thread // WARP, thread % WARP
+        warps_across = across // warp_across
+        row = warp // warps_across * warp_down + lane // warp_across
+        column = warp % warps_across * warp_across + lane % warp_across
+        run = LARGEST_ACCESS // self.dtype.bytes
+        return (
+            _Axis(tile.part_rows, down, row, min(run, tile.part_rows)),
+            _Axis(tile.part_columns, across, column, min(run, tile.part_columns)),
+        )
+
+
+def _warp_shape(across: int, down: int) -> tuple[int, int]:
+    """How many threads across and down a warp has, all powers of two: 8 and 4 where there are."""
+    warp_down = min(down, max(4, WARP // across))
+    return WARP // warp_down, warp_down
+
+
+def _load(target: Buffer, axis: _Axis, panel: Panel, stage: Index, k: Index) -> list[Statement]:
+    """Reads a thread's elements of a panel into registers, a run at a time."""
+    first = variable("r") * axis.run
+    lane = variable("e")
+    value = panel.buffer[panel.at(stage, axis.position(first) + lane, k)]
+    run = over_lanes(target.store((first + lane,), value), "e", axis.run)
+    return [Allocate(target), For("r", 0, axis.part // axis.run, (run,), LoopKind.UNROLL)]

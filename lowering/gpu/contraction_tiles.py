@@ -1,0 +1,197 @@
+"""Choosing the tiles of a contraction on a GPU, from the target's record, by counting cycles.
+
+A block computes a tile of the result.  It goes over the reduction in steps, each of which brings a
+panel of both operands into shared memory and multiplies them; each thread (or, where the target has
+matrix instructions for the type, each warp) keeps a part of the tile in registers.  Large tiles
+read memory less often, small ones fill more multiprocessors: the estimate weighs, for each
+candidate, the waves of blocks against the cycles of one (as "Anatomy of high-performance
+many-threaded matrix multiplication" does for cores, Smith et al., 2014).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
+from math import ceil
+
+from mapsto.lowering.gpu.target import GpuTarget
+from mapsto.lowering.gpu.vector_access import LARGEST_ACCESS
+
+__all__ = ["BlockTile", "Sizes", "choose_tile"]
+
+MULTIPLY_ADDS = 128
+"""Multiply-adds in f32 that a multiprocessor does in a cycle."""
+MATRIX_MULTIPLY_ADDS = 1024
+"""The same, of matrix instructions."""
+SHARED_BYTES = 128
+"""Bytes that a multiprocessor reads from shared memory in a cycle."""
+MEMORY_BYTES = 24
+"""Bytes a cycle that reach a multiprocessor from the second-level cache when all ask for some."""
+MEMORY_LATENCY = 600
+"""Cycles until what is read from memory is there."""
+BLOCK_CYCLES = 1500
+"""What a block costs beside its steps: to start, to fill the first panels, to write the result."""
+SPLIT_CYCLES = 6000
+"""What a second launch, which adds up the parts of a split reduction, costs."""
+OTHER_REGISTERS = 40
+"""Registers of a thread beside its sums and factors: addresses, counters."""
+COPY_INSTRUCTIONS = 10
+"""Instructions of a thread for each access that brings elements to shared memory."""
+HIDDEN_COST = 0.25
+"""What part of the time that is hidden behind other work shows all the same."""
+LARGEST_SPLIT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTile:
+    """`rows x columns` of the result to a block, `depth` steps of the reduction to a panel, of
+    which `stages` are in shared memory.  `part_rows x part_columns` are a thread's, or, with matrix
+    instructions (`is_matrix`), a warp's.  `splits`: how many blocks share a reduction."""
+
+    rows: int
+    columns: int
+    depth: int
+    part_rows: int
+    part_columns: int
+    stages: int = 2
+    is_matrix: bool = False
+    splits: int = 1
+
+    @property
+    def parts(self) -> int:
+        """How many threads, or warps, a tile is divided among."""
+        return (self.rows // self.part_rows) * (self.columns // self.part_columns)
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.parts * (32 if self.is_matrix else 1)
+
+    def shared_bytes(self, element_bytes: int) -> int:
+        """About what the panels take, with their padding."""
+        padding = 16 // element_bytes
+        row = (self.rows + self.columns + 2 * padding) * (self.depth + padding)
+        return self.stages * row * element_bytes
+
+    @property
+    def registers(self) -> int:
+        """About how many registers a thread needs."""
+        sums = self.rows * self.columns // self.threads
+        if self.is_matrix:
+            return sums + self.part_rows // 4 + self.part_columns // 4 + OTHER_REGISTERS
+        return sums + 2 * (self.part_rows + self.part_columns) + OTHER_REGISTERS
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """A product of `rows x depth` by `depth x columns`, `batch` times, with elements of so many
+    bytes (in shared memory, too)."""
+
+    batch: int
+    rows: int
+    columns: int
+    depth: int
+    element_bytes: int
+
+    def tiles(self, tile: BlockTile) -> int:
+        """How many blocks there are, but for those that share a reduction."""
+        return self.batch * ceil(self.rows / tile.rows) * ceil(self.columns / tile.columns)
+
+
+@cache
+def choose_tile(target: GpuTarget, sizes: Sizes, is_matrix: bool, may_split: bool) -> BlockTile:
+    """The tile with the least estimated time."""
+    candidates = _matrix_tiles(target) if is_matrix else _thread_tiles(target)
+    fitting = [t for t in candidates if _is_candidate(target, sizes, t)]
+    choices = (
+        replace(tile, splits=splits)
+        for tile in fitting
+        for splits in (_splits(target, sizes, tile) if may_split else (1,))
+    )
+    return min(choices, key=lambda tile: estimated_cycles(target, sizes, tile))
+
+
+def estimated_cycles(target: GpuTarget, sizes: Sizes, tile: BlockTile) -> float:
+    """The cycles from the first block to the last, on the multiprocessor with the most."""
+    blocks = ceil(sizes.tiles(tile) * tile.splits / target.processors)
+    resident = _resident(target, tile, sizes.element_bytes)
+    step = _step_cycles(tile, sizes.element_bytes)
+    steps = ceil(sizes.depth / (tile.depth * tile.splits))
+
+    def together(count: int) -> float:
+        latency = MEMORY_LATENCY / (tile.stages - 1)
+        written = count * tile.rows * tile.columns * 4 / MEMORY_BYTES
+        return steps * max(count * step, latency) + BLOCK_CYCLES + written if count else 0.0
+
+    total = blocks // resident * together(resident) + together(blocks % resident)
+    if tile.splits == 1:
+        return total
+    partial = sizes.batch * sizes.rows * sizes.columns * tile.splits * 4
+    return total + SPLIT_CYCLES + 2 * partial / (MEMORY_BYTES * target.processors)
+
+
+def _step_cycles(tile: BlockTile, element_bytes: int) -> float:
+    """Cycles of a multiprocessor for one step of a block: it multiplies, reads from shared memory,
+    and brings the next panels there.  What takes longest hides most of the rest."""
+    elements = (tile.rows + tile.columns) * tile.depth
+    products = tile.rows * tile.columns * tile.depth
+    read = tile.parts * (tile.part_rows + tile.part_columns) * tile.depth * element_bytes
+    copied = elements * element_bytes / LARGEST_ACCESS * COPY_INSTRUCTIONS
+    if tile.is_matrix:
+        loads = read / (LARGEST_ACCESS * 32)
+        issued = (loads * 32 + copied) / MULTIPLY_ADDS + products / MATRIX_MULTIPLY_ADDS
+    else:
+        # Threads of a warp that read the same element are served at once: about half of them.
+        read //= 2
+        vectors = ceil(tile.part_rows / 4) + ceil(tile.part_columns / 4)
+        issued = (products + tile.threads * tile.depth * vectors + copied) / MULTIPLY_ADDS
+    cycles = (issued, read / SHARED_BYTES, elements * element_bytes / MEMORY_BYTES)
+    return max(cycles) + HIDDEN_COST * (sum(cycles) - max(cycles))
+
+
+def _is_candidate(target: GpuTarget, sizes: Sizes, tile: BlockTile) -> bool:
+    """Whether a multiprocessor holds the tile, and it is not twice as large as the result."""
+    fits = tile.rows < 2 * max(sizes.rows, 16) and tile.columns < 2 * max(sizes.columns, 16)
+    return fits and _resident(target, tile, sizes.element_bytes) > 0
+
+
+def _resident(target: GpuTarget, tile: BlockTile, element_bytes: int) -> int:
+    if tile.registers > target.max_registers:
+        return 0
+    return target.resident_blocks(tile.threads, tile.shared_bytes(element_bytes), tile.registers)
+
+
+def _splits(target: GpuTarget, sizes: Sizes, tile: BlockTile) -> Iterator[int]:
+    """In how many parts a reduction may be cut: more than one where blocks are few."""
+    splits = 1
+    while splits <= LARGEST_SPLIT and splits * tile.depth * 2 <= max(sizes.depth, 2 * tile.depth):
+        yield splits
+        if sizes.tiles(tile) * splits >= target.processors:
+            return
+        splits *= 2
+
+
+def _thread_tiles(target: GpuTarget) -> Iterator[BlockTile]:
+    """Tiles of threads: powers of two, in blocks of whole warps."""
+    sides, parts = (1, 2, 4, 8, 16, 32, 64, 128), (1, 2, 4, 8)
+    for rows, columns, part_rows, part_columns in product(sides, sides, parts, parts):
+        if part_rows > rows or part_columns > columns:
+            continue
+        tile = BlockTile(rows, columns, 16, part_rows, part_columns)
+        if target.warp <= tile.threads <= min(256, target.max_threads):
+            yield tile
+
+
+def _matrix_tiles(target: GpuTarget) -> Iterator[BlockTile]:
+    """Tiles of warps, whose parts are multiples of 16 x 16, the least that is loaded at once."""
+    sides, parts = (16, 32, 64, 128, 256), (16, 32, 64)
+    stages = (2, 3, 4) if target.has_async_copy else (2,)
+    for rows, columns, part_rows, part_columns in product(sides, sides, parts, parts):
+        if part_rows > rows or part_columns > columns:
+            continue
+        for depth, stage in product((32, 64), stages):
+            tile = BlockTile(rows, columns, depth, part_rows, part_columns, stage, True)
+            if tile.threads <= 256:
+                yield tile

@@ -1,0 +1,188 @@
+"""Contractions on a GPU: the loops of every schedule, run by the interpreter, agree with NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from contraction_harness import arrays, conv2d, function_of, problem, product, reference
+
+from mapsto import ir
+from mapsto.lowering.contraction_problem import ContractionProblem
+from mapsto.lowering.gpu.contraction_blocks import contraction_body
+from mapsto.lowering.gpu.contraction_schedule import choose_schedule, schedule_with
+from mapsto.lowering.gpu.contraction_tiles import BlockTile, Sizes, choose_tile
+from mapsto.lowering.gpu.target import GpuTarget
+from mapsto.lowering.indices import evaluate_index, flat_offset
+from mapsto.lowering.loop_interpreter import LoopError, interpret
+from mapsto.lowering.loop_verifier import verify_loops
+from mapsto.lowering.loop_walk import expressions, statements
+from mapsto.lowering.loops import (
+    Barrier,
+    For,
+    Load,
+    LoadMatrix,
+    LoopFunction,
+    LoopKind,
+    Space,
+    Statement,
+    WaitCopies,
+)
+
+PLAIN, AMPERE = GpuTarget.named("gpusim"), GpuTarget.named("nvptx64-sm_80")
+TARGETS = pytest.mark.parametrize("target", [PLAIN, AMPERE], ids=lambda target: target.name)
+THREADS = BlockTile(8, 8, 4, 2, 1)
+WARPS = BlockTile(16, 16, 16, 16, 16, 2, is_matrix=True)
+TOLERANCES = {ir.DType.F32: 1e-5, ir.DType.F16: 4e-3, ir.DType.BF16: 2e-2}
+
+
+def agree(found: ContractionProblem, target: GpuTarget, tile: BlockTile) -> None:
+    loops = function_of(found, contraction_body(found, schedule_with(found, target, tile)))
+    verify_loops(loops)
+    given = arrays(found)
+    interpret(loops, given, {})
+    expected = reference(found, given).astype(np.float32)
+    loose = TOLERANCES[found.dtype]
+    np.testing.assert_allclose(given["y"].astype(np.float32), expected, rtol=loose, atol=loose)
+
+
+@TARGETS
+@pytest.mark.parametrize("layout", ["nn", "tn", "nt", "tt"])
+def test_layouts_and_tails(target: GpuTarget, layout: str) -> None:
+    agree(product(9, 7, 5, layout), target, THREADS)
+
+
+@TARGETS
+def test_whole_tiles_in_wide_accesses(target: GpuTarget) -> None:
+    found = product(16, 8, 8, "tn")
+    tile = BlockTile(16, 8, 4, 4, 1)
+    schedule = schedule_with(found, target, tile)
+    assert (schedule.rows.chunk, schedule.columns.chunk) == (4, 4)
+    agree(found, target, tile)
+
+
+@TARGETS
+@pytest.mark.parametrize(
+    "tile", [replace(THREADS, stages=3), replace(THREADS, splits=2), BlockTile(1, 32, 4, 1, 1)]
+)
+def test_stages_splits_and_flat_tiles(target: GpuTarget, tile: BlockTile) -> None:
+    agree(product(3, 5, 19), target, tile)
+
+
+@pytest.mark.parametrize("dtype", [ir.DType.F16, ir.DType.BF16], ids=str)
+@pytest.mark.parametrize("layout", ["nn", "tt"])
+def test_matrix_instructions(layout: str, dtype: ir.DType) -> None:
+    agree(product(16, 24, 32, layout, dtype=dtype), AMPERE, WARPS)
+    agree(product(5, 17, 19, layout, dtype=dtype), AMPERE, WARPS)
+
+
+def test_batched_products() -> None:
+    maps = [ir.projection([0, 1, 3], 4), ir.projection([0, 3, 2], 4)]
+    agree(problem([(2, 7, 6), (2, 6, 9)], maps, (2, 7, 9, 6), 3), AMPERE, THREADS)
+
+
+def test_convolutions_read_their_windows() -> None:
+    agree(conv2d(), AMPERE, THREADS)
+
+
+# ---- mistakes are found
+
+
+def _without(body: tuple[Statement, ...], kind: type[Statement]) -> tuple[Statement, ...]:
+    """The statements but for those of a kind that stand in the loop over steps."""
+    result: list[Statement] = []
+    for statement in body:
+        if isinstance(statement, For):
+            inner = _without(statement.body, kind)
+            statement = replace(statement, body=inner)
+        if not isinstance(statement, kind):
+            result.append(statement)
+    return tuple(result)
+
+
+@pytest.mark.parametrize("kind", [Barrier, WaitCopies])
+def test_the_interpreter_finds_what_is_missing(kind: type[Statement]) -> None:
+    found = product(8, 8, 8)
+    body = contraction_body(found, schedule_with(found, AMPERE, THREADS))
+    loops: LoopFunction = function_of(found, _without(body, kind))
+    with pytest.raises(LoopError, match=r"by thread|before it is written"):
+        interpret(loops, arrays(found), {})
+
+
+# ---- what makes it fast
+
+
+def _shared_reads(body: tuple[Statement, ...]) -> Iterator[tuple[Load | LoadMatrix, int]]:
+    """Reads of shared memory, and how many bytes each thread reads."""
+    for statement in statements(body):
+        if isinstance(statement, LoadMatrix):
+            yield statement, 16
+        if isinstance(statement, For) and statement.kind is LoopKind.VECTOR:
+            loads = (e for e in expressions(statement.body) if isinstance(e, Load))
+            for load in loads:
+                if load.buffer.space is Space.SHARED:
+                    yield load, statement.lanes * load.buffer.dtype.bytes
+
+
+def _conflicts(access: Load | LoadMatrix, width: int) -> int:
+    """How often the threads that are served at once (a quarter of a warp for 16 bytes) ask for
+    different lines of one bank."""
+    load = isinstance(access, Load)
+    buffer, place = (
+        (access.buffer, access.indices) if load else (access.source, access.source_indices)
+    )
+    offset = flat_offset(place, buffer.shape)
+    together = 128 // width
+    worst = 0
+    for first in range(0, 32, together):
+        values = {"step": 1, "k": 3 if load else 0, "e": 0, "r": 0, "i": 0}
+        lines = {
+            evaluate_index(offset, {**values, "thread": lane}) * buffer.dtype.bytes // width
+            for lane in range(first, first + together)
+        }
+        banks = [line % together for line in lines]
+        worst = max(worst, max(banks.count(bank) for bank in banks))
+    return worst
+
+
+@pytest.mark.parametrize("dtype", [ir.DType.F32, ir.DType.BF16], ids=str)
+@pytest.mark.parametrize("layout", ["nn", "tn", "nt", "tt"])
+def test_threads_read_different_banks(layout: str, dtype: ir.DType) -> None:
+    found = product(512, 512, 512, layout, dtype=dtype)
+    body = contraction_body(found, choose_schedule(found, AMPERE))
+    reads = list(_shared_reads(body))
+    assert reads
+    assert [_conflicts(*read) for read in reads] == [1] * len(reads)
+
+
+def test_large_products_have_large_tiles() -> None:
+    tile = choose_tile(AMPERE, Sizes(1, 4096, 4096, 4096, 4), False, True)
+    assert (tile.part_rows, tile.part_columns) == (8, 8)
+    assert tile.rows * tile.columns >= 64 * 128
+    assert tile.splits == 1
+    matrix = choose_tile(AMPERE, Sizes(1, 4096, 4096, 4096, 2), True, True)
+    assert matrix.rows * matrix.columns >= 128 * 128
+
+
+def test_long_reductions_of_few_results_are_split() -> None:
+    sizes = Sizes(1, 64, 64, 100_000, 4)
+    assert choose_tile(AMPERE, sizes, False, True).splits > 1
+    assert choose_tile(AMPERE, sizes, False, False).splits == 1
+
+
+@pytest.mark.parametrize("name", ["nvptx64-sm_80", "nvptx64-sm_90", "spirv64", "gpusim"])
+@pytest.mark.parametrize("sizes", [(1, 7, 11, 13), (3, 1, 1000, 1000), (1, 2000, 10, 784)])
+def test_tiles_fit_every_target(name: str, sizes: tuple[int, int, int, int]) -> None:
+    target = GpuTarget.named(name)
+    tile = choose_tile(target, Sizes(*sizes, 4), False, True)
+    assert target.resident_blocks(tile.threads, tile.shared_bytes(4), tile.registers) >= 1
+    assert tile.threads % target.warp == 0
+
+
+def test_what_is_not_aligned_is_read_by_elements() -> None:
+    odd = schedule_with(product(64, 64, 63), AMPERE, BlockTile(32, 32, 16, 4, 2))
+    assert odd.rows.chunk == 1, "a row of 63 elements begins anywhere"
+    assert odd.columns.chunk == 4
+    assert odd.rows.is_copy and odd.columns.is_copy
