@@ -163,7 +163,7 @@ class _Chunk:
             return self._branch(step.targets[0], position, lanes, active)
         if step.action == "branch by index":
             self._branch_by_index(step, active)
-            return None
+            return self._others(position, lanes, active)
         if step.action == "exit":
             self._exit(active)
             return self._others(position, lanes, active)

@@ -47,8 +47,7 @@ _RANGE = re.compile(r"(%?[\w$]+?)<(\d+)>$")
 _BRANCH_TARGETS = re.compile(r"\.branchtargets\s+(.*)$", re.DOTALL)
 _NUMBER = re.compile(r"-?(0[xX][0-9a-fA-F]+|\d+)U?$")
 _LITERAL_FLOAT = re.compile(r"0([fFdD])([0-9a-fA-F]+)$")
-_SKIPPED_LINES = (".loc", ".file", ".version", ".target", ".address_size")
-_SKIPPED_STATEMENTS = (".pragma", ".file", ".loc", ".alias")
+_SKIPPED_LINE = re.compile(r"\.(loc|file|version|target|address_size)\s")
 
 
 def parse(text: str) -> Program:
@@ -83,7 +82,7 @@ class _ModuleParser:
             if entry := _ENTRY.match(self.text, self.position):
                 kernel = self._kernel(entry)
                 kernels[kernel.name] = kernel
-            elif self.text.startswith(_SKIPPED_LINES, self.position):
+            elif _SKIPPED_LINE.match(self.text, self.position):
                 self.position = self._find("\n")
             elif self.text.startswith(".section", self.position):
                 self.position = self._closing(self._find("{")) + 1
@@ -212,7 +211,7 @@ class _BodyParser:
                 continue
             if text[position] in "{}":
                 position += 1
-            elif text.startswith(_SKIPPED_LINES, position):
+            elif _SKIPPED_LINE.match(text, position):
                 position = text.index("\n", position)
                 continue
             elif match := _LABEL.match(text, position):
@@ -223,7 +222,7 @@ class _BodyParser:
             yield self.module._line(start), " ".join(piece.split())
 
     def _statement(self, piece: str, line: int) -> None:
-        if not piece or piece.startswith(_SKIPPED_STATEMENTS):
+        if not piece or piece.startswith(".pragma"):
             return
         if match := _REGISTERS.match(piece):
             self._declare(match[1], match[2])
