@@ -136,7 +136,7 @@ def _product_of_others(op: Contract, build: Builder) -> Value:
         outside = build.emit(Sub, build.like(1, domain), inside)
         domain = build.emit(Add, domain, outside)
     outer, count = op.extents[: op.rank], product(op.extents[op.rank :])
-    if count == 1:
+    if count in (0, 1):
         return build.like(1, domain)
     rows = build.emit(Reshape, domain, shape=(*outer, count))
     before = _partial_product(build, rows, -1)
@@ -147,7 +147,10 @@ def _product_of_others(op: Contract, build: Builder) -> Value:
 def _partial_product(build: Builder, rows: Value, direction: int) -> Value:
     """For each element of the last axis, the product of those before (-1) or after (1) it."""
     rank = rows.type.rank
-    extents = (*rows.shape, rows.shape[-1] - 1)
+    # One more than there can be where the number has a name: it may be 0, and in a second
+    # derivative is one less than in the first.  What is read past the ends counts as 1.
+    last = rows.shape[-1]
+    extents = (*rows.shape, last - 1 if isinstance(last, int) else last)
     exprs = [axis(d, rank + 1) for d in range(rank)]
     step = axis(rank, rank + 1).shifted(1).scaled(direction)
     exprs[-1] = exprs[-1] + step

@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 
 import mapsto as mt
+from mapsto.dsl.program import Program
+from mapsto.ir.evaluator import evaluate
+from mapsto.ir.pass_runner import PassRunner
+from mapsto.ir.pipeline import DEFAULT
 
 PROGRAMS = {
     "product": "x @ y",
@@ -69,3 +73,18 @@ def test_nothing_has_no_greatest_position(body: str) -> None:
     assert positions(np.zeros(1, np.float32)) == 0
     with pytest.raises(mt.DiagnosticsError, match="searches is 0, expected at least 1"):
         positions(np.zeros(0, np.float32))
+
+
+@pytest.mark.parametrize("n", range(4))
+def test_second_derivatives_of_products_of_named_size(n: int) -> None:
+    text = (
+        "map product(x: f64[n]) -> f64: prod(x)\n"
+        "map slopes(x: f64[n]) -> f64: sum(grad(product)(x))\n"
+        "map curvature(x: f64[n]) -> f64[n]: grad(slopes)(x)\n"
+    )
+    elaborated = Program.loads(text).elaborate_map("curvature", {"x": mt.f64["n"]})
+    module = PassRunner(DEFAULT).run(elaborated.module)
+    x = np.arange(2.0, 2.0 + n)
+    (found,) = evaluate(module, elaborated.entry, [x])
+    others = [[np.prod(np.delete(x, [i, j])) for j in range(n) if j != i] for i in range(n)]
+    np.testing.assert_allclose(found, [sum(row) for row in others])
