@@ -145,8 +145,22 @@ def fma(a: Array, b: Array, c: Array, kind: Type, rounding: str = "rn") -> Array
         if rounding != "rn":
             raise UnknownInstruction(f"fma.{rounding}.f64")
         return _fma_f64(*np.broadcast_arrays(a, b, c))
-    wide = add_odd(widen(a, kind) * widen(b, kind), widen(c, kind))
-    return narrow(wide, kind, rounding)
+    product, addend = widen(a, kind) * widen(b, kind), widen(c, kind)
+    if kind.name == "f32" and rounding == "rn":
+        return _rounded_sum_f32(*np.broadcast_arrays(product, addend))
+    return narrow(add_odd(product, addend), kind, rounding)
+
+
+def _rounded_sum_f32(a: Array, b: Array) -> Array:
+    """The sum of f64 numbers as f32.  Rounding twice is wrong only where the first result is half
+    way between two f32, or below the normal ones."""
+    total = a + b
+    result = total.astype(np.float32)
+    half_way = (total.view(np.int64) & 0x1FFFFFFF) == 0x10000000
+    doubtful = half_way | (np.abs(total) < _SMALLEST_NORMAL["f32"])
+    if doubtful.any():
+        result[doubtful] = add_odd(a[doubtful], b[doubtful]).astype(np.float32)
+    return result
 
 
 def _split(x: Array) -> tuple[Array, Array]:

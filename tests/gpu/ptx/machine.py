@@ -242,7 +242,7 @@ class _Chunk:
         if step.execute is not None:
             step.execute(self.state, lanes)
         if step.action == "barrier":
-            self.state.pass_barrier(self.state.indices(lanes))
+            self.state.pass_barrier(lanes)
         elif step.action == "warp barrier":
             self.state.pass_warp_barrier(lanes)
 

@@ -58,9 +58,9 @@ class Memory:
         if self.shadow is not None and not access.constant:
             self.shadow.read(granules, access)
         if count == 1:
-            return self.data.view(f"u{width}")[offsets // width][:, None]
+            return self.data.view(f"u{width}")[offsets >> _shift(width)][:, None]
         rows = self.data.view(f"u{width}").reshape(-1, count)
-        return rows[offsets // (width * count)]
+        return rows[offsets >> _shift(width * count)]
 
     def store(self, offsets: Array, values: Array, access: Access) -> None:
         """Writes [threads, count] numbers."""
@@ -71,11 +71,11 @@ class Memory:
         if self.shadow is not None:
             self.shadow.write(granules, access)
         self.written[granules] = True
-        self.data.view(values.dtype).reshape(-1, count)[offsets // (width * count)] = values
+        self.data.view(values.dtype).reshape(-1, count)[offsets >> _shift(width * count)] = values
 
     def granules(self, offsets: Array, size: int) -> Array:
         """The granules that accesses touch: [threads, size / granule]."""
-        first = offsets // self.granule
+        first = offsets >> _shift(self.granule)
         count = size // self.granule
         return first[:, None] if count == 1 else first[:, None] + np.arange(count)
 
@@ -101,6 +101,11 @@ class Memory:
         return f"{self.name} memory at {offset:#x}"
 
 
+def _shift(size: int) -> int:
+    """By how much to shift for a division by a power of two."""
+    return size.bit_length() - 1
+
+
 def check_alignment(addresses: Array, size: int, access: Access) -> None:
     """Misaligned unless all are multiples of the size."""
     if int(np.bitwise_or.reduce(addresses)) & (size - 1):
@@ -119,7 +124,7 @@ class SharedMemory(Memory):
         stride = -(-(size + _GAP) // 256) * 256
         blank = Memory.blank("shared", stride * blocks, granule)
         memory = SharedMemory("shared", blank.data, blank.written, granule)
-        memory.stride = stride
+        memory.stride, memory.ranges = stride, ranges
         memory.valid = np.zeros(stride // granule, bool)
         for start, stop in ranges:
             memory.valid[start // granule : -(-stop // granule)] = True
@@ -128,11 +133,18 @@ class SharedMemory(Memory):
 
     stride: int
     valid: Array
+    ranges: list[tuple[int, int]]
 
     def offsets(self, addresses: Array, blocks: Array, size: int, access: Access) -> Array:
         """Where threads of blocks (numbered in the chunk) find their addresses."""
         check_alignment(addresses, size, access)
         local = addresses.astype(np.int64)
+        low, high = int(local.min()), int(local.max())
+        if not any(start <= low and high + size <= stop for start, stop in self.ranges):
+            self._check_each(local, size, access)
+        return local + blocks * self.stride
+
+    def _check_each(self, local: Array, size: int, access: Access) -> None:
         inside = (local >= 0) & (local + size <= self.stride)
         ends = np.where(inside, local, 0)
         for step in range(0, size, self.granule):
@@ -141,7 +153,13 @@ class SharedMemory(Memory):
             thread = int(np.flatnonzero(~inside)[0])
             where = f"shared memory at {int(local[thread]):#x} belongs to no variable"
             raise OutOfBounds(f"{where}; {size} bytes accessed by {access.thread(thread)}")
-        return local + blocks * self.stride
+
+    def pass_barrier(self) -> None:
+        """All threads of the chunk have come to a barrier."""
+        if self.shadow is not None:
+            self.shadow.pass_barrier()
+        parts = self.written.reshape(-1, self.stride // self.granule)
+        self.complete = bool(parts[:, self.valid].all())
 
     def place(self, offset: int) -> str:
         return f"shared memory at {offset % self.stride:#x}"
@@ -190,17 +208,20 @@ class GlobalMemory:
         self._parts: list[tuple[Array, Array]] = []
         self.end = 0
 
-    def allocate(self, contents: Array | int, name: str | None = None) -> int:
-        """The address of a copy of an array, or of so many bytes that nothing has written."""
+    def allocate(
+        self, contents: Array | int, name: str | None = None, written: Array | None = None
+    ) -> int:
+        """The address of a copy of an array, or of so many bytes that nothing has written.
+        `written`: which bytes of the array count as written."""
         name = name or f"allocation {len(self.allocations)}"
         if isinstance(contents, int):
-            data, written = np.full(contents, _GARBAGE, np.uint8), np.zeros(contents, bool)
+            data, known = np.full(contents, _GARBAGE, np.uint8), np.zeros(contents, bool)
         else:
             data = np.ascontiguousarray(contents).reshape(-1).view(np.uint8).copy()
-            written = np.ones(len(data), bool)
+            known = np.ones(len(data), bool) if written is None else written.copy()
         start = self.end
         self.allocations.append(Allocation(name, start, len(data)))
-        self._parts.append((data, written))
+        self._parts.append((data, known))
         self.end = -(-(start + len(data) + _GAP) // 256) * 256
         return GLOBAL_BASE + start
 
@@ -215,18 +236,10 @@ class GlobalMemory:
             raise Uninitialized(f"byte {gap} of the result in `{name}` was never written")
         return data.view(dtype).reshape(shape).copy()
 
-    def write(self, address: int, contents: Array) -> None:
-        """Copies an array in."""
-        index, inside = self._find(address)
-        data = np.ascontiguousarray(contents).reshape(-1).view(np.uint8)
-        for part, value in zip(self._parts[index], (data, True), strict=True):
-            part[inside : inside + len(data)] = value
-
-    def forget(self, address: int, size: int) -> None:
-        """Makes bytes as if nothing had written them."""
-        index, inside = self._find(address)
-        self._parts[index][0][inside : inside + size] = _GARBAGE
-        self._parts[index][1][inside : inside + size] = False
+    def contents(self, address: int) -> tuple[Array, Array]:
+        """The bytes of an allocation, and which of them were written."""
+        index, _ = self._find(address)
+        return self._parts[index]
 
     def _find(self, address: int) -> tuple[int, int]:
         starts = [allocation.start for allocation in self.allocations]

@@ -27,6 +27,7 @@ lane in the warp."""
 
 _THREAD = np.int64((1 << WARP_EPOCH_SHIFT) - 1)
 _NONE = np.int64(-1)
+_MOST_NOTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,11 @@ class Access:
 
 
 class Shadow:
-    """`one_block`: only threads of one block can meet here."""
+    """`one_block`: only threads of one block can meet here.
+
+    Reads are noted, and entered when somebody writes; most notes are never needed, for a barrier
+    comes before.
+    """
 
     def __init__(self, granules: int, place: Callable[[int], str], one_block: bool) -> None:
         self.writer = np.full(granules, _NONE)
@@ -54,16 +59,45 @@ class Shadow:
         self.any_atomic = False
         self.place = place
         self.one_block = one_block
+        self.written = (granules, 0)
+        self.notes: list[tuple[Array, Array, tuple[int, int]]] = []
+        self.noted = 0
 
     def read(self, granules: Array, access: Access) -> None:
         """Reads of [threads, n] granules; DataRace if another thread wrote without a barrier."""
         places, keys = _flat(granules, access.keys)
-        self._check(self.writer[places], places, keys, access, "written")
-        self._remember(places, keys)
+        extent = int(places.min()), int(places.max()) + 1
+        if _overlap(extent, self.written):
+            self._check(self.writer[places], places, keys, access, "written")
+        self.notes.append((places, keys, extent))
+        self.noted += len(places)
+        if self.noted > _MOST_NOTES:
+            self._enter((0, len(self.writer)))
+
+    def pass_barrier(self) -> None:
+        """All threads that have been here are ordered before all that come."""
+        if self.one_block:
+            self.notes.clear()
+            self.noted = 0
+            self.written = (len(self.writer), 0)
+
+    def _enter(self, extent: tuple[int, int]) -> None:
+        """Enters what was noted about some places."""
+        kept = []
+        for note in self.notes:
+            if _overlap(note[2], extent):
+                self._remember(note[0], note[1])
+                self.noted -= len(note[0])
+            else:
+                kept.append(note)
+        self.notes = kept
 
     def write(self, granules: Array, access: Access) -> None:
         """Writes; DataRace if another thread read or wrote without a barrier."""
         places, keys = _flat(granules, access.keys)
+        low, high = int(places.min()), int(places.max()) + 1
+        self._enter((low, high))
+        self.written = (min(low, self.written[0]), max(high, self.written[1]))
         self._check(self.writer[places], places, keys, access, "written")
         self._check(self.reader[places], places, keys, access, "read", atomics=False)
         self._check(self.other[places], places, keys, access, "read", atomics=False)
@@ -139,6 +173,10 @@ def _unordered(both: Array) -> Array:
     by_barrier = (both >> EPOCH_SHIFT) != 0
     by_warp = same_warp & ((both >> WARP_EPOCH_SHIFT) != 0)
     return (thread != 0) & ~(same_block & (by_barrier | by_warp))
+
+
+def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] < b[1] and b[0] < a[1]
 
 
 def _flat(granules: Array, keys: Array) -> tuple[Array, Array]:

@@ -155,11 +155,13 @@ class State:
         """How the lanes access memory now."""
         return Access(self.keys[lanes], self.geometry.name, atomic, constant)
 
-    def pass_barrier(self, lanes: Array) -> None:
+    def pass_barrier(self, lanes: Lanes) -> None:
         """All accesses of these whole blocks so far come before all that follow."""
         epoch = (self.keys[lanes] >> EPOCH_SHIFT) + 1
         thread = self.keys[lanes] & ((1 << WARP_EPOCH_SHIFT) - 1)
         self.keys[lanes] = (epoch << EPOCH_SHIFT) | thread
+        if isinstance(lanes, slice):
+            self.memories.shared.pass_barrier()
 
     def pass_warp_barrier(self, lanes: Lanes) -> None:
         """The same for warps."""
