@@ -145,6 +145,7 @@ class _Loops:
         problem, schedule = self.problem, self.schedule
         operand = 1 - problem.row_operand
         window, ahead = self._window("columns"), "columns" in schedule.ahead
+        across = problem.contiguous_in(operand, problem.columns)
         side = Columns(
             "columns",
             problem.columns,
@@ -155,9 +156,7 @@ class _Loops:
             packed=schedule.pack_columns or ahead,
             ahead=ahead,
             anywhere=window is not None,
-            transposed=problem.contiguous_in(operand, problem.reduced)
-            and not problem.contiguous_in(operand, problem.columns)
-            and len(problem.reduced.dims) == 1,
+            k_run=0 if across else problem.contiguous_dims(operand, problem.reduced),
         )
         return RunColumns.of(side, schedule.run) if schedule.run else side
 
@@ -167,7 +166,9 @@ class _Loops:
         the indices of these."""
         flat = Steps(self.problem.reduced, 0)
         direct = not (self.schedule.pack_rows and self.schedule.pack_columns)
-        return steps_of(self.problem.reduced) if direct or self.schedule.run else flat
+        if not direct and not self.schedule.run:
+            return flat
+        return steps_of(self.problem.reduced, laid_out="rows" not in self.schedule.windows)
 
     def _window(self, name: str) -> Window | None:
         if name not in self.schedule.windows:

@@ -109,22 +109,24 @@ class ContractionProblem:
     def contiguous_dims(self, operand: int, group: Group) -> int:
         """How many of the group's last dimensions are one run of neighbours in memory."""
         map_, shape = self.op.maps[operand], self.op.operands[operand].shape
-        count = 0
-        for dim, extent in zip(reversed(group.dims), reversed(group.extents), strict=True):
+        pairs = zip(reversed(group.dims), reversed(group.extents), strict=True)
+        for count, (dim, extent) in enumerate(pairs):
             axis = len(map_.results) - 1 - count
-            others = [
-                e for i, e in enumerate(map_.results) if i != axis and e.coefficients[dim] != 0
-            ]
-            if axis < 0 or others or map_.results[axis].single != dim:
+            axes = [i for i, expr in enumerate(map_.results) if expr.coefficients[dim] != 0]
+            if axes != [axis] or map_.results[axis].coefficients[dim] != 1:
                 return count
-            count += 1
-            if shape[axis] != extent:
-                return count
-        return count
+            if map_.results[axis].single != dim or shape[axis] != extent:
+                return count + 1
+        return len(group.dims)
 
 
-def analyze(op: Contract, access: OperandAccess) -> ContractionProblem | None:
-    """Sorts the dimensions of a sum of products of two; None for what is not of that form."""
+def analyze(
+    op: Contract, access: OperandAccess, swapped: bool = False
+) -> ContractionProblem | None:
+    """Sorts the dimensions of a sum of products of two; None for what is not of that form.
+
+    `swapped`: with rows as columns, so that results are stored across vectors.
+    """
     if op.kind != "sum" or len(op.operands) != 2 or not op.reduced or op.rank == 0:
         return None
     if not op.attributes["reassociate"]:
@@ -133,7 +135,7 @@ def analyze(op: Contract, access: OperandAccess) -> ContractionProblem | None:
     last = op.rank - 1
     if (last in first) == (last in second):
         return None
-    row_operand = 0 if last in second else 1
+    row_operand = 0 if (last in second) != swapped else 1
     row_dims, column_dims = (first, second) if row_operand == 0 else (second, first)
     batch = [d for d in range(op.rank) if d in row_dims and d in column_dims]
     rows = [d for d in range(op.rank) if d in row_dims and d not in column_dims]

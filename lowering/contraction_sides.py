@@ -183,10 +183,10 @@ class Rows(Side):
 
 @dataclass(frozen=True, slots=True)
 class Columns(Side):
-    """The side that is read in vectors, its positions a flat index.  `transposed`: contiguous in
-    memory along the reduction, and not along the columns."""
+    """The side that is read in vectors, its positions a flat index.  `k_run`: how many of the last
+    reduced dimensions are a run of neighbours in memory, where the columns are not."""
 
-    transposed: bool = False
+    k_run: int = 0
 
     @property
     def width(self) -> int:
@@ -201,25 +201,49 @@ class Columns(Side):
         filled, at = self.filled(tile), (slot, k, position)
         value = self.flat_element(batch, tile * self.width + position, start + k)
         copy, clear = buffer.store(at, value), buffer.store(at, constant(0, buffer.dtype))
-        whole = self._transposing(copy, depth)
-        if not self.transposed:
-            whole = _position_inner(copy, 0, filled, depth)
+        edge = _position_inner(copy, 0, filled, depth)
+        if not self.is_even:
+            edge += _position_inner(clear, filled, self.width, depth)
+        whole = self._transposing(buffer, slot, batch, tile, part)
+        if not whole:
+            return edge
         if self.is_even:
             return whole
-        edge = [
-            *_position_inner(copy, 0, filled, depth),
-            *_position_inner(clear, filled, self.width, depth),
-        ]
-        if not self.transposed:
-            return edge
         return [If(compare("eq", filled, self.width), tuple(whole), tuple(edge))]
 
-    def _transposing(self, copy: Statement, depth: Index) -> list[Statement]:
-        """Square blocks of a tile, read along k and written along the positions."""
+    def _transposing(
+        self, buffer: Buffer, slot: Index, batch: Index, tile: Index, part: KRange
+    ) -> list[Statement]:
+        """Square blocks of a full tile, read along k and written along the positions; nothing where
+        the part is not one of whole runs along k."""
+        steps = Steps(self.steps.group, self.k_run)
+        k: Index = variable("k")
+        start, depth = self.flat_range(part)
+        if self.k_run == len(steps.group.dims):
+            return self._blocks(buffer, slot, batch, tile, start, k, depth)
+        if not steps.unit or part.count != from_dim(self.steps.units):
+            return []
+        k = variable("run") * steps.unit + k
+        blocks = self._blocks(buffer, slot, batch, tile, 0, k, steps.unit)
+        return [For("run", 0, from_dim(steps.units), tuple(blocks))]
+
+    def _blocks(
+        self,
+        buffer: Buffer,
+        slot: Index,
+        batch: Index,
+        tile: Index,
+        start: Index,
+        k: Index,
+        length: Index,
+    ) -> list[Statement]:
+        position, lanes = variable("p"), self.tile.lanes
+        value = self.flat_element(batch, tile * self.width + position, start + k)
+        copy = buffer.store((slot, k, position), value)
         blocks: list[Statement] = []
-        for start in range(0, self.width, self.tile.lanes):
-            block = For("p", start, start + self.tile.lanes, (copy,), LoopKind.UNROLL)
-            blocks.append(For("k", 0, depth, (block,), LoopKind.VECTOR, lanes=self.tile.lanes))
+        for first in range(0, self.width, lanes):
+            block = For("p", first, first + lanes, (copy,), LoopKind.UNROLL)
+            blocks.append(For("k", 0, length, (block,), LoopKind.VECTOR, lanes=lanes))
         return blocks
 
     def vectors(self, body: Callable[[Lane], Statement]) -> For:

@@ -46,11 +46,14 @@ class Steps:
 
     group: Group
     inner: int
+    laid_out: bool = True
+    """Whether short loops are laid out.  Not where steps read the same elements: LLVM would keep
+    these in registers that the sums need."""
 
     @property
     def unit(self) -> int:
-        """How many steps the inner loops do."""
-        return prod(e for e in self._inner.extents if isinstance(e, int))
+        """How many steps the inner loops do; 0 where that is not known."""
+        return prod(e if isinstance(e, int) else 0 for e in self._inner.extents)
 
     @property
     def units(self) -> Dim:
@@ -75,32 +78,33 @@ class Steps:
             return For("k", 0, part.count, tuple(body(Step(k, outer))), unroll=K_UNROLL)
         at: dict[int, Index] = {d: variable(f"k{i}") for i, d in enumerate(inner.dims)}
         number = k * self.unit + flat_offset(at.values(), inner.extents)
-        return For("k", 0, part.count, _nest(inner, body(Step(number, outer | at))))
+        return For("k", 0, part.count, self._nest(body(Step(number, outer | at))))
+
+    def _nest(self, body: Sequence[Statement]) -> tuple[Statement, ...]:
+        """The inner loops around a step."""
+        nest, group = tuple(body), self._inner
+        length = 1
+        for number in reversed(range(len(group.dims))):
+            extent = group.extents[number]
+            assert isinstance(extent, int), "inner loops have known extents"
+            length *= extent
+            loop = For(f"k{number}", 0, extent, nest)
+            if self.laid_out and length <= LAID_OUT_STEPS:
+                loop = replace(loop, kind=LoopKind.UNROLL)
+            elif self.laid_out and number == len(group.dims) - 1:
+                loop = replace(loop, unroll=K_UNROLL)
+            nest = (loop,)
+        return nest
 
 
-def _nest(group: Group, body: Sequence[Statement]) -> tuple[Statement, ...]:
-    """The loops over the dimensions of a group, laid out where they are short."""
-    nest = tuple(body)
-    laid_out = 1
-    for number in reversed(range(len(group.dims))):
-        extent = group.extents[number]
-        assert isinstance(extent, int), "inner loops have known extents"
-        laid_out *= extent
-        loop = For(f"k{number}", 0, extent, nest)
-        if laid_out <= LAID_OUT_STEPS:
-            loop = replace(loop, kind=LoopKind.UNROLL)
-        elif number == len(group.dims) - 1:
-            loop = replace(loop, unroll=K_UNROLL)
-        nest = (loop,)
-    return nest
-
-
-def steps_of(group: Group) -> Steps:
+def steps_of(group: Group, laid_out: bool = True) -> Steps:
     """The steps of a reduction: inner loops for the last dimension, and for those before it that
     can be laid out too; none where there is but one dimension or an extent is unknown."""
     known = [extent for extent in group.extents if extent != 1]
     if len(known) < 2 or not isinstance(group.extents[-1], int):
         return Steps(group, 0)
+    if not laid_out:
+        return Steps(group, 1, laid_out)
     inner, total = 1, group.extents[-1]
     for extent in reversed(group.extents[1:-1]):
         if not isinstance(extent, int) or total * extent > LAID_OUT_STEPS:

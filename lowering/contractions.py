@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mapsto.ir.ops.contraction import Contract
 from mapsto.lowering.contraction_loops import Packing, contraction_body, contraction_packings
 from mapsto.lowering.contraction_problem import ContractionProblem, OperandAccess, analyze
-from mapsto.lowering.cpu.contraction_schedule import choose_schedule
+from mapsto.lowering.cpu.contraction_schedule import choose_orientation, choose_schedule
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.indices import variable
 from mapsto.lowering.loop_walk import subexpressions
@@ -35,7 +35,7 @@ def lower_contraction(
 
     `invariant` are the names of buffers that stay the same while a loop runs the kernel again.
     """
-    problem = analyze(op, access)
+    problem = choose_orientation([analyze(op, access), analyze(op, access, swapped=True)], machine)
     if problem is None or not problem.dtype.is_float:
         return None
     schedule = choose_schedule(problem, machine, _invariant_sides(problem, invariant))

@@ -8,9 +8,10 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil, prod
 
+from mapsto.ir.bounds import inside_above, inside_below
 from mapsto.ir.dims import Dim, product
 from mapsto.lowering.contraction_loops import Schedule
 from mapsto.lowering.contraction_problem import ContractionProblem
@@ -18,9 +19,9 @@ from mapsto.lowering.contraction_sides import ceil_div
 from mapsto.lowering.contraction_steps import steps_of
 from mapsto.lowering.contraction_window import Window, column_window, row_window
 from mapsto.lowering.cpu.machine import Machine
-from mapsto.lowering.cpu.tiles import UNKNOWN_EXTENT, Tile, choose_tile
+from mapsto.lowering.cpu.tiles import UNKNOWN_EXTENT, Tile, choose_tile, estimated_cycles
 
-__all__ = ["choose_schedule"]
+__all__ = ["choose_orientation", "choose_schedule"]
 
 MINIMUM_TASKS = 8
 """Blocks are made small enough for this many tasks, so that threads end together."""
@@ -30,10 +31,33 @@ PARALLEL_WORK = 1 << 17
 """Multiply-adds from which a second thread gains more than waking it costs (about 1.5 us)."""
 DIRECT_USES = 2
 """A side whose elements are used by at most so many tiles is read where it lies."""
+LONG_REDUCTION = 64
+"""Steps after which it does not count that results are stored element by element."""
 LEAST_TASK = 1 << 15
 """Multiply-adds of a task, at least, where there are tasks enough."""
 LARGEST_WINDOW = 4
 """How much larger than the operand its copy without edges may be."""
+
+
+def choose_orientation(
+    problems: Sequence[ContractionProblem | None], machine: Machine
+) -> ContractionProblem | None:
+    """The first, which stores results in vectors, or the second, which stores them across vectors,
+    where that fills vectors better and the reduction is long."""
+    first, second = problems
+    if first is None or second is None or _is_plain(first, 1 - first.row_operand):
+        return first
+    if _known(first.reduced.size) < LONG_REDUCTION:
+        return first
+    return min(first, second, key=lambda problem: _cycles(problem, machine))
+
+
+def _cycles(problem: ContractionProblem, machine: Machine) -> float:
+    """Estimated cycles for a step of the reduction."""
+    run = _run(problem, frozenset(_windows(problem, machine)))
+    columns = _columns(problem, machine, run)
+    tile = choose_tile(machine, problem.dtype.bits, problem.rows.size, columns)
+    return estimated_cycles(tile, _known(problem.rows.size), _known(columns))
 
 
 def choose_schedule(
@@ -44,7 +68,7 @@ def choose_schedule(
     `invariant` are the sides, rows or columns, that stay the same while the kernel runs again.
     """
     windows = frozenset(_windows(problem, machine)) - invariant
-    run = _run(problem, windows, machine) if "columns" not in invariant else 0
+    run = _run(problem, windows) if "columns" not in invariant else 0
     tile = choose_tile(
         machine, problem.dtype.bits, problem.rows.size, _columns(problem, machine, run)
     )
@@ -79,9 +103,14 @@ def _windows(problem: ContractionProblem, machine: Machine) -> Iterator[str]:
 
 def _is_plain(problem: ContractionProblem, operand: int) -> bool:
     """Whether each axis of the operand is read along one dimension, inside and step by step."""
+    op = problem.op
+    pairs = zip(op.maps[operand].results, op.operands[operand].shape, strict=True)
     return all(
-        len(expr.dims) <= 1 and expr.constant == 0 and set(expr.coefficients) <= {0, 1}
-        for expr in problem.op.maps[operand].results
+        len(expr.dims) <= 1
+        and set(expr.coefficients) <= {0, 1}
+        and inside_below(expr, op.extents)
+        and inside_above(expr, op.extents, size)
+        for expr, size in pairs
     )
 
 
@@ -92,7 +121,7 @@ def _fits(problem: ContractionProblem, operand: int, window: Window) -> bool:
     return copied <= LARGEST_WINDOW * lines or not isinstance(product(window.buffer.shape), int)
 
 
-def _run(problem: ContractionProblem, windows: frozenset[str], machine: Machine) -> int:
+def _run(problem: ContractionProblem, windows: frozenset[str]) -> int:
     """How many of the last dimensions of columns are neighbours in memory; 0 where the columns are
     better one flat index."""
     operand = 1 - problem.row_operand

@@ -15,7 +15,7 @@ from math import ceil
 from mapsto.ir.dims import Dim
 from mapsto.lowering.cpu.machine import Machine
 
-__all__ = ["Tile", "choose_tile"]
+__all__ = ["Tile", "choose_tile", "estimated_cycles"]
 
 UNKNOWN_EXTENT = 10_000
 """Stands for an extent that is known only at run time: large, so that edges count little."""
@@ -57,10 +57,10 @@ def _choose(lanes: int, registers: int, has_fma: bool, rows: int, columns: int) 
         for r in range(1, 29)
         if r * v + v + temporaries <= registers
     ]
-    return min(candidates, key=lambda tile: _estimated_cycles(tile, rows, columns))
+    return min(candidates, key=lambda tile: estimated_cycles(tile, rows, columns))
 
 
-def _estimated_cycles(tile: Tile, rows: int, columns: int) -> float:
+def estimated_cycles(tile: Tile, rows: int, columns: int) -> float:
     """Cycles per reduction step over the whole product, in units of one multiply-add issued.
 
     A step issues `rows * vectors` multiply-adds, each with an element to broadcast, and loads

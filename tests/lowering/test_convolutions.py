@@ -12,8 +12,8 @@ from loop_harness import machines, run_native
 from test_contraction_loops import agree, arrays, function, problem, reference
 
 from mapsto import ir
-from mapsto.lowering.contraction_problem import ContractionProblem
-from mapsto.lowering.cpu.contraction_schedule import choose_schedule
+from mapsto.lowering.contraction_problem import ContractionProblem, analyze
+from mapsto.lowering.cpu.contraction_schedule import choose_orientation, choose_schedule
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.loop_verifier import verify_loops
 from mapsto.lowering.loop_walk import expressions
@@ -95,7 +95,8 @@ CASES = {
 }
 
 
-def compiled_agrees(found: ContractionProblem, machine: Machine) -> None:
+def compiled_agrees(found: ContractionProblem | None, machine: Machine) -> None:
+    assert found is not None
     given = arrays(found)
     loops = function(found, choose_schedule(found, machine))
     verify_loops(loops)
@@ -112,6 +113,24 @@ def test_convolutions(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_of_kernels(case: str) -> None:
     compiled_agrees(weight_gradient(CASES[case]), Machine.host())
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("gradient", [False, True])
+def test_results_across_vectors(case: str, gradient: bool) -> None:
+    first = weight_gradient(CASES[case]) if gradient else convolution(2, 9, 3, CASES[case])
+    compiled_agrees(analyze(first.op, first.access, swapped=True), Machine.host())
+
+
+def test_short_rows_of_an_image_are_not_vectors() -> None:
+    narrow = [Window(4, 3, padding=1), Window(4, 3, padding=1)]
+    first = convolution(3, 19, 8, narrow)
+    second = analyze(first.op, first.access, swapped=True)
+    assert choose_orientation([first, second], Machine.host()) is second
+    compiled_agrees(second, Machine.host())
+    wide = convolution(3, 19, 8, [narrow[0], Window(32, 3, padding=1)])
+    other = analyze(wide.op, wide.access, swapped=True)
+    assert choose_orientation([wide, other], Machine.host()) is wide
 
 
 @pytest.mark.parametrize("case", ["stride and dilation", "sequence"])
