@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mapsto.ir.dims import Dim, FloorDiv
+from mapsto.ir.dims import Dim, FloorDiv, product, symbol
+from mapsto.ir.dims import floor_div as dim_quotient
 
 if TYPE_CHECKING:
     from mapsto.lowering.loops import Expression
@@ -32,6 +33,7 @@ __all__ = [
     "evaluate_index",
     "flat_offset",
     "floor_div",
+    "folded",
     "from_dim",
     "linear_parts",
     "maximum",
@@ -40,6 +42,7 @@ __all__ = [
     "size",
     "split_offset",
     "substitute_index",
+    "to_dim",
     "value_of",
     "variable",
 ]
@@ -167,6 +170,22 @@ def from_dim(dim: Dim) -> Index:
             term = term * (size(atom) if isinstance(atom, str) else _from_floor_div(atom))
         total = total + term
     return total
+
+
+def to_dim(index: Index) -> Dim:
+    """The dimension of an index over sizes.  Raises ValueError where it is no dimension."""
+    total: Dim = 0
+    for monomial, coefficient in index_terms(index):
+        total = total + product(tuple(map(_atom_dim, monomial))) * coefficient
+    return total
+
+
+def _atom_dim(atom: Atom) -> Dim:
+    if isinstance(atom, str) and atom.startswith("$"):
+        return symbol(atom[1:])
+    if isinstance(atom, Composite) and atom.kind == "floordiv":
+        return dim_quotient(to_dim(atom.left), to_dim(atom.right))
+    raise ValueError(f"`{atom}` is not a dimension")
 
 
 def _from_floor_div(atom: FloorDiv) -> Index:
@@ -365,6 +384,18 @@ def split_offset(offset: Index, shape: Sequence[Dim]) -> list[Index]:
         indices.append(modulo(offset, divisor))
         offset = floor_div(offset, divisor)
     return [*([offset] if shape else []), *reversed(indices)]
+
+
+def folded(index: Index) -> Index:
+    """The index with `c*(x // c) + x % c` as `x`, as a flat index of a split one has it."""
+    for monomial, coefficient in index_terms(index):
+        atom = monomial[0] if len(monomial) == 1 else None
+        if isinstance(atom, Composite) and atom.kind == "mod" and isinstance(atom.right, int):
+            quotient = (Composite("floordiv", atom.left, atom.right),)
+            if (quotient, coefficient * atom.right) in index_terms(index):
+                whole = atom_index(atom) + atom.right * IndexExpression(((quotient, 1),))
+                return folded(index + coefficient * (atom.left - whole))
+    return index
 
 
 def index_terms(index: Index) -> Terms:

@@ -1,16 +1,15 @@
 """How each kind of GPU target spells what differs: the one table of the emitter.
 
-A `Dialect` says how kernels are declared, which address spaces their pointers are in, which call
-gives the number of a thread or a block, which one is a barrier and which reads another thread's
-registers, and which of LLVM's intrinsics may be used.  LLVM ends the process on an intrinsic that a
+A `Dialect` says how kernels are declared, which call gives the number of a thread or a block, which
+one is a barrier and which reads another thread's registers, and which of LLVM's intrinsics may be
+used.  LLVM ends the process on an intrinsic that a
 target cannot select, so the text is checked against that list first (`check_intrinsics`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 __all__ = ["NVPTX", "SIMULATED", "SPIRV", "Dialect", "check_intrinsics"]
 
@@ -25,26 +24,30 @@ class Call:
     result: str
     arguments: str = ""
     convention: str = ""
+    attributes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """A row: see the head of this file.
 
-    `thread` and `block` give the number along each axis, as an i32 or i64; the simulated device has
-    them as parameters and needs none.  `shuffle` is by how lanes are chosen (`across`, `index`).
-    `intrinsics` are the names that may be used, without the types at their ends.
+    `thread` and `block` give the number along each axis, as an i32 or i64.  `shuffle_across` and
+    `shuffle_index` are for both kinds of `Shuffle`.  The simulated device needs none of these.
+    The code generator is told the extents of a block by an attribute, in which they are put for
+    `{block}`, or by metadata of that name.  `intrinsics` are the names that may be used, without
+    the types at their ends.
     """
 
     name: str
-    convention: str
-    global_space: str
-    shared_space: str
-    thread: tuple[Call, ...]
-    block: tuple[Call, ...]
-    barrier: Call | None
-    shuffle: Mapping[str, Call] = field(hash=False)
     intrinsics: frozenset[str]
+    convention: str = ""
+    block_attribute: str = ""
+    block_metadata: str = ""
+    thread: tuple[Call, ...] = ()
+    block: tuple[Call, ...] = ()
+    barrier: Call | None = None
+    shuffle_across: Call | None = None
+    shuffle_index: Call | None = None
 
 
 _ARITHMETIC = frozenset(
@@ -69,15 +72,12 @@ _FULL_WARP = "i32 -1"
 NVPTX = Dialect(
     name="nvptx64",
     convention="ptx_kernel",
-    global_space="ptr addrspace(1)",
-    shared_space="ptr addrspace(3)",
+    block_attribute='"nvvm.maxntid"="{block}"',
     thread=_special_registers("tid"),
     block=_special_registers("ctaid"),
     barrier=Call("llvm.nvvm.barrier.cta.sync.aligned.all", "void", "i32 0"),
-    shuffle={
-        "across": Call("llvm.nvvm.shfl.sync.bfly.i32", "i32", _FULL_WARP),
-        "index": Call("llvm.nvvm.shfl.sync.idx.i32", "i32", _FULL_WARP),
-    },
+    shuffle_across=Call("llvm.nvvm.shfl.sync.bfly.i32", "i32", _FULL_WARP),
+    shuffle_index=Call("llvm.nvvm.shfl.sync.idx.i32", "i32", _FULL_WARP),
     intrinsics=_ARITHMETIC
     | frozenset(f"llvm.nvvm.read.ptx.sreg.{n}.{axis}" for n in ("tid", "ctaid") for axis in AXES)
     | {
@@ -87,27 +87,21 @@ NVPTX = Dialect(
     },
 )
 
+_LOCAL_AND_GLOBAL = 3
+"""The memory that a barrier of OpenCL puts in order."""
+
 SPIRV = Dialect(
     name="spirv64",
     convention="spir_kernel",
-    global_space="ptr addrspace(1)",
-    shared_space="ptr addrspace(3)",
+    block_metadata="!reqd_work_group_size",
     thread=_numbers("_Z12get_local_idj"),
     block=_numbers("_Z12get_group_idj"),
-    barrier=Call("_Z7barrierj", "void", "i32 1", "spir_func"),
-    shuffle={},
+    barrier=Call("_Z7barrierj", "void", f"i32 {_LOCAL_AND_GLOBAL}", "spir_func", "convergent"),
     intrinsics=_ARITHMETIC,
 )
 
 SIMULATED = Dialect(
     name="gpusim",
-    convention="",
-    global_space="ptr",
-    shared_space="ptr",
-    thread=(),
-    block=(),
-    barrier=None,
-    shuffle={"across": Call("", ""), "index": Call("", "")},
     intrinsics=_ARITHMETIC | frozenset({"llvm.coro"}),
 )
 

@@ -22,57 +22,23 @@ It returns 0, or 1 if threads of a block ended while others of it waited at a ba
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mapsto.ir.dims import Dim
+from mapsto.ir.core import Module
 from mapsto.lowering.assertions import Assertion
+from mapsto.lowering.driver import KernelTable, lower_function
+from mapsto.lowering.gpu.assembly import assemble_text
+from mapsto.lowering.gpu.dialect import check_intrinsics
+from mapsto.lowering.gpu.emitter import emit_kernel
+from mapsto.lowering.gpu.kernel import SCRATCH_ALIGNMENT, GpuKernel
+from mapsto.lowering.gpu.mapping import map_kernel
+from mapsto.lowering.gpu.scheduling import gpu_scheduling
 from mapsto.lowering.gpu.target import GpuTarget
-from mapsto.lowering.indices import Index, evaluate_index
-from mapsto.lowering.loops import Buffer, LoopFunction
+from mapsto.lowering.llvm.writer import ModuleWriter
 from mapsto.lowering.lowered import EntryPoint, LoweredFunction
 
-__all__ = ["SCRATCH_ALIGNMENT", "GpuKernel", "GpuProgram"]
-
-SCRATCH_ALIGNMENT = 256
-"""Bytes to which scratch memory, and each buffer in it, is aligned."""
-
-
-@dataclass(frozen=True, slots=True)
-class GpuKernel:
-    """One launch.
-
-    `loops` is mapped to blocks and threads; its last buffers are in scratch memory, at the offsets
-    `scratch`, in bytes, and the others are parameters.  `grid` is the number of blocks along x, y
-    and z, over the named sizes (`$n`); `block` that of threads.  `shared_bytes` are declared in the
-    code but for `dynamic_bytes` of them, which the launch has to provide.
-    """
-
-    name: str
-    loops: LoopFunction
-    grid: tuple[Index, Index, Index]
-    block: tuple[int, int, int]
-    shared_bytes: int = 0
-    dynamic_bytes: int = 0
-    scratch_bytes: Dim = 0
-    scratch: tuple[Dim, ...] = ()
-
-    @property
-    def threads(self) -> int:
-        """How many threads a block has."""
-        x, y, z = self.block
-        return x * y * z
-
-    @property
-    def parameters(self) -> tuple[Buffer, ...]:
-        """The buffers that are passed by pointer."""
-        return self.loops.buffers[: len(self.loops.buffers) - len(self.scratch)]
-
-    def grid_for(self, sizes: Mapping[str, int]) -> tuple[int, int, int]:
-        """The number of blocks for these sizes; with a 0 among them there is nothing to launch."""
-        values = {f"${name}": value for name, value in sizes.items()}
-        x, y, z = (max(0, evaluate_index(extent, values)) for extent in self.grid)
-        return x, y, z
+__all__ = ["SCRATCH_ALIGNMENT", "GpuKernel", "GpuProgram", "assemble", "lower_gpu"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,3 +63,27 @@ class GpuProgram:
     def launches(self) -> tuple[GpuKernel, ...]:
         """All kernels, in the order in which they are written."""
         return tuple(kernel for each in self.kernels.values() for kernel in each)
+
+
+def lower_gpu(module: Module, names: str | Sequence[str], target: GpuTarget) -> GpuProgram:
+    """The kernels of the named functions of a module, whose sizes should be static.
+
+    Raises VerifyError where an op should have been expanded by a pass before, MissingLowering for
+    ops that have no lowering, ValueError for what the target cannot do.
+    """
+    chosen = [names] if isinstance(names, str) else list(names)
+    table = KernelTable(gpu_scheduling(target))
+    functions = {name: lower_function(module[name], table) for name in chosen}
+    kernels = {loops.name: map_kernel(loops, target) for loops in table.written.values()}
+    writer = ModuleWriter(target.machine.triple, target.machine.has_fma)
+    for launches in kernels.values():
+        for kernel in launches:
+            emit_kernel(writer, kernel, target)
+    text = str(writer)
+    check_intrinsics(text, target.dialect)
+    return GpuProgram(text, target, functions, kernels)
+
+
+def assemble(program: GpuProgram) -> bytes:
+    """What a device loads: PTX text, a SPIR-V module, or an object file of this machine."""
+    return assemble_text(program.text, program.target)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.gpu.dialect import NVPTX, SIMULATED, SPIRV, Dialect
 
 __all__ = ["GpuTarget", "MatrixShape", "target_names"]
@@ -38,7 +39,8 @@ class GpuTarget:
     when launched with some.  Of a multiprocessor: how many threads, blocks, 32-bit registers and
     bytes of shared memory it has; `reserved_shared_bytes` of each block are the system's.
     `block_threads` is how many threads a block of ours has where nothing speaks for another number,
-    `processors` how many multiprocessors work is divided for.
+    `task_work` how many scalar operations it should have at least, and `processors` how many
+    multiprocessors work is divided for.
     """
 
     name: str
@@ -57,6 +59,7 @@ class GpuTarget:
     processor_shared_bytes: int = 64 * _KIB
     max_registers: int = 255
     block_threads: int = 128
+    task_work: int = 2048
     processors: int = 108
     has_async_copy: bool = False
     matrix_shapes: tuple[MatrixShape, ...] = ()
@@ -72,7 +75,30 @@ class GpuTarget:
     @property
     def has_shuffle(self) -> bool:
         """Whether threads of a warp can read each other's registers."""
-        return bool(self.dialect.shuffle)
+        return self.is_simulated or self.dialect.shuffle_across is not None
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the CPU does what the threads do."""
+        return self.dialect is SIMULATED
+
+    @property
+    def machine(self) -> Machine:
+        """The machine for which the emitter of scalar code writes."""
+        if self.is_simulated:
+            return Machine.host()
+        return Machine(
+            triple=self.triple,
+            cpu=self.cpu,
+            features=self.features,
+            vector_bits=128,
+            vector_registers=self.max_registers,
+            has_fma=True,
+            l1=0,
+            l2=0,
+            l3=0,
+            cores=1,
+        )
 
     def resident_blocks(self, threads: int, shared_bytes: int, registers: int = 0) -> int:
         """How many blocks a multiprocessor runs at once, `registers` being those of a thread (0:
@@ -162,6 +188,7 @@ _SIMULATED = GpuTarget(
     static_shared_bytes=227 * _KIB,
     processor_shared_bytes=228 * _KIB,
     block_threads=64,
+    task_work=256,
     processors=4,
     has_async_copy=False,
 )

@@ -90,21 +90,22 @@ class AccessEmitter(IndexEmitter):
         first, slope = parts
         _check_register_of_body(place, slope)
         if slope == 0:
-            return self._load_uniform(scope, place, first, guard, otherwise)
+            return self.load_uniform(scope, place, first, guard, otherwise)
         mask = self.combine(scope, self._tail(scope), self._predicate(scope), guard)
         if mask is None and isinstance(slope, int) and self._is_shuffled(scope, slope):
             return self._load_strided(scope, place, first, slope)
         return self._gather(scope, place, offset, guard, otherwise)
 
-    def _load_uniform(
+    def load_uniform(
         self, scope: Scope, place: Place, first: Index, guard: Operand | None, otherwise: Operand
     ) -> Operand:
+        """The element at one address, or `otherwise` where the guard does not hold."""
         pointer = self.address(scope, place, first)
         if not place.is_register:
             needed = self.combine(scope, self._predicate(scope), guard)
             if needed is not None:
                 pointer = self._pointer_or_zeros(self.any_lane(needed), pointer)
-        value = self._read(place, pointer, place.lanes, self.alignment(place, first))
+        value = self.read(place, pointer, place.lanes, self.alignment(place, first))
         return self._or_otherwise(scope, guard, value, otherwise)
 
     def _load_contiguous(
@@ -121,7 +122,7 @@ class AccessEmitter(IndexEmitter):
         pointer = self.address(scope, place, first)
         align = self.alignment(place, first)
         if place.is_register:
-            value = self._read(place, pointer, count, align)
+            value = self.read(place, pointer, count, align)
             return self._or_otherwise(
                 scope, self.combine(scope, uniform, varying), value, otherwise
             )
@@ -129,7 +130,7 @@ class AccessEmitter(IndexEmitter):
             pointer = self._pointer_or_zeros(uniform, pointer)
         mask = self.combine(scope, self._tail(scope), self._predicate(scope), varying)
         if mask is None:
-            value = self._read(place, pointer, count, align)
+            value = self.read(place, pointer, count, align)
         else:
             value = self._masked_read(scope, place, pointer, mask, otherwise)
         zero = uniform is None or otherwise == constant(otherwise.type, 0)
@@ -161,7 +162,8 @@ class AccessEmitter(IndexEmitter):
         text = f"internal constant [{_ZEROS_BYTES} x i8] zeroinitializer, align 64"
         return self.f.select(needed, pointer, self.f.module.add_global("mapsto.zeros", text))
 
-    def _read(self, place: Place, pointer: Operand, lanes: int, align: int) -> Operand:
+    def read(self, place: Place, pointer: Operand, lanes: int, align: int) -> Operand:
+        """The value at an address, without any condition."""
         return self._from_memory(place, self.f.load(self._type(place, lanes), pointer, align))
 
     def _masked_read(
@@ -256,7 +258,7 @@ class AccessEmitter(IndexEmitter):
         value = self.splat(scope, value, lanes)
         if mask is not None:
             condition = mask if lanes > 1 else self.any_lane(mask)
-            value = self.f.select(condition, value, self._read(place, pointer, lanes, align))
+            value = self.f.select(condition, value, self.read(place, pointer, lanes, align))
         self.f.store(self._to_memory(place, value), pointer, align)
 
     def _store_uniform(

@@ -7,7 +7,15 @@ from mapsto.lowering.llvm.loop_access import AccessEmitter
 from mapsto.lowering.llvm.loop_scope import Scope, value_type
 from mapsto.lowering.llvm.scalar_lowering import lower, lower_cast
 from mapsto.lowering.llvm.types import I1, I64, LLVMType, Operand, constant, constant_vector
-from mapsto.lowering.loops import Apply, Constant, Expression, IndexValue, Load, Ref
+from mapsto.lowering.loops import (
+    Apply,
+    Constant,
+    Expression,
+    IndexValue,
+    Load,
+    Ref,
+    Shuffle,
+)
 from mapsto.lowering.scalar_operations import OPERATIONS
 
 __all__ = ["ExpressionEmitter"]
@@ -31,7 +39,13 @@ class ExpressionEmitter(AccessEmitter):
                 return self._index_value(scope, index, value_type(dtype))
             case Apply():
                 return self._apply(scope, expression)
+            case Shuffle():
+                return self.shuffle(scope, expression)
         raise TypeError(f"not a scalar expression: {expression!r}")
+
+    def shuffle(self, scope: Scope, expression: Shuffle) -> Operand:
+        """The value that another thread has.  Raises ValueError where there are no threads."""
+        raise ValueError(f"`{expression}` outside of a kernel for GPUs")
 
     def _apply(self, scope: Scope, expression: Apply) -> Operand:
         first = expression.operands[0]

@@ -20,7 +20,7 @@ from mapsto.lowering.indices import (
     map_atoms,
 )
 from mapsto.lowering.llvm.loop_scope import Fact, Place, Scope, memory_type
-from mapsto.lowering.llvm.types import I64, PTR, LLVMType, Operand, constant, constant_vector
+from mapsto.lowering.llvm.types import I64, LLVMType, Operand, constant, constant_vector
 from mapsto.lowering.llvm.writer import FunctionWriter
 from mapsto.lowering.loops import Expression
 
@@ -279,7 +279,7 @@ class IndexEmitter:
 
     def _element_address(self, element: LLVMType, base: Operand, index: Operand) -> Operand:
         """Without `inbounds`: a guarded access may compute an address outside its buffer."""
-        result = PTR.vector(index.type.lanes)
+        result = base.type.vector(index.type.lanes)
         return self.f.emit(result, f"getelementptr {element.text}, {base}, {index}")
 
     def lane_addresses(self, scope: Scope, place: Place, index: Index) -> Operand:

@@ -1,4 +1,4 @@
-"""Statements of the loop IR to LLVM, except parallel loops."""
+"""Statements of the loop IR to LLVM, except parallel loops and what only GPUs have."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mapsto.lowering.llvm.loop_vectors import VectorLoopEmitter
 from mapsto.lowering.llvm.types import Operand
 from mapsto.lowering.loops import (
     Allocate,
+    Barrier,
     Buffer,
     Comment,
     For,
@@ -49,6 +50,16 @@ class StatementEmitter(VectorLoopEmitter):
         """Emit a parallel loop."""
         raise NotImplementedError
 
+    def grid_loop(self, scope: Scope, loop: For) -> None:
+        """Emit a loop over blocks or threads.  Raises ValueError where there are none."""
+        raise ValueError(
+            f"the {loop.kind.value} loop `{loop.variable}` outside of a kernel for GPUs"
+        )
+
+    def barrier(self) -> None:
+        """Emit a barrier.  Raises ValueError where there are no threads."""
+        raise ValueError("a barrier outside of a kernel for GPUs")
+
     def run_block(self, scope: Scope, body: tuple[Statement, ...]) -> None:
         for statement in body:
             scope = self._run(scope, statement)
@@ -59,7 +70,7 @@ class StatementEmitter(VectorLoopEmitter):
             case Let(name, value):
                 return scope.with_let(name, self.evaluate(scope, value))
             case Allocate(buffer):
-                return self._allocate(scope, buffer)
+                return self.allocate(scope, buffer)
             case Store():
                 self._guarded_store(scope, statement)
             case Reduce():
@@ -69,7 +80,9 @@ class StatementEmitter(VectorLoopEmitter):
             case For():
                 self._for(scope, statement)
             case Prefetch():
-                self._prefetch(scope, statement)
+                self.prefetch(scope, statement)
+            case Barrier():
+                self.barrier()
             case Comment(text):
                 self.f.emit_void(f"; {' '.join(text.split())}")
         return scope
@@ -97,6 +110,8 @@ class StatementEmitter(VectorLoopEmitter):
             self.vector_loop(scope, loop)
         elif loop.kind is LoopKind.PARALLEL:
             self.parallel_loop(scope, loop)
+        elif loop.kind in (LoopKind.BLOCK, LoopKind.THREAD):
+            self.grid_loop(scope, loop)
         elif loop.kind is LoopKind.UNROLL:
             self._lay_out(scope, loop)
         else:
@@ -149,9 +164,9 @@ class StatementEmitter(VectorLoopEmitter):
             body(scope.nested(), atom_index(index.text))
 
         first, last = self.index_operand(scope, start), self.index_operand(scope, stop)
-        self.f.loop(first, last, step, emit_body, metadata=self._loop_metadata())
+        self.f.loop(first, last, step, emit_body, metadata=self.loop_metadata())
 
-    def _loop_metadata(self) -> str:
+    def loop_metadata(self) -> str:
         """Keeps LLVM from vectorizing and unrolling what is already laid out as it should be."""
         module = self.f.module
         width = module.metadata('!{!"llvm.loop.vectorize.width", i32 1}')
@@ -191,13 +206,15 @@ class StatementEmitter(VectorLoopEmitter):
             self.f.branch(after)
         self.f.begin(after)
 
-    def _prefetch(self, scope: Scope, statement: Prefetch) -> None:
+    def prefetch(self, scope: Scope, statement: Prefetch) -> None:
+        """Emit a hint, where the address is the same in all lanes or moves along with them."""
         place = scope.places[statement.buffer.name]
         parts = self.split(scope, flat_offset(statement.indices, place.shape))
         if parts is not None:
             self.f.prefetch(self.address(scope, place, parts[0]))
 
-    def _allocate(self, scope: Scope, buffer: Buffer) -> Scope:
+    def allocate(self, scope: Scope, buffer: Buffer) -> Scope:
+        """Emit the declaration of a buffer; returns the scope that has it."""
         if not on_stack(buffer):
             return scope
         lanes = scope.lanes.count if scope.lanes and buffer.space is Space.REGISTER else 1
@@ -205,12 +222,12 @@ class StatementEmitter(VectorLoopEmitter):
         if len(shape) != len(buffer.shape):
             raise ValueError(f"register buffer `{buffer.name}` has no static shape")
         if lanes == 1 and shape:
-            shape = (*shape[:-1], self._padded(buffer, shape[-1]))
+            shape = (*shape[:-1], self.padded(buffer, shape[-1]))
         pointer = self.f.alloca(memory_type(buffer.dtype, lanes), math.prod(shape))
         alignment = min(64, lanes * buffer.dtype.bytes) if lanes > 1 else 64
         return scope.with_place(Place(buffer, pointer, shape, alignment, lanes))
 
-    def _padded(self, buffer: Buffer, extent: int) -> int:
+    def padded(self, buffer: Buffer, extent: int) -> int:
         """Rows of registers hold whole vectors: the tail needs no masks.  Memory is left as is."""
         if buffer.space is not Space.REGISTER or extent == 1:
             return extent

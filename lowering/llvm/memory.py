@@ -14,7 +14,7 @@ class MemoryWriter(InstructionWriter):
     def getelementptr(self, type: LLVMType, base: Operand, index: int | Operand) -> Operand:
         """The address of element `index` (a vector gives a vector) of an array at `base`."""
         offset = constant(I64, index) if isinstance(index, int) else index
-        result = PTR.vector(max(base.type.lanes, offset.type.lanes))
+        result = base.type.vector(max(base.type.lanes, offset.type.lanes))
         return self.emit(result, f"getelementptr inbounds {type.text}, {base}, {offset}")
 
     def load(

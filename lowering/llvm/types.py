@@ -17,15 +17,17 @@ import numpy as np
 _INTEGER_BITS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64, "i128": 128}
 _FLOAT_BITS = {"half": 16, "bfloat": 16, "float": 32, "double": 64}
 _SUFFIXES = {"half": "f16", "bfloat": "i16", "float": "f32", "double": "f64", "ptr": "p0"}
-_BITS = _INTEGER_BITS | _FLOAT_BITS | {"ptr": 64, "void": 0}
+_SPACES = {"ptr1": "ptr addrspace(1)", "ptr3": "ptr addrspace(3)"}
+_TEXTS = _SPACES | {"bfloat": "i16"}
+_BITS = _INTEGER_BITS | _FLOAT_BITS | dict.fromkeys(("ptr", *_SPACES), 64) | {"void": 0}
 
 
 @dataclass(frozen=True, slots=True)
 class LLVMType:
     """A scalar kind and a number of lanes.
 
-    Kinds: `i1 i8 i16 i32 i64 i128 half bfloat float double ptr void`.  For LLVM, bfloat is an i16
-    (see `half_precision`).
+    Kinds: `i1 i8 i16 i32 i64 i128 half bfloat float double ptr ptr1 ptr3 void`.  For LLVM, bfloat
+    is an i16 (see `half_precision`); `ptr1` and `ptr3` point to global and shared memory of a GPU.
     """
 
     kind: str
@@ -35,7 +37,7 @@ class LLVMType:
     def __post_init__(self) -> None:
         if self.kind not in _BITS or self.lanes < 1:
             raise ValueError(f"no LLVM type `{self.kind}` with {self.lanes} lanes")
-        kind = "i16" if self.kind == "bfloat" else self.kind
+        kind = _TEXTS.get(self.kind, self.kind)
         text = kind if self.lanes == 1 else f"<{self.lanes} x {kind}>"
         object.__setattr__(self, "text", text)
 
@@ -90,7 +92,7 @@ def _interned(kind: str, lanes: int) -> LLVMType:
 
 
 VOID = _interned("void", 1)
-PTR = _interned("ptr", 1)
+PTR, GLOBAL_PTR, SHARED_PTR = (_interned(kind, 1) for kind in ("ptr", *_SPACES))
 I1, I8, I16, I32, I64, I128 = (_interned(kind, 1) for kind in _INTEGER_BITS)
 HALF, BFLOAT, FLOAT, DOUBLE = (_interned(kind, 1) for kind in _FLOAT_BITS)
 

@@ -1,0 +1,32 @@
+"""How kernels are computed on a GPU."""
+
+from __future__ import annotations
+
+from mapsto.ir.ops.contraction import Contract
+from mapsto.lowering.contraction_problem import OperandAccess
+from mapsto.lowering.contractions import LoweredContraction
+from mapsto.lowering.gpu.target import GpuTarget
+from mapsto.lowering.kernel_work import Division
+from mapsto.lowering.scheduling import Scheduling
+
+__all__ = ["gpu_scheduling"]
+
+_FEW_TASKS = 8
+
+
+def gpu_scheduling(target: GpuTarget) -> Scheduling:
+    """Small tasks, one for a block of threads, and a thread for each element of a contraction."""
+    division = Division(
+        task_work=target.task_work,
+        column_block=target.block_threads,
+        few_tasks=_FEW_TASKS,
+        flat=True,
+        least_row=target.warp,
+    )
+    return Scheduling(division, _by_rows)
+
+
+def _by_rows(
+    op: Contract, access: OperandAccess, invariant: frozenset[str]
+) -> LoweredContraction | None:
+    return None
