@@ -229,8 +229,8 @@ class _BlockTasks(_Tasks):
             memory = BlockMemory(self.thread, threads, frozenset({block}), stored_buffers(mapped))
             mapped = BarrierInsertion(memory).run(mapped)
         shared += combiner.shared
-        declared = [Allocate(buffer) for buffer in shared]
-        inside = (*declared, self.thread_loop(threads, mapped))
+        inside: tuple[Statement, ...] = (self.thread_loop(threads, mapped),)
+        inside = (*(Allocate(buffer) for buffer in shared), *inside)
         return _Mapped(For(block, 0, self.tasks, inside, LoopKind.BLOCK), tuple(scratch))
 
     def _threads(self) -> int:

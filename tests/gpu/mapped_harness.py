@@ -116,7 +116,7 @@ def check(
     function: Function,
     arguments: Sequence[np.ndarray] | None = None,
     sizes: Mapping[str, int] | None = None,
-    targets: Sequence[str] = ("gpusim", "spirv64"),
+    targets: Sequence[str] = ("gpusim",),
     tolerance: float | None = None,
 ) -> list[Mapped]:
     """Compares mapped kernels with the reference evaluator."""

@@ -15,9 +15,9 @@ from mapsto.ir.ops.contraction import Contract
 
 
 def work(function: Function) -> int:
-    """Steps of contractions, for sizes of 20: what makes the interpreter slow."""
+    """Steps of contractions, for sizes of 7: the interpreter is slow."""
     contractions = [op for op in function.block.operations if isinstance(op, Contract)]
-    sizes = {"n": 20}
+    sizes = {"n": 7}
     return sum(math.prod(dim_value(e, sizes) for e in op.extents) for op in contractions)
 
 
@@ -26,16 +26,16 @@ def straight_programs(count: int) -> list[int]:
     found = []
     for seed in range(1000):
         function = ProgramWriter(Random(seed)).write()
-        if not any(op.regions for op in function.block.operations) and work(function) < 4e3:
+        if not any(op.regions for op in function.block.operations) and work(function) < 1500:
             found.append(seed)
         if len(found) == count:
             break
     return found
 
 
-@pytest.mark.parametrize("seed", straight_programs(12))
+@pytest.mark.parametrize("seed", straight_programs(4))
 def test_random_programs(seed: int) -> None:
     random = Random(seed)
     function = ProgramWriter(random).write()
-    sizes = {"n": random.choice([1, 2, 7, 20])}
+    sizes = {"n": random.choice([1, 2, 7])}
     mapped_harness.check(function, sizes=sizes, tolerance=1e-9)
