@@ -24,6 +24,7 @@ from mapsto.ir.core import Array
 from mapsto.ir.evaluator import evaluate
 from mapsto.ir.printer import module_text
 from mapsto.ir.types import TensorType
+from mapsto.outputs import outputs_of
 from mapsto.runtime.errors import ArgumentError
 from mapsto.runtime.function import NativeFunction
 
@@ -38,6 +39,9 @@ class Store(Protocol):
         """The arrays of parameters and states by path; new ones are initialized."""
 
 
+_OUT = "out"
+
+
 def _never(*arguments: object) -> Any:
     return NotImplemented
 
@@ -48,6 +52,7 @@ class Compilable:
     def __init__(self, options: Options) -> None:
         self.options = options
         self._fast: Callable[..., Any] = _never
+        self._fast_into: Callable[..., Any] = _never
         self._names: tuple[str, ...] = ()
         self._last: tuple[Callable[..., Any], tuple[str, ...], Structure] | None = None
         self._specializations: dict[object, tuple[NativeFunction, Structure]] = {}
@@ -76,14 +81,37 @@ class Compilable:
     def __call__(self, *arguments: object, **named: object) -> Any:
         """Applies the map: arrays in (NumPy, or anything with DLPack or a buffer), arrays out.
 
-        Raises ArgumentError where the arguments cannot be bound, DiagnosticsError where the map
-        does not accept their types.
+        `out` takes NumPy arrays that the result is written to, and is given back: one, or as many
+        as the result has, in the same structure.  (Where the map has a parameter of this name, it
+        is that.)
+
+        Raises ArgumentError where the arguments cannot be bound or the result does not fit into
+        `out`, DiagnosticsError where the map does not accept their types.
         """
         if not named:
             result = self._fast(*arguments)
             if result is not NotImplemented:
                 return result
+        elif _OUT in named:
+            return self._call_into(arguments, named)
         return self._call_slowly(bind_arguments(self.parameters, arguments, named))
+
+    def _call_into(self, arguments: tuple[object, ...], named: dict[str, object]) -> Any:
+        """Writes the result to what the argument `out` gives."""
+        if len(named) == 1:
+            result = self._fast_into(*arguments, named[_OUT])
+            if result is not NotImplemented:
+                return result
+        parameters = self.parameters
+        if any(parameter.name == _OUT for parameter in parameters):
+            return self._call_slowly(bind_arguments(parameters, arguments, named))
+        out = named.pop(_OUT)
+        bound = bind_arguments(parameters, arguments, named)
+        native, structure = self._specialization(bound)
+        native.into(list(bound.tensors.values()), outputs_of(structure, out))
+        if isinstance(structure, TensorType) and self._is_complete(bound):
+            self._fast_into = native.fast_into
+        return out
 
     def try_fast(self, named: Mapping[str, object]) -> Any:
         """The result of the last specialization for arguments by name, in the order of the
@@ -126,9 +154,7 @@ class Compilable:
     def _call_slowly(self, bound: Bound) -> Any:
         native, structure = self._specialization(bound)
         result = native(*bound.tensors.values())
-        complete = not bound.static and tuple(bound.tensors) == tuple(
-            parameter.name for parameter in self.parameters
-        )
+        complete = self._is_complete(bound)
         if complete:
             self._last = (native.fast, tuple(bound.tensors), structure)
         if isinstance(structure, TensorType):
@@ -137,6 +163,11 @@ class Compilable:
             return result
         values = result if isinstance(result, tuple) else (result,)
         return unflatten(structure, values)
+
+    def _is_complete(self, bound: Bound) -> bool:
+        """Whether a call gives all parameters, as tensors and in their order."""
+        names = tuple(parameter.name for parameter in self.parameters)
+        return not bound.static and tuple(bound.tensors) == names
 
     def _specialization(self, bound: Bound) -> tuple[NativeFunction, Structure]:
         return self._specialized(bound.types, bound.static)

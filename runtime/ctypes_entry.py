@@ -16,6 +16,7 @@ import numpy as np
 from mapsto.ir.dims import dim_value
 from mapsto.runtime.arrays import Array, check_arrays, convert_arguments
 from mapsto.runtime.jit import CompiledModule
+from mapsto.runtime.outputs import check_outputs
 from mapsto.runtime.signature import Signature
 
 __all__ = ["ctypes_entry"]
@@ -29,9 +30,10 @@ def ctypes_entry(
     signature: Signature,
     bound: list[Array],
     on_error: Callable[[int], None],
+    into: bool = False,
 ) -> Callable[..., Any]:
-    """A function of the unbound arguments; `bound` may be changed between calls.  `on_error` raises
-    the exception for an error code.
+    """A function of the unbound arguments, and of arrays for the results behind them if `into`;
+    `bound` may be changed between calls.  `on_error` raises the exception for an error code.
 
     It converts its arguments itself, and returns NotImplemented where a result would have a
     negative dimension.
@@ -43,11 +45,14 @@ def ctypes_entry(
         guard = threading.Lock()
 
     def call(*arguments: object) -> Any:
-        arrays = convert_arguments(signature.inputs, arguments)
+        count = len(signature.inputs) if into else len(arguments)
+        arrays = convert_arguments(signature.inputs, arguments[:count])
         sizes = check_arrays(signature.inputs, arrays)
         results = _empty_results(signature, sizes)
         if results is None:
             return NotImplemented
+        if into:
+            results = check_outputs(signature, arrays, bound, arguments[count:])
         buffers = _pointers([*_in_order(signature, arrays, bound), *results])
         dims = (ctypes.c_int64 * len(signature.symbols))(*(sizes[n] for n in signature.symbols))
         arena = np.empty(arena_bytes(dims) + _ALIGNMENT, np.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -19,6 +19,7 @@ from mapsto.runtime.ctypes_entry import ctypes_entry
 from mapsto.runtime.errors import ArgumentError, ExecutionError
 from mapsto.runtime.jit import CompiledModule, compile_module
 from mapsto.runtime.numpy_abi import layout_is_known, numpy_symbols
+from mapsto.runtime.outputs import check_outputs
 from mapsto.runtime.python_entry import BOUND_OFFSET, ENTRY_NAME, python_entry_text
 from mapsto.runtime.signature import Signature, TensorSpec
 
@@ -33,6 +34,7 @@ class NativeFunction:
     one does not fit.  `assertions` are those of the program, by error code.
 
     `fast` is the C function: positional NumPy arrays only; `NotImplemented` if they do not fit.
+    `fast_into` takes arrays for the results behind the arguments, and gives them back.
     """
 
     def __init__(
@@ -52,7 +54,15 @@ class NativeFunction:
         check_bound(signature.bound, self._bound, signature.exclusive)
         for position, array in enumerate(self._bound):
             self._context[BOUND_OFFSET + position] = array.ctypes.data
+            self._context[BOUND_OFFSET + len(self._bound) + position] = array.nbytes
+        self._entries: list[object] = []
+        self._capsule = _new_capsule(self) if layout_is_known() else None
         self.fast: Callable[..., Any] = self._make()
+
+    @cached_property
+    def fast_into(self) -> Callable[..., Any]:
+        """The C function that takes arrays for the results."""
+        return self._make(into=True)
 
     def __call__(self, *arguments: object) -> Any:
         """Runs the program: None, the result, or the tuple of results, as new NumPy arrays.
@@ -68,12 +78,24 @@ class NativeFunction:
             raise ArgumentError("the arguments give a result a negative or too large dimension")
         return result
 
-    def _make(self) -> Callable[..., Any]:
+    def into(self, arguments: Sequence[object], outputs: Sequence[object]) -> None:
+        """Runs the program and writes its results to arrays.
+
+        Raises as a call does, and ArgumentError where an output is no dense writeable NumPy array
+        of the result's type, or shares memory with another array that the program uses.
+        """
+        if self.fast_into(*arguments, *outputs) is not NotImplemented:
+            return
+        arrays = convert_arguments(self.signature.inputs, arguments)
+        outs = check_outputs(self.signature, arrays, self._bound, outputs)
+        if self.fast_into(*arrays, *outs) is NotImplemented:
+            raise ArgumentError("the arguments give a result a negative or too large dimension")
+
+    def _make(self, into: bool = False) -> Callable[..., Any]:
         if layout_is_known():
-            return _c_function(self)
-        return ctypes_entry(
-            self.compiled, self.entry_name, self.signature, self._bound, self._raise
-        )
+            return _c_function(self, into)
+        where = self.compiled, self.entry_name, self.signature
+        return ctypes_entry(*where, self._bound, self._raise, into)
 
     def rebind(self, position: int, array: Array) -> None:
         """Replaces the array of a bound argument.  Raises ArgumentError if it does not fit."""
@@ -83,8 +105,8 @@ class NativeFunction:
 
     @property
     def keepalive(self) -> tuple[object, ...]:
-        """What must live as long as the C function; `rebind` changes the list inside."""
-        return (self.compiled, self._context, self._bound, self._raise)
+        """What must live as long as the C functions; `rebind` changes the list of bound arrays."""
+        return (self.compiled, self._context, self._bound, self._raise, self._entries)
 
     @property
     def context_address(self) -> int:
@@ -110,7 +132,7 @@ def _new_context(
     compiled: CompiledModule, entry_name: str, bound: int, on_error: Callable[[int], None]
 ) -> Array:
     """The words that python_support.ll describes."""
-    context = np.zeros(BOUND_OFFSET + bound, np.int64)
+    context = np.zeros(BOUND_OFFSET + 2 * bound, np.int64)
     context[0] = compiled.address(entry_name)
     context[1] = compiled.address(f"{entry_name}.arena_bytes")
     context[5] = id(on_error)
@@ -142,22 +164,23 @@ class _MethodDefinition(ctypes.Structure):
 _METH_FASTCALL = 0x80
 
 
-def _c_function(function: NativeFunction) -> Callable[..., Any]:
+def _c_function(function: NativeFunction, into: bool) -> Callable[..., Any]:
     wrapper = compile_module(
-        python_entry_text(function.signature), Machine.host(), "none", _support_symbols()
+        python_entry_text(function.signature, into), Machine.host(), "none", _support_symbols()
     )
     name = function.entry_name.encode()
     definition = _MethodDefinition(name, wrapper.address(ENTRY_NAME), _METH_FASTCALL, None)
-    capsule = _new_capsule(function, (wrapper, definition, *function.keepalive))
+    function._entries.append((wrapper, definition))
     new = ctypes.pythonapi.PyCFunction_NewEx
     new.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
     new.restype = ctypes.py_object
-    made: Callable[..., Any] = new(ctypes.addressof(definition), capsule, None)
+    made: Callable[..., Any] = new(ctypes.addressof(definition), function._capsule, None)
     return made
 
 
-def _new_capsule(function: NativeFunction, keepalive: tuple[object, ...]) -> object:
-    """A capsule around the context that owns `keepalive` until its destructor runs."""
+def _new_capsule(function: NativeFunction) -> object:
+    """A capsule around the context that owns what its functions need until its destructor runs."""
+    keepalive = function.keepalive
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(keepalive))
     function._context[6] = id(keepalive)
     new = ctypes.pythonapi.PyCapsule_New
@@ -178,5 +201,5 @@ def _support() -> CompiledModule:
 
 @lru_cache(maxsize=1)
 def _support_symbols() -> Mapping[str, int]:
-    names = ("mapsto.new_array", "mapsto.run", "mapsto.fail")
+    names = ("mapsto.new_array", "mapsto.run", "mapsto.fail", "mapsto.is_apart")
     return {**numpy_symbols(), **{name: _support().address(name) for name in names}}

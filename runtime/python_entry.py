@@ -4,6 +4,9 @@ The function takes NumPy arrays and reads their fields directly.  It returns the
 results or None; or `NotImplemented`, without any effect, when an argument is not an array of just
 the right element type, rank, shape and layout.  The caller then converts or explains.
 
+There are two: one makes its results; the other takes arrays for them behind the arguments, which
+must not overlap one another, an argument or a bound array, and gives them back.
+
 The code depends on the signature only: programs of one signature share it, and find what is theirs
 (entry, arena, parameters) in the context behind `self` (see `python_support.ll`).
 """
@@ -11,6 +14,7 @@ The code depends on the signature only: programs of one signature share it, and 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import groupby, islice
 
 from mapsto.ir.dims import Dim
@@ -27,6 +31,7 @@ BOUND_OFFSET = 7
 
 _NULL = Operand("null", PTR)
 _CONTIGUOUS_AND_ALIGNED = 0x101
+_WRITEABLE = 0x400
 
 
 class PythonLayout:
@@ -41,12 +46,23 @@ class PythonLayout:
         self.flags = header + 48
 
 
-def python_entry_text(signature: Signature) -> str:
-    """LLVM text of the function `mapsto.python_entry(self, arguments, count)` for a signature."""
-    return _EntryWriter(signature).text()
+def python_entry_text(signature: Signature, into: bool = False) -> str:
+    """LLVM text of the function `mapsto.python_entry(self, arguments, count)` for a signature;
+    `into`: it takes arrays for the results."""
+    return (_IntoWriter if into else _EntryWriter)(signature).text()
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Memory of an array: its address and its bytes."""
+
+    data: Operand
+    size: Operand
 
 
 class _EntryWriter:
+    """Writes an entry that makes its results."""
+
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
         self.layout = PythonLayout(object.__basicsize__)
@@ -61,36 +77,47 @@ class _EntryWriter:
     def text(self) -> str:
         """The module."""
         f, signature = self.f, self.signature
-        self.guard(f.icmp("eq", f.parameters[2], constant(I64, len(signature.inputs))))
+        self.guard(f.icmp("eq", f.parameters[2], constant(I64, self.count)))
         inputs = [self.read_input(k, spec) for k, spec in enumerate(signature.inputs)]
         shapes = self.result_shapes(inputs)
         self.context = self.call("PyCapsule_GetPointer", f.parameters[0], _NULL)
-        results = self.allocate(shapes)
+        results = self.results(inputs, shapes)
         buffers = self.buffers([data for data, _ in inputs], results)
         self.finish(self.run(buffers), results)
         f.begin(self.mismatch)
         f.ret(self.new_reference("python.NotImplemented"))
         return str(self.module)
 
+    @property
+    def count(self) -> int:
+        """How many arguments a caller passes."""
+        return len(self.signature.inputs)
+
     # ---- arguments
+
+    def array(self, position: int, spec: TensorSpec, flags: int) -> Operand:
+        """An argument that is an array of some element type and rank with these flags."""
+        f, layout = self.f, self.layout
+        array = f.load(PTR, f.getelementptr(PTR, f.parameters[1], position))
+        self.guard(f.icmp("eq", self.field(array, layout.type), self.symbol("numpy.ndarray")))
+        self.check_header(array, spec, flags)
+        return array
 
     def read_input(self, position: int, spec: TensorSpec) -> tuple[Operand, Operand]:
         """Checks an argument; its data pointer and the pointer to its dimensions."""
         f, layout = self.f, self.layout
-        array = f.load(PTR, f.getelementptr(PTR, f.parameters[1], position))
-        self.guard(f.icmp("eq", self.field(array, layout.type), self.symbol("numpy.ndarray")))
-        self.check_header(array, spec)
+        array = self.array(position, spec, _CONTIGUOUS_AND_ALIGNED)
         dims = self.field(array, layout.dims)
         for axis, dim in enumerate(spec.shape):
             self.read_dim(f.getelementptr(I64, dims, axis), dim)
         return self.field(array, layout.data), dims
 
-    def check_header(self, array: Operand, spec: TensorSpec) -> None:
+    def check_header(self, array: Operand, spec: TensorSpec, wanted_flags: int) -> None:
         f, layout = self.f, self.layout
         descriptor = self.field(array, layout.descriptor)
         rank = f.load(I32, f.getelementptr(I8, array, layout.rank))
         flags = f.load(I32, f.getelementptr(I8, array, layout.flags))
-        wanted = constant(I32, _CONTIGUOUS_AND_ALIGNED)
+        wanted = constant(I32, wanted_flags)
         same = f.icmp("eq", descriptor, self.symbol(f"numpy.{spec.dtype}"))
         ranked = f.icmp("eq", rank, constant(I32, len(spec.shape)))
         dense = f.icmp("eq", f.and_(flags, wanted), wanted)
@@ -132,8 +159,11 @@ class _EntryWriter:
 
     # ---- the call
 
-    def allocate(self, shapes: list[Operand]) -> list[Operand]:
-        """The result arrays; where one cannot be made the function leaves with its exception."""
+    def results(
+        self, inputs: list[tuple[Operand, Operand]], shapes: list[Operand]
+    ) -> list[Operand]:
+        """New references to the result arrays; where one cannot be made the function leaves with
+        its exception."""
         results: list[Operand] = []
         for spec, shape in zip(self.signature.results, shapes, strict=True):
             rank = constant(I32, len(spec.shape))
@@ -251,3 +281,65 @@ class _EntryWriter:
         """Calls an outside function that returns a pointer."""
         self.f.declare(name, PTR, [argument.type for argument in arguments])
         return self.f.call(name, PTR, arguments)
+
+
+class _IntoWriter(_EntryWriter):
+    """Writes an entry that takes arrays for its results."""
+
+    @property
+    def count(self) -> int:
+        return len(self.signature.inputs) + len(self.signature.results)
+
+    def results(
+        self, inputs: list[tuple[Operand, Operand]], shapes: list[Operand]
+    ) -> list[Operand]:
+        """New references to the arrays for the results, once all of them fit."""
+        f, signature, first = self.f, self.signature, len(self.signature.inputs)
+        flags = _CONTIGUOUS_AND_ALIGNED | _WRITEABLE
+        taken = [
+            self.range_of(data, dims, spec)
+            for spec, (data, dims) in zip(signature.inputs, inputs, strict=True)
+        ]
+        arrays = []
+        for k, (spec, shape) in enumerate(zip(signature.results, shapes, strict=True)):
+            array = self.array(first + k, spec, flags)
+            self.check_shape(array, shape, len(spec.shape))
+            memory = self.range_of(self.field(array, self.layout.data), shape, spec)
+            self.check_apart(memory, taken)
+            taken.append(memory)
+            arrays.append(array)
+        f.declare("Py_IncRef", VOID, [PTR])
+        for array in arrays:
+            f.call("Py_IncRef", VOID, [array])
+        return arrays
+
+    def check_shape(self, array: Operand, shape: Operand, rank: int) -> None:
+        """Compares the dimensions of an array with those that a result has."""
+        f, dims = self.f, self.field(array, self.layout.dims)
+        for axis in range(rank):
+            sizes = (f.load(I64, f.getelementptr(I64, each, axis)) for each in (dims, shape))
+            self.guard(f.icmp("eq", *sizes))
+
+    def check_apart(self, memory: _Range, others: Iterable[_Range]) -> None:
+        """Leaves where memory overlaps with other memory, or with that of a bound array."""
+        f = self.f
+        for other in others:
+            before = f.icmp("ule", self.end_of(memory), other.data)
+            behind = f.icmp("ule", self.end_of(other), memory.data)
+            self.guard(f.or_(before, behind))
+        count = constant(I64, len(self.signature.bound))
+        f.declare("mapsto.is_apart", I1, [PTR, I64, PTR, PTR])
+        arguments = [self.context, count, memory.data, self.end_of(memory)]
+        self.guard(f.call("mapsto.is_apart", I1, arguments))
+
+    def range_of(self, data: Operand, dims: Operand, spec: TensorSpec) -> _Range:
+        """The memory of a dense array."""
+        f = self.f
+        size = constant(I64, spec.dtype.bytes)
+        for axis in range(len(spec.shape)):
+            size = f.mul(size, f.load(I64, f.getelementptr(I64, dims, axis)))
+        return _Range(data, size)
+
+    def end_of(self, memory: _Range) -> Operand:
+        """The address behind some memory."""
+        return self.f.getelementptr(I8, memory.data, memory.size)

@@ -3,6 +3,7 @@
 ; A context is an array of words behind a capsule, the `self` of the Python function:
 ;   0 entry   1 arena_bytes   2 arena   3 its capacity   4 lock (i32)
 ;   5 on_error (a Python callable that raises)   6 what keeps all of it alive   7.. bound buffers
+;   and behind them their sizes in bytes
 
 @numpy.ndarray = external global i8
 
@@ -64,6 +65,32 @@ apart:
   ret i32 %status
 exhausted:
   ret i32 2
+}
+
+; Whether the memory from %start to %end overlaps none of the bound buffers.
+define i1 @mapsto.is_apart(ptr %context, i64 %count, ptr %start, ptr %end) {
+  %buffers = getelementptr i64, ptr %context, i64 7
+  %sizes = getelementptr i64, ptr %buffers, i64 %count
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %0 ], [ %next, %inside ]
+  %more = icmp slt i64 %i, %count
+  br i1 %more, label %inside, label %apart
+inside:
+  %buffer.ptr = getelementptr ptr, ptr %buffers, i64 %i
+  %buffer = load ptr, ptr %buffer.ptr, align 8
+  %size.ptr = getelementptr i64, ptr %sizes, i64 %i
+  %size = load i64, ptr %size.ptr, align 8
+  %buffer.end = getelementptr i8, ptr %buffer, i64 %size
+  %before = icmp ule ptr %end, %buffer
+  %behind = icmp ule ptr %buffer.end, %start
+  %fine = or i1 %before, %behind
+  %next = add i64 %i, 1
+  br i1 %fine, label %loop, label %overlaps
+overlaps:
+  ret i1 false
+apart:
+  ret i1 true
 }
 
 ; The context's arena, replaced by a larger one if it is too small; null if there is no memory.

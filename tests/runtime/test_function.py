@@ -305,3 +305,74 @@ for _ in range(100):
     command = [sys.executable, "-c", script, __file__.rpartition("/")[0]]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---- results into arrays that the caller gives
+
+
+def test_results_go_into_given_arrays(forward: NativeFunction) -> None:
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    out = np.full((5, 4), np.nan, np.float32)
+    forward.into([x], [out])
+    assert out.tobytes() == (np.maximum(x, 0) * WEIGHTS).tobytes()
+    found = forward.fast_into(x + 1, out)
+    assert found is out
+    assert out.tobytes() == (np.maximum(x + 1, 0) * WEIGHTS).tobytes()
+
+
+ROOM = np.zeros((4, 4), np.float32)
+READ_ONLY = np.zeros((2, 4), np.float32)
+READ_ONLY.flags.writeable = False
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ([[0.0] * 4] * 2, "expected a NumPy array for y: f32.2, 4., found list"),
+        (np.zeros((3, 4), np.float32), "expected an array for y: f32.2, 4., found f32.3, 4."),
+        (np.zeros((2, 4), np.float64), "found f64.2, 4."),
+        (np.zeros((2, 4), ">f4"), "found >f4.2, 4."),
+        (np.zeros((4, 2), np.float32).T, "dense, aligned, writeable"),
+        (READ_ONLY, "dense, aligned, writeable"),
+        (ROOM[:2], "the array for y shares memory with the argument x"),
+        (ROOM[1:3], "the array for y shares memory with the argument x"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(
+    forward: NativeFunction, out: object, message: str
+) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        forward.into([ROOM[:2]], [out])
+    assert not ROOM.any()
+
+
+def test_results_do_not_go_into_bound_arrays() -> None:
+    bound = np.arange(8, dtype=np.float32)
+    forward = make(RELU_SCALE, "forward", RELU_SCALE_SIGNATURE, bound[2:6])
+    x = np.ones((1, 4), np.float32)
+    for start in range(5):
+        out = bound[start : start + 4].reshape(1, 4)
+        with pytest.raises(ArgumentError, match="shares memory with the parameter"):
+            forward.into([x], [out])
+    forward.into([x], [np.empty((1, 4), np.float32)])
+    beside = np.zeros(12, np.float32)
+    beside[4:8] = bound[2:6]
+    forward.rebind(0, beside[4:8])
+    forward.into([x], [beside[:4].reshape(1, 4)])
+    forward.into([x], [beside[8:].reshape(1, 4)])
+    assert np.array_equal(beside, np.tile(beside[4:8].clip(0) * 0 + beside[4:8], 3))
+
+
+def test_given_arrays_are_neither_kept_nor_lost() -> None:
+    forward = make(RELU_SCALE, "forward", RELU_SCALE_SIGNATURE, WEIGHTS.copy())
+    x, out = np.ones((2, 4), np.float32), np.empty((2, 4), np.float32)
+    forward.into([x], [out])
+    before = sys.getrefcount(out), sys.getrefcount(x)
+    for _ in range(100):
+        forward.fast_into(x, out)
+        assert forward.fast_into(x, x) is NotImplemented
+    assert (sys.getrefcount(out), sys.getrefcount(x)) == before
+    into = forward.fast_into
+    del forward
+    gc.collect()
+    assert into(x, out) is out
