@@ -20,7 +20,9 @@ before the epilogue.  So the bits of a result depend on sizes and the target alo
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mapsto.ir.dims import Dim, product
 from mapsto.lowering.contraction_problem import ContractionProblem
@@ -29,6 +31,7 @@ from mapsto.lowering.gpu.contraction_fragments import WarpWork
 from mapsto.lowering.gpu.contraction_panels import THREAD, Panel, Place, ceil_div, is_multiple
 from mapsto.lowering.gpu.contraction_threads import ThreadWork
 from mapsto.lowering.gpu.contraction_tiles import BlockTile
+from mapsto.lowering.gpu.vector_access import vector_statements
 from mapsto.lowering.indices import Index, from_dim, minimum, split_offset, variable
 from mapsto.lowering.loops import (
     Allocate,
@@ -160,9 +163,7 @@ class _Blocks:
             *self.schedule.work.begin(),
             *(statement for stage in first for part in stage for statement in part),
             For("step", 0, tile.steps, tuple(body)),
-            *self.schedule.work.results(
-                lambda row, column, value: self._use(tile, row, column, value)
-            ),
+            *self.schedule.work.results(partial(self._use, tile)),
         ]
 
     def _wait(self) -> list[Statement]:
@@ -181,7 +182,7 @@ class _Blocks:
             place = Place(tile.batch, side, (tile.first_step + step) * self.tile.depth)
             start += panel.copy(place, stage) if panel.is_copy else panel.fetch(place)
             finish += [] if panel.is_copy else panel.deliver(stage)
-        exists = compare("lt", step, tile.steps)
+        exists = _unless_known(compare("lt", step, tile.steps))
         begun = _if(exists, start)
         if any(panel.is_copy for panel in self.panels):
             # A group for every step, if an empty one: so the number to wait for is always the same.
@@ -190,27 +191,48 @@ class _Blocks:
 
     # ---- results
 
-    def _use(self, tile: _Tile, row: Index, column: Index, value: Expression) -> list[Statement]:
-        """What is done with the sum of a row and column of the tile, if it exists."""
-        problem = self.problem
-        row, column = tile.row + row, tile.column + column
-        inside = all_of(
-            _within(row, problem.rows.size, self.tile.rows),
-            _within(column, problem.columns.size, self.tile.columns),
-        )
-        body: list[Statement]
-        if self.tile.splits > 1:
-            body = [self.parts.store((tile.split, tile.batch, row, column), value)]
-        else:
-            body = self._store(tile.batch, row, column, value)
-        return body if inside is None else [If(inside, tuple(body))]
+    def _use(
+        self,
+        tile: _Tile,
+        row: Index,
+        column: Index,
+        run: int,
+        value: Callable[[Index], Expression],
+    ) -> list[Statement]:
+        """What is done with sums beside each other, where they exist: all at once, if what is read
+        and written with them are neighbours too, else one by one."""
+        problem, row, column = self.problem, tile.row + row, tile.column + column
+        lane, columns = variable("e"), problem.columns
+        exists = _within(row, problem.rows.size, self.tile.rows)
+        inside = _within(column, columns.size, self.tile.columns)
+        vector = None
+        if run > 1 and is_multiple(columns.extents[-1] if columns.extents else 1, run):
+            body = self._results(tile, row, column, lane, value(lane))
+            vector = vector_statements(body, "e", run)
+        if vector is not None:
+            together = [For("e", 0, run, vector, LoopKind.VECTOR, lanes=run)]
+            return _if(all_of(exists, inside), together)
+        body = self._results(tile, row, column + lane, 0, value(lane))
+        inside = _within(column + lane, columns.size, self.tile.columns)
+        single = For("e", 0, run, tuple(_if(inside, body)), LoopKind.UNROLL)
+        return _if(exists, [single])
 
-    def _store(self, batch: Index, row: Index, column: Index, value: Expression) -> list[Statement]:
+    def _results(
+        self, tile: _Tile, row: Index, column: Index, lane: Index, value: Expression
+    ) -> list[Statement]:
+        """What is done with the sum `lane` behind a column."""
+        if self.tile.splits > 1:
+            return [self.parts.store((tile.split, tile.batch, row, column + lane), value)]
+        return self._store(tile.batch, row, column, value, lane)
+
+    def _store(
+        self, batch: Index, row: Index, column: Index, value: Expression, lane: Index = 0
+    ) -> list[Statement]:
         problem = self.problem
         point = {
             **problem.batch.split(batch),
             **problem.rows.split(row),
-            **problem.columns.split(column),
+            **problem.columns.split(column, lane),
         }
         return list(problem.store(point, cast(value, problem.dtype)))
 
@@ -245,17 +267,15 @@ def _within(position: Index, size: Dim, width: int) -> Expression | None:
     return None if is_multiple(size, width) else compare("lt", position, from_dim(size))
 
 
-def _if(condition: Expression, body: list[Statement]) -> list[Statement]:
-    """The statements where the condition holds, without a branch where that is known."""
-    if not body or _is_known(condition):
-        return body
-    return [If(condition, tuple(body))]
+def _if(condition: Expression | None, body: Sequence[Statement]) -> list[Statement]:
+    """The statements where the condition holds, without a branch where there is none."""
+    return list(body) if condition is None or not body else [If(condition, tuple(body))]
 
 
-def _is_known(condition: Expression) -> bool:
-    """Whether a comparison `left < right` holds whatever the variables are."""
+def _unless_known(condition: Expression) -> Expression | None:
+    """The comparison `left < right`, or None if it holds whatever the variables are."""
     assert isinstance(condition, Apply)
     left, right = condition.operands
     assert isinstance(left, IndexValue) and isinstance(right, IndexValue)
     difference = right.index - left.index
-    return isinstance(difference, int) and difference > 0
+    return None if isinstance(difference, int) and difference > 0 else condition

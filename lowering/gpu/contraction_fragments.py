@@ -88,14 +88,14 @@ class WarpWork:
         return [For("k", 0, tile.depth, body, LoopKind.UNROLL, step=SIDE)]
 
     def results(self, use: Use) -> list[Statement]:
-        """The statements that use each sum, given its row and column in the tile."""
-        i, j, e = variable("i"), variable("j"), variable("e")
+        """The statements that use the sums, given their rows and columns in the tile."""
+        i, j, half = variable("i"), variable("j"), variable("half")
         lane = variable(THREAD) % WARP
         row, column = self._first()
-        row = row + i * SIDE + e // 2 * 8 + lane // 4
-        column = column + j * PRODUCT_COLUMNS + lane % 4 * 2 + e % 2
-        body = For("e", 0, 4, tuple(use(row, column, self.sums[i, j, e])), LoopKind.UNROLL)
-        return [self._for_sums((body,))]
+        row = row + i * SIDE + half * 8 + lane // 4
+        column = column + j * PRODUCT_COLUMNS + lane % 4 * 2
+        body = use(row, column, 2, lambda e: self.sums[i, j, half * 2 + e])
+        return [self._for_sums((For("half", 0, 2, tuple(body), LoopKind.UNROLL),))]
 
     def _for_sums(self, body: tuple[Statement, ...]) -> Statement:
         rows, columns, _ = self.sums.shape

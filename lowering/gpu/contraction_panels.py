@@ -37,11 +37,14 @@ from mapsto.lowering.loops import (
 
 __all__ = ["THREAD", "Panel", "Place", "Use", "ceil_div", "is_multiple", "make_panel", "over_lanes"]
 
+SECTOR = 32
+"""Bytes that memory is read in, at least."""
 THREAD = "thread"
 """The variable of the thread loop."""
 _LANE = "e"
-Use = Callable[[Index, Index, Expression], list[Statement]]
-"""What is done with a sum: given its row and column in the tile, and its value."""
+Use = Callable[[Index, Index, int, Callable[[Index], Expression]], list[Statement]]
+"""What is done with a run of sums beside each other: given the row and the first column in the
+tile, how many there are, and the value of each."""
 _ChunkBody = Callable[[Index, Index], list[Statement]]
 """The statements for a chunk that begins at a position and step of the panel."""
 
@@ -150,8 +153,14 @@ class Panel:
         return [For("chunk", 0, self._rounds, statements, LoopKind.UNROLL)]
 
     def _chunk_place(self, flat: Index) -> tuple[Index, Index]:
+        """The row of memory in which a chunk is, and where in it.  Where the order changes on the
+        way, neighbours share a sector only: then they write to different banks."""
         row = (self.depth if self.along_k else self.width) // self.chunk
-        return flat // row, flat % row * self.chunk
+        if self.along_k == self.k_last:
+            return flat // row, flat % row * self.chunk
+        near = min(row, max(1, SECTOR // (self.dtype.bytes * self.chunk)))
+        far, rest = flat // (near * self.width), flat % (near * self.width)
+        return rest // near, (far * near + rest % near) * self.chunk
 
     def _copy_chunk(self, place: Place, stage: Index, position: Index, k: Index) -> Statement:
         source = self.factor(place, position, k, 0)

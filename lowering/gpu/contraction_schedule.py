@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from mapsto.ir.dims import Dim
-from mapsto.lowering.contraction_problem import ContractionProblem
+from mapsto.ir.ops.contraction import Contract
+from mapsto.lowering.contraction_problem import ContractionProblem, OperandAccess, analyze
+from mapsto.lowering.contractions import LoweredContraction
 from mapsto.lowering.element_rules import sum_type
-from mapsto.lowering.gpu.contraction_blocks import Schedule
+from mapsto.lowering.gpu.contraction_blocks import Schedule, contraction_body
 from mapsto.lowering.gpu.contraction_fragments import WarpWork
-from mapsto.lowering.gpu.contraction_panels import make_panel
+from mapsto.lowering.gpu.contraction_panels import Panel, make_panel
 from mapsto.lowering.gpu.contraction_threads import ThreadWork
-from mapsto.lowering.gpu.contraction_tiles import BlockTile, Sizes, choose_tile
+from mapsto.lowering.gpu.contraction_tiles import BlockTile, Side, Sizes, choose_tile
 from mapsto.lowering.gpu.target import GpuTarget, MatrixShape
 
-__all__ = ["choose_schedule", "schedule_with"]
+__all__ = ["choose_schedule", "lower_contraction", "schedule_with"]
 
+PROBE = BlockTile(32, 32, 16, 4, 4)
+MATRIX_PROBE = BlockTile(32, 32, 32, 16, 16, is_matrix=True)
+"""Tiles that show how operands are read."""
 UNKNOWN_EXTENT = 4096
 """Stands for an extent that is known only at run time."""
+
+
+def lower_contraction(
+    op: Contract, access: OperandAccess, target: GpuTarget
+) -> LoweredContraction | None:
+    """The launches of a kernel that computes the contraction; None where it has no such schedule:
+    what is no sum of products of two floats."""
+    problem = analyze(op, access)
+    if problem is None or not problem.dtype.is_float:
+        return None
+    return LoweredContraction(contraction_body(problem, choose_schedule(problem, target)), ())
 
 
 def choose_schedule(problem: ContractionProblem, target: GpuTarget) -> Schedule:
@@ -23,10 +39,16 @@ def choose_schedule(problem: ContractionProblem, target: GpuTarget) -> Schedule:
     groups = (problem.batch, problem.rows, problem.columns, problem.reduced)
     batch, rows, columns, depth = (_known(group.size) for group in groups)
     is_matrix = MatrixShape(problem.dtype.value, 16, 8, 16) in target.matrix_shapes
-    dtype = problem.dtype if is_matrix else sum_type(problem.dtype)
-    sizes = Sizes(batch, rows, columns, depth, dtype.bytes)
+    probe = schedule_with(problem, target, MATRIX_PROBE if is_matrix else PROBE)
+    sides = _side(probe.rows), _side(probe.columns)
+    sizes = Sizes(batch, rows, columns, depth, probe.rows.dtype.bytes, *sides)
     is_static = all(isinstance(group.size, int) for group in groups)
     return schedule_with(problem, target, choose_tile(target, sizes, is_matrix, is_static))
+
+
+def _side(panel: Panel) -> Side:
+    """How the elements of a side are brought, whatever the tile."""
+    return Side(panel.chunk, panel.is_copy)
 
 
 def schedule_with(problem: ContractionProblem, target: GpuTarget, tile: BlockTile) -> Schedule:

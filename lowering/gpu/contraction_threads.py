@@ -90,10 +90,13 @@ class ThreadWork:
         return [For("k", 0, self.tile.depth, body, unroll=K_UNROLL)]
 
     def results(self, use: Use) -> list[Statement]:
-        """The statements that use each sum, given its row and column in the tile."""
+        """The statements that use the sums, given their rows and columns in the tile."""
         rows, columns = self._axes()
-        row, column = rows.position(variable("i")), columns.position(variable("j"))
-        return [self._for_sums(tuple(use(row, column, self.sums["i", "j"])))]
+        i, first = variable("i"), variable("r") * columns.run
+        row, column = rows.position(i), columns.position(first)
+        body = use(row, column, columns.run, lambda lane: self.sums[i, first + lane])
+        runs = For("r", 0, columns.part // columns.run, tuple(body), LoopKind.UNROLL)
+        return [For("i", 0, self.tile.part_rows, (runs,), LoopKind.UNROLL)]
 
     def _for_sums(self, body: tuple[Statement, ...]) -> Statement:
         inner = For("j", 0, self.tile.part_columns, body, LoopKind.UNROLL)

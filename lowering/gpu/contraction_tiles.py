@@ -19,7 +19,7 @@ from math import ceil
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.gpu.vector_access import LARGEST_ACCESS
 
-__all__ = ["BlockTile", "Sizes", "choose_tile"]
+__all__ = ["BlockTile", "Side", "Sizes", "choose_tile", "resident_blocks"]
 
 MULTIPLY_ADDS = 128
 """Multiply-adds in f32 that a multiprocessor does in a cycle."""
@@ -75,25 +75,46 @@ class BlockTile:
         row = (self.rows + self.columns + 2 * padding) * (self.depth + padding)
         return self.stages * row * element_bytes
 
-    @property
-    def registers(self) -> int:
+    def registers(self, sizes: Sizes) -> int:
         """About how many registers a thread needs."""
         sums = self.rows * self.columns // self.threads
+        passing = sum(side.registers * width for side, width in sizes.sides(self)) * self.depth
+        factors = 2 * (self.part_rows + self.part_columns)
         if self.is_matrix:
-            return sums + self.part_rows // 4 + self.part_columns // 4 + OTHER_REGISTERS
-        return sums + 2 * (self.part_rows + self.part_columns) + OTHER_REGISTERS
+            factors = (self.part_rows + self.part_columns) // 4
+        return sums + factors + ceil(passing / self.threads) + OTHER_REGISTERS
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """How elements come to shared memory: `chunk` of them at a time, through registers unless they
+    are copied directly."""
+
+    chunk: int
+    is_copy: bool = True
+
+    @property
+    def registers(self) -> float:
+        """How many registers an element takes on its way, with its part of the address."""
+        return 0 if self.is_copy else 1 + 1 / self.chunk
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """A product of `rows x depth` by `depth x columns`, `batch` times, with elements of so many
-    bytes (in shared memory, too)."""
+    bytes in shared memory."""
 
     batch: int
     rows: int
     columns: int
     depth: int
     element_bytes: int
+    row_side: Side
+    column_side: Side
+
+    def sides(self, tile: BlockTile) -> tuple[tuple[Side, int], tuple[Side, int]]:
+        """Both sides, with their extents in a tile."""
+        return (self.row_side, tile.rows), (self.column_side, tile.columns)
 
     def tiles(self, tile: BlockTile) -> int:
         """How many blocks there are, but for those that share a reduction."""
@@ -116,14 +137,18 @@ def choose_tile(target: GpuTarget, sizes: Sizes, is_matrix: bool, may_split: boo
 def estimated_cycles(target: GpuTarget, sizes: Sizes, tile: BlockTile) -> float:
     """The cycles from the first block to the last, on the multiprocessor with the most."""
     blocks = ceil(sizes.tiles(tile) * tile.splits / target.processors)
-    resident = _resident(target, tile, sizes.element_bytes)
-    step = _step_cycles(tile, sizes.element_bytes)
+    resident = resident_blocks(target, sizes, tile)
+    step = _step_cycles(sizes, tile)
     steps = ceil(sizes.depth / (tile.depth * tile.splits))
 
     def together(count: int) -> float:
-        latency = MEMORY_LATENCY / (tile.stages - 1)
+        if not count:
+            return 0.0
+        latency, work = MEMORY_LATENCY / (tile.stages - 1), count * step
         written = count * tile.rows * tile.columns * 4 / MEMORY_BYTES
-        return steps * max(count * step, latency) + BLOCK_CYCLES + written if count else 0.0
+        return (
+            steps * (max(work, latency) + HIDDEN_COST * min(work, latency)) + BLOCK_CYCLES + written
+        )
 
     total = blocks // resident * together(resident) + together(blocks % resident)
     if tile.splits == 1:
@@ -132,35 +157,40 @@ def estimated_cycles(target: GpuTarget, sizes: Sizes, tile: BlockTile) -> float:
     return total + SPLIT_CYCLES + 2 * partial / (MEMORY_BYTES * target.processors)
 
 
-def _step_cycles(tile: BlockTile, element_bytes: int) -> float:
+def _step_cycles(sizes: Sizes, tile: BlockTile) -> float:
     """Cycles of a multiprocessor for one step of a block: it multiplies, reads from shared memory,
     and brings the next panels there.  What takes longest hides most of the rest."""
+    each = sizes.element_bytes
     elements = (tile.rows + tile.columns) * tile.depth
     products = tile.rows * tile.columns * tile.depth
-    read = tile.parts * (tile.part_rows + tile.part_columns) * tile.depth * element_bytes
-    copied = elements * element_bytes / LARGEST_ACCESS * COPY_INSTRUCTIONS
+    read = tile.parts * (tile.part_rows + tile.part_columns) * tile.depth * each
+    chunks = sum(tile.depth * width // side.chunk for side, width in sizes.sides(tile))
+    copied = chunks * COPY_INSTRUCTIONS
     if tile.is_matrix:
-        loads = read / (LARGEST_ACCESS * 32)
-        issued = (loads * 32 + copied) / MULTIPLY_ADDS + products / MATRIX_MULTIPLY_ADDS
+        loads = read / LARGEST_ACCESS
+        issued = (loads + copied) / MULTIPLY_ADDS + products / MATRIX_MULTIPLY_ADDS
     else:
         # Threads of a warp that read the same element are served at once: about half of them.
         read //= 2
         vectors = ceil(tile.part_rows / 4) + ceil(tile.part_columns / 4)
         issued = (products + tile.threads * tile.depth * vectors + copied) / MULTIPLY_ADDS
-    cycles = (issued, read / SHARED_BYTES, elements * element_bytes / MEMORY_BYTES)
+    cycles = (issued, read / SHARED_BYTES, elements * each / MEMORY_BYTES)
     return max(cycles) + HIDDEN_COST * (sum(cycles) - max(cycles))
 
 
 def _is_candidate(target: GpuTarget, sizes: Sizes, tile: BlockTile) -> bool:
     """Whether a multiprocessor holds the tile, and it is not twice as large as the result."""
     fits = tile.rows < 2 * max(sizes.rows, 16) and tile.columns < 2 * max(sizes.columns, 16)
-    return fits and _resident(target, tile, sizes.element_bytes) > 0
+    return fits and resident_blocks(target, sizes, tile) > 0
 
 
-def _resident(target: GpuTarget, tile: BlockTile, element_bytes: int) -> int:
-    if tile.registers > target.max_registers:
+def resident_blocks(target: GpuTarget, sizes: Sizes, tile: BlockTile) -> int:
+    """How many blocks a multiprocessor runs at once."""
+    registers = tile.registers(sizes)
+    if registers > target.max_registers:
         return 0
-    return target.resident_blocks(tile.threads, tile.shared_bytes(element_bytes), tile.registers)
+    shared = tile.shared_bytes(sizes.element_bytes)
+    return target.resident_blocks(tile.threads, shared, registers)
 
 
 def _splits(target: GpuTarget, sizes: Sizes, tile: BlockTile) -> Iterator[int]:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from mapsto.lowering.gpu.dialect import Call, Dialect
 from mapsto.lowering.gpu.kernel import GpuKernel
+from mapsto.lowering.gpu.vector_access import buffer_alignment
 from mapsto.lowering.llvm.loop_scope import memory_type
 from mapsto.lowering.llvm.types import (
     GLOBAL_PTR,
@@ -68,7 +69,7 @@ def pointer_attributes(kernel: GpuKernel, buffer: Buffer) -> str:
     read = any(load.buffer.name == buffer.name for load in loads)
     words = [] if buffer.may_alias or (stored and read) else ["noalias"]
     words += [] if stored else ["readonly"]
-    words.append(f"align {buffer.alignment or buffer.dtype.bytes}")
+    words.append(f"align {buffer_alignment(buffer)}")
     return " ".join(words)
 
 

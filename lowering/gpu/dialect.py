@@ -69,6 +69,8 @@ def _numbers(name: str) -> tuple[Call, ...]:
 
 _FULL_WARP = "i32 -1"
 
+_PIECES = ("ca.shared.global.4", "ca.shared.global.8", "cg.shared.global.16")
+
 NVPTX = Dialect(
     name="nvptx64",
     convention="ptx_kernel",
@@ -84,6 +86,11 @@ NVPTX = Dialect(
         "llvm.nvvm.barrier.cta.sync.aligned.all",
         "llvm.nvvm.shfl.sync.bfly",
         "llvm.nvvm.shfl.sync.idx",
+        "llvm.nvvm.cp.async.commit.group",
+        "llvm.nvvm.cp.async.wait.group",
+        *(f"llvm.nvvm.cp.async.{piece}{fill}" for piece in _PIECES for fill in ("", ".s")),
+        *(f"llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4{how}.b16" for how in ("", ".trans")),
+        *(f"llvm.nvvm.mma.m16n8k16.row.col{kind}" for kind in ("", ".bf16")),
     },
 )
 

@@ -14,9 +14,10 @@ from mapsto.lowering.gpu.device_code import CalledDevice, DeviceCode
 from mapsto.lowering.gpu.kernel import GpuKernel
 from mapsto.lowering.gpu.simulated import SimulatedDevice, write_launcher
 from mapsto.lowering.gpu.target import GpuTarget
+from mapsto.lowering.gpu.together import TogetherEmitter
+from mapsto.lowering.gpu.vector_access import buffer_alignment
 from mapsto.lowering.indices import Index, from_dim
 from mapsto.lowering.llvm.loop_scope import Fact, Place, Scope
-from mapsto.lowering.llvm.loop_statements import StatementEmitter
 from mapsto.lowering.llvm.types import I8, I64, Operand, constant
 from mapsto.lowering.llvm.writer import ModuleWriter
 from mapsto.lowering.loop_walk import stored_buffers
@@ -48,8 +49,10 @@ def emit_kernel(module: ModuleWriter, kernel: GpuKernel, target: GpuTarget) -> N
         write_launcher(module, kernel)
 
 
-class _ThreadEmitter(StatementEmitter):
+class _ThreadEmitter(TogetherEmitter):
     """Emits what a thread does."""
+
+    has_zeros = False
 
     def __init__(self, device: DeviceCode, kernel: GpuKernel, machine: Machine) -> None:
         super().__init__(device.f, machine)
@@ -83,6 +86,8 @@ class _ThreadEmitter(StatementEmitter):
         start = self.resolve(scope, loop.start)
         if start != 0:
             number = self.f.add(number, self.index_operand(scope, start), "nsw")
+        if isinstance(start, int) and isinstance(loop.stop, int):
+            scope = scope.with_range(loop.variable, start, loop.stop - 1)
         fact = Fact(nonnegative=self.is_nonnegative(start))
         self.run_block(self.bind(scope, loop.variable, number, fact), loop.body)
 
@@ -112,6 +117,10 @@ class _ThreadEmitter(StatementEmitter):
 
     def prefetch(self, scope: Scope, statement: Prefetch) -> None:
         """Nothing: other threads run while one waits for memory."""
+
+    def pointer_instead(self, place: Place, needed: Operand, pointer: Operand) -> Operand:
+        """The start of the buffer, which is as well aligned, where the access is not wanted."""
+        return self.f.select(needed, pointer, place.pointer)
 
     def load_uniform(
         self, scope: Scope, place: Place, first: Index, guard: Operand | None, otherwise: Operand
@@ -147,8 +156,7 @@ class _ThreadEmitter(StatementEmitter):
 
 
 def _placed(buffer: Buffer, pointer: Operand) -> Place:
-    default = 16 if buffer.space is Space.SHARED else buffer.dtype.bytes
-    return Place(buffer, pointer, buffer.shape, buffer.alignment or default)
+    return Place(buffer, pointer, buffer.shape, buffer_alignment(buffer))
 
 
 def _has_elements(buffer: Buffer) -> bool:

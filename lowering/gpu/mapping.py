@@ -67,12 +67,14 @@ def map_kernel(function: LoopFunction, target: GpuTarget) -> tuple[GpuKernel, ..
         buffers = (*function.buffers, *shared_by_all, *each.scratch)
         name = function.name if len(mapped) == 1 else f"{function.name}_{len(kernels)}"
         loops = LoopFunction(name, buffers, function.sizes, (each.grid,))
-        kernels.append(_kernel(loops, total, offsets))
+        kernels.append(_kernel(loops, total, offsets, target))
         before = before + _bytes(each.scratch)
     return tuple(kernels)
 
 
-def _kernel(loops: LoopFunction, scratch_bytes: Dim, offsets: tuple[Dim, ...]) -> GpuKernel:
+def _kernel(
+    loops: LoopFunction, scratch_bytes: Dim, offsets: tuple[Dim, ...], target: GpuTarget
+) -> GpuKernel:
     """The launch of a function whose body is one nest of block and thread loops."""
     blocks = list(_nest(loops.body, LoopKind.BLOCK))
     threads = list(_nest(blocks[-1].body, LoopKind.THREAD))
@@ -81,12 +83,14 @@ def _kernel(loops: LoopFunction, scratch_bytes: Dim, offsets: tuple[Dim, ...]) -
     block = [loop.stop for loop in reversed(threads)]
     x, y, z, *_ = [*grid, 1, 1]
     i, j, k, *_ = [*(extent for extent in block if isinstance(extent, int)), 1, 1]
+    bytes_ = shared_bytes(shared)
     return GpuKernel(
         name=re.sub(r"\W", "_", loops.name, flags=re.ASCII),
         loops=loops,
         grid=(x, y, z),
         block=(i, j, k),
-        shared_bytes=shared_bytes(shared),
+        shared_bytes=bytes_,
+        dynamic_bytes=bytes_ if bytes_ > target.static_shared_bytes else 0,
         scratch_bytes=scratch_bytes,
         scratch=offsets,
     )

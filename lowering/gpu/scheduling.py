@@ -5,6 +5,7 @@ from __future__ import annotations
 from mapsto.ir.ops.contraction import Contract
 from mapsto.lowering.contraction_problem import OperandAccess
 from mapsto.lowering.contractions import LoweredContraction
+from mapsto.lowering.gpu.contraction_schedule import lower_contraction
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.scheduling import Scheduling
@@ -15,7 +16,7 @@ _FEW_TASKS = 8
 
 
 def gpu_scheduling(target: GpuTarget) -> Scheduling:
-    """Small tasks, one for a block of threads, and a thread for each element of a contraction."""
+    """Small tasks, one for a block of threads, and tiles of contractions."""
     division = Division(
         task_work=target.task_work,
         column_block=target.block_threads,
@@ -23,10 +24,10 @@ def gpu_scheduling(target: GpuTarget) -> Scheduling:
         flat=True,
         least_row=target.warp,
     )
-    return Scheduling(division, _by_rows)
 
+    def contraction(
+        op: Contract, access: OperandAccess, invariant: frozenset[str]
+    ) -> LoweredContraction | None:
+        return lower_contraction(op, access, target)
 
-def _by_rows(
-    op: Contract, access: OperandAccess, invariant: frozenset[str]
-) -> LoweredContraction | None:
-    return None
+    return Scheduling(division, contraction)

@@ -187,6 +187,7 @@ _SIMULATED = GpuTarget(
     max_shared_bytes=227 * _KIB,
     static_shared_bytes=227 * _KIB,
     processor_shared_bytes=228 * _KIB,
+    max_registers=80,
     block_threads=64,
     task_work=256,
     processors=4,

@@ -1,12 +1,14 @@
-"""How wide neighbouring elements of a factor can be read: found from its expression.
+"""Whether neighbouring elements can be read or written together: found from the code for one.
 
-The reads of a vector are those of `first + e` for `e` in `0..width`, where `first` is a multiple of
-the width.  They are one access where in every load the address moves by one element with `e` (or
-stays), starts at a multiple of the vector's bytes, and the guard is the same for all of them.
+The accesses of a vector are those of `first + e` for `e` in `0..width`, where `first` is a multiple
+of the width.  They are one access where the address moves by one element with `e` (or stays, in a
+load), starts at a multiple of the vector's bytes, and the guard is the same for all of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from math import gcd
 
 from mapsto.ir.dims import Dim, product
@@ -21,9 +23,19 @@ from mapsto.lowering.indices import (
     substitute_index,
 )
 from mapsto.lowering.loop_walk import subexpressions
-from mapsto.lowering.loops import Apply, Buffer, Expression, IndexValue, Load
+from mapsto.lowering.loops import (
+    Apply,
+    Buffer,
+    Expression,
+    IndexValue,
+    Let,
+    Load,
+    Space,
+    Statement,
+    Store,
+)
 
-__all__ = ["LARGEST_ACCESS", "buffer_alignment", "with_lane"]
+__all__ = ["LARGEST_ACCESS", "buffer_alignment", "vector_statements", "with_lane"]
 
 LARGEST_ACCESS = 16
 """Bytes that a thread reads or writes in one access."""
@@ -63,19 +75,51 @@ def with_lane(expression: Expression, lane: str, width: int) -> Expression | Non
     return expression
 
 
+def vector_statements(
+    body: Sequence[Statement], lane: str, width: int
+) -> tuple[Statement, ...] | None:
+    """Bindings and stores with the same guards in all lanes, or None where not all accesses of
+    them are one access."""
+    parts = [_vector_statement(statement, lane, width) for statement in body]
+    known = tuple(part for part in parts if part is not None)
+    return known if len(known) == len(parts) else None
+
+
+def _vector_statement(statement: Statement, lane: str, width: int) -> Statement | None:
+    if not isinstance(statement, Let | Store):
+        return None
+    value = with_lane(statement.value, lane, width)
+    if value is None:
+        return None
+    if isinstance(statement, Let):
+        return replace(statement, value=value)
+    slope = _slope(statement.buffer, statement.indices, lane, width)
+    guard = None if statement.guard is None else _uniform(statement.guard, lane, width)
+    if slope != 1 or (guard is None) != (statement.guard is None):
+        return None
+    return replace(statement, value=value, guard=guard)
+
+
 def _vector_load(load: Load, lane: str, width: int) -> Load | None:
-    if any(_has_values(index) for index in load.indices):
-        return None
-    parts = linear_parts(flat_offset(load.indices, load.buffer.shape), lane)
-    if parts is None or parts[0] not in (0, 1):
-        return None
-    aligned = buffer_alignment(load.buffer) % (width * load.buffer.dtype.bytes) == 0
-    if parts[0] == 1 and not (aligned and index_multiple(parts[1]) % width == 0):
+    if _slope(load.buffer, load.indices, lane, width) is None:
         return None
     if load.guard is None:
         return load
     guard = _uniform(load.guard, lane, width)
     return None if guard is None else Load(load.buffer, load.indices, guard, load.otherwise)
+
+
+def _slope(buffer: Buffer, indices: Sequence[Index], lane: str, width: int) -> int | None:
+    """By how much the address moves with the lane: 1 where it is one access, 0; None otherwise."""
+    if any(_has_values(index) for index in indices):
+        return None
+    parts = linear_parts(flat_offset(indices, buffer.shape), lane)
+    if parts is None or parts[0] not in (0, 1):
+        return None
+    if parts[0] == 0 or buffer.space is Space.REGISTER:
+        return 1 if parts[0] == 1 else 0
+    aligned = buffer_alignment(buffer) % (width * buffer.dtype.bytes) == 0
+    return 1 if aligned and index_multiple(parts[1]) % width == 0 else None
 
 
 def _has_values(index: Index) -> bool:

@@ -24,6 +24,9 @@ _ZEROS_BYTES = 512
 class AccessEmitter(IndexEmitter):
     """Emits loads and stores.  Masks and guards are i1 scalars or vectors; None is true."""
 
+    has_zeros = True
+    """Whether `pointer_instead` gives one to zeros."""
+
     # ---- masks
 
     def combine(self, scope: Scope, *conditions: Operand | None) -> Operand | None:
@@ -104,7 +107,7 @@ class AccessEmitter(IndexEmitter):
         if not place.is_register:
             needed = self.combine(scope, self._predicate(scope), guard)
             if needed is not None:
-                pointer = self._pointer_or_zeros(self.any_lane(needed), pointer)
+                pointer = self.pointer_instead(place, self.any_lane(needed), pointer)
         value = self.read(place, pointer, place.lanes, self.alignment(place, first))
         return self._or_otherwise(scope, guard, value, otherwise)
 
@@ -127,14 +130,14 @@ class AccessEmitter(IndexEmitter):
                 scope, self.combine(scope, uniform, varying), value, otherwise
             )
         if uniform is not None:
-            pointer = self._pointer_or_zeros(uniform, pointer)
+            pointer = self.pointer_instead(place, uniform, pointer)
         mask = self.combine(scope, self._tail(scope), self._predicate(scope), varying)
         if mask is None:
             value = self.read(place, pointer, count, align)
         else:
             value = self._masked_read(scope, place, pointer, mask, otherwise)
-        zero = uniform is None or otherwise == constant(otherwise.type, 0)
-        return value if zero else self._or_otherwise(scope, uniform, value, otherwise)
+        is_zero = self.has_zeros and otherwise == constant(otherwise.type, 0)
+        return value if is_zero else self._or_otherwise(scope, uniform, value, otherwise)
 
     def _or_otherwise(
         self, scope: Scope, guard: Operand | None, value: Operand, otherwise: Operand
@@ -157,7 +160,7 @@ class AccessEmitter(IndexEmitter):
         self.f.branch(after)
         self.f.begin(after)
 
-    def _pointer_or_zeros(self, needed: Operand, pointer: Operand) -> Operand:
+    def pointer_instead(self, place: Place, needed: Operand, pointer: Operand) -> Operand:
         """The pointer, or one to constant zeros where the access is not wanted: no branch."""
         text = f"internal constant [{_ZEROS_BYTES} x i8] zeroinitializer, align 64"
         return self.f.select(needed, pointer, self.f.module.add_global("mapsto.zeros", text))

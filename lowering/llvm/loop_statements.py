@@ -12,7 +12,6 @@ from mapsto.lowering.llvm.loop_vectors import VectorLoopEmitter
 from mapsto.lowering.llvm.types import Operand
 from mapsto.lowering.loops import (
     Allocate,
-    Barrier,
     Buffer,
     Comment,
     For,
@@ -24,6 +23,7 @@ from mapsto.lowering.loops import (
     Space,
     Statement,
     Store,
+    Together,
 )
 
 __all__ = ["LARGEST_STACK_BUFFER", "StatementEmitter", "on_stack"]
@@ -56,9 +56,9 @@ class StatementEmitter(VectorLoopEmitter):
             f"the {loop.kind.value} loop `{loop.variable}` outside of a kernel for GPUs"
         )
 
-    def barrier(self) -> None:
-        """Emit a barrier.  Raises ValueError where there are no threads."""
-        raise ValueError("a barrier outside of a kernel for GPUs")
+    def together(self, scope: Scope, statement: Together) -> None:
+        """Emit what threads do together.  Raises ValueError where there are no threads."""
+        raise ValueError(f"`{type(statement).__name__}` outside of a kernel for GPUs")
 
     def run_block(self, scope: Scope, body: tuple[Statement, ...]) -> None:
         for statement in body:
@@ -81,10 +81,10 @@ class StatementEmitter(VectorLoopEmitter):
                 self._for(scope, statement)
             case Prefetch():
                 self.prefetch(scope, statement)
-            case Barrier():
-                self.barrier()
             case Comment(text):
                 self.f.emit_void(f"; {' '.join(text.split())}")
+            case _:
+                self.together(scope, statement)
         return scope
 
     def _guarded_store(self, scope: Scope, statement: Store) -> None:

@@ -13,14 +13,22 @@ from mapsto import ir
 from mapsto.lowering.contraction_problem import ContractionProblem
 from mapsto.lowering.gpu.contraction_blocks import contraction_body
 from mapsto.lowering.gpu.contraction_schedule import choose_schedule, schedule_with
-from mapsto.lowering.gpu.contraction_tiles import BlockTile, Sizes, choose_tile
+from mapsto.lowering.gpu.contraction_tiles import (
+    BlockTile,
+    Side,
+    Sizes,
+    choose_tile,
+    resident_blocks,
+)
 from mapsto.lowering.gpu.target import GpuTarget
-from mapsto.lowering.indices import evaluate_index, flat_offset
+from mapsto.lowering.indices import Index, evaluate_index, flat_offset
 from mapsto.lowering.loop_interpreter import LoopError, interpret
 from mapsto.lowering.loop_verifier import verify_loops
 from mapsto.lowering.loop_walk import expressions, statements
 from mapsto.lowering.loops import (
+    AsyncCopy,
     Barrier,
+    Buffer,
     For,
     Load,
     LoadMatrix,
@@ -114,30 +122,33 @@ def test_the_interpreter_finds_what_is_missing(kind: type[Statement]) -> None:
 # ---- what makes it fast
 
 
-def _shared_reads(body: tuple[Statement, ...]) -> Iterator[tuple[Load | LoadMatrix, int]]:
-    """Reads of shared memory, and how many bytes each thread reads."""
+_Access = tuple[Buffer, tuple[Index, ...], int]
+"""A buffer in shared memory, where in it, and how many bytes each thread reads or writes."""
+
+
+def _shared_reads(body: tuple[Statement, ...]) -> Iterator[_Access]:
     for statement in statements(body):
         if isinstance(statement, LoadMatrix):
-            yield statement, 16
+            yield statement.source, statement.source_indices, 16
         if isinstance(statement, For) and statement.kind is LoopKind.VECTOR:
-            loads = (e for e in expressions(statement.body) if isinstance(e, Load))
-            for load in loads:
+            for load in (e for e in expressions(statement.body) if isinstance(e, Load)):
                 if load.buffer.space is Space.SHARED:
-                    yield load, statement.lanes * load.buffer.dtype.bytes
+                    yield load.buffer, load.indices, statement.lanes * load.buffer.dtype.bytes
 
 
-def _conflicts(access: Load | LoadMatrix, width: int) -> int:
+def _shared_copies(body: tuple[Statement, ...]) -> Iterator[_Access]:
+    for copy in (s for s in statements(body) if isinstance(s, AsyncCopy)):
+        yield copy.buffer, copy.indices, copy.count * copy.buffer.dtype.bytes
+
+
+def _conflicts(buffer: Buffer, indices: tuple[Index, ...], width: int) -> int:
     """How often the threads that are served at once (a quarter of a warp for 16 bytes) ask for
     different lines of one bank."""
-    load = isinstance(access, Load)
-    buffer, place = (
-        (access.buffer, access.indices) if load else (access.source, access.source_indices)
-    )
-    offset = flat_offset(place, buffer.shape)
-    together = 128 // width
+    offset = flat_offset(indices, buffer.shape)
+    together = min(32, 128 // width)
     worst = 0
     for first in range(0, 32, together):
-        values = {"step": 1, "k": 3 if load else 0, "e": 0, "r": 0, "i": 0}
+        values = {"step": 1, "k": 0, "e": 0, "r": 0, "i": 0, "chunk": 1}
         lines = {
             evaluate_index(offset, {**values, "thread": lane}) * buffer.dtype.bytes // width
             for lane in range(first, first + together)
@@ -149,36 +160,52 @@ def _conflicts(access: Load | LoadMatrix, width: int) -> int:
 
 @pytest.mark.parametrize("dtype", [ir.DType.F32, ir.DType.BF16], ids=str)
 @pytest.mark.parametrize("layout", ["nn", "tn", "nt", "tt"])
-def test_threads_read_different_banks(layout: str, dtype: ir.DType) -> None:
+def test_threads_use_different_banks(layout: str, dtype: ir.DType) -> None:
     found = product(512, 512, 512, layout, dtype=dtype)
     body = contraction_body(found, choose_schedule(found, AMPERE))
-    reads = list(_shared_reads(body))
-    assert reads
+    reads, copies = list(_shared_reads(body)), list(_shared_copies(body))
     assert [_conflicts(*read) for read in reads] == [1] * len(reads)
+    assert reads and copies
+    assert max(_conflicts(*copy) for copy in copies) <= 2, "copies are few"
+
+
+def sizes_of(rows: int, columns: int, depth: int, element_bytes: int = 4, batch: int = 1) -> Sizes:
+    """Sizes of a product of which everything can be copied in wide accesses."""
+    side = Side(16 // element_bytes)
+    return Sizes(batch, rows, columns, depth, element_bytes, side, side)
 
 
 def test_large_products_have_large_tiles() -> None:
-    tile = choose_tile(AMPERE, Sizes(1, 4096, 4096, 4096, 4), False, True)
+    tile = choose_tile(AMPERE, sizes_of(4096, 4096, 4096), False, True)
     assert (tile.part_rows, tile.part_columns) == (8, 8)
     assert tile.rows * tile.columns >= 64 * 128
     assert tile.splits == 1
-    matrix = choose_tile(AMPERE, Sizes(1, 4096, 4096, 4096, 2), True, True)
+    matrix = choose_tile(AMPERE, sizes_of(4096, 4096, 4096, 2), True, True)
     assert matrix.rows * matrix.columns >= 128 * 128
 
 
 def test_long_reductions_of_few_results_are_split() -> None:
-    sizes = Sizes(1, 64, 64, 100_000, 4)
+    sizes = sizes_of(64, 64, 100_000)
     assert choose_tile(AMPERE, sizes, False, True).splits > 1
     assert choose_tile(AMPERE, sizes, False, False).splits == 1
 
 
 @pytest.mark.parametrize("name", ["nvptx64-sm_80", "nvptx64-sm_90", "spirv64", "gpusim"])
-@pytest.mark.parametrize("sizes", [(1, 7, 11, 13), (3, 1, 1000, 1000), (1, 2000, 10, 784)])
-def test_tiles_fit_every_target(name: str, sizes: tuple[int, int, int, int]) -> None:
+@pytest.mark.parametrize("shape", [(7, 11, 13), (1, 1000, 1000), (2000, 10, 784)])
+def test_tiles_fit_every_target(name: str, shape: tuple[int, int, int]) -> None:
     target = GpuTarget.named(name)
-    tile = choose_tile(target, Sizes(*sizes, 4), False, True)
-    assert target.resident_blocks(tile.threads, tile.shared_bytes(4), tile.registers) >= 1
+    sizes = sizes_of(*shape, batch=3)
+    tile = choose_tile(target, sizes, False, True)
+    assert resident_blocks(target, sizes, tile) >= 1
     assert tile.threads % target.warp == 0
+
+
+def test_what_passes_through_registers_has_smaller_tiles() -> None:
+    direct = sizes_of(4096, 4096, 4096, 2)
+    passing = replace(direct, row_side=Side(1, False), column_side=Side(1, False))
+    tiles = [choose_tile(AMPERE, sizes, True, True) for sizes in (direct, passing)]
+    large, small = (tile.rows * tile.columns for tile in tiles)
+    assert small < large
 
 
 def test_what_is_not_aligned_is_read_by_elements() -> None:
