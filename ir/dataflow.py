@@ -8,6 +8,7 @@ of the domain reads: an affine expression of the point, or None where that depen
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import accumulate
 
 from mapsto.ir.affine import AffineExpr, axis
@@ -48,6 +49,7 @@ def domain(op: Operation) -> tuple[Dim, ...]:
     return op.result.shape
 
 
+@cache
 def identity_place(rank: int, total: int | None = None) -> Place:
     """Each axis at the domain's dimension of the same number; the domain has `total` of them."""
     return tuple(axis(i, rank if total is None else total) for i in range(rank))
@@ -61,6 +63,8 @@ def is_identity(place: Place) -> bool:
 def compose_place(inner: Place, outer: Place, rank: int) -> Place:
     """`inner` (over the axes of a value) where the value is itself read at `outer`, which is over a
     domain of this rank."""
+    if inner is identity_place(len(outer)):
+        return outer
     return tuple(_compose(expr, outer, rank) for expr in inner)
 
 

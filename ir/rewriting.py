@@ -199,8 +199,12 @@ class _Walk:
 
     def _rewritten(self, op: Operation, target: Block) -> Sequence[Value]:
         """Offers an op that is not in the block yet to the patterns."""
+        patterns = self._patterns_for(type(op))
+        if not patterns:
+            target.operations.append(op)
+            return op.results
         rewriter = Rewriter(Builder(target, op.location), self.uses)
-        for pattern in self._patterns_for(type(op)):
+        for pattern in patterns:
             found = pattern.apply(op, rewriter)
             if found is None:
                 continue

@@ -301,11 +301,10 @@ class _Selection:
             not isinstance(leaf.owner, Operation) or estimate(leaf.shape) < size
             for leaf in self._cone_leaves(value)
         )
-        ops = self._cheap_ops(value)
-        return arguments and self.uses[value] == 1 and ops is not None and ops <= CHEAP_PROLOGUE
+        return arguments and self.uses[value] == 1 and self._cheap_ops(value) is not None
 
     def _cheap_ops(self, value: Value) -> int | None:
-        """How many ops compute a value; None where one is not cheap."""
+        """How many ops compute a value; None where one is not cheap or they are too many."""
         op = value.owner
         if not isinstance(op, Operation) or is_external(value) or value in self.ends:
             return 0
@@ -313,9 +312,13 @@ class _Selection:
             return None
         if not (op.has(Trait.ELEMENTWISE) or _is_access(op) or isinstance(op, Constant)):
             return None
-        counts = [self._cheap_ops(operand) for operand in op.operands]
-        known = [count for count in counts if count is not None]
-        return None if len(known) < len(counts) else sum(known) + op.has(Trait.ELEMENTWISE)
+        total = int(op.has(Trait.ELEMENTWISE))
+        for operand in op.operands:
+            count = self._cheap_ops(operand)
+            if count is None or total + count > CHEAP_PROLOGUE:
+                return None
+            total += count
+        return total
 
 
 def _ends_of_long_chains(block: Block) -> Iterator[Value]:
