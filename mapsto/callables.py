@@ -39,9 +39,6 @@ class Store(Protocol):
         """The arrays of parameters and states by path; new ones are initialized."""
 
 
-_OUT = "out"
-
-
 def _never(*arguments: object) -> Any:
     return NotImplemented
 
@@ -78,7 +75,7 @@ class Compilable:
         """The same, compiled by another pipeline."""
         raise NotImplementedError
 
-    def __call__(self, *arguments: object, **named: object) -> Any:
+    def __call__(self, *arguments: object, out: Any = None, **named: object) -> Any:
         """Applies the map: arrays in (NumPy, or anything with DLPack or a buffer), arrays out.
 
         `out` takes NumPy arrays that the result is written to, and is given back: one, or as many
@@ -89,29 +86,14 @@ class Compilable:
         `out`, DiagnosticsError where the map does not accept their types.
         """
         if not named:
-            result = self._fast(*arguments)
-            if result is not NotImplemented:
-                return result
-        elif _OUT in named:
-            return self._call_into(arguments, named)
-        return self._call_slowly(bind_arguments(self.parameters, arguments, named))
-
-    def _call_into(self, arguments: tuple[object, ...], named: dict[str, object]) -> Any:
-        """Writes the result to what the argument `out` gives."""
-        if len(named) == 1:
-            result = self._fast_into(*arguments, named[_OUT])
+            result = self._fast(*arguments) if out is None else self._fast_into(*arguments, out)
             if result is not NotImplemented:
                 return result
         parameters = self.parameters
-        if any(parameter.name == _OUT for parameter in parameters):
-            return self._call_slowly(bind_arguments(parameters, arguments, named))
-        out = named.pop(_OUT)
+        if out is not None and any(parameter.name == "out" for parameter in parameters):
+            named, out = {**named, "out": out}, None
         bound = bind_arguments(parameters, arguments, named)
-        native, structure = self._specialization(bound)
-        native.into(list(bound.tensors.values()), outputs_of(structure, out))
-        if isinstance(structure, TensorType) and self._is_complete(bound):
-            self._fast_into = native.fast_into
-        return out
+        return self._call_slowly(bound) if out is None else self._call_into(bound, out)
 
     def try_fast(self, named: Mapping[str, object]) -> Any:
         """The result of the last specialization for arguments by name, in the order of the
@@ -150,6 +132,13 @@ class Compilable:
         values = [*(arrays[slot.path] for slot in slots), *bound.tensors.values()]
         module = optimized(elaborated.module, self.options)
         return unflatten(elaborated.result, evaluate(module, elaborated.entry, values))
+
+    def _call_into(self, bound: Bound, out: Any) -> Any:
+        native, structure = self._specialization(bound)
+        native.into(list(bound.tensors.values()), outputs_of(structure, out))
+        if isinstance(structure, TensorType) and self._is_complete(bound):
+            self._fast_into = native.fast_into
+        return out
 
     def _call_slowly(self, bound: Bound) -> Any:
         native, structure = self._specialization(bound)
