@@ -254,3 +254,59 @@ def test_branches_by_index_and_loops_of_different_lengths() -> None:
     found = execute(code, "b32", ["b32"], [VALUES], ".reg .b32 %r0;")
     step = np.array([1, 10, 100, 1000])[np.arange(COUNT) % 4]
     assert np.array_equal(found, np.maximum(1, -(-np.arange(COUNT) // step)) * step)
+
+
+def test_a_barrier_orders_reads_of_global_memory_before_a_write() -> None:
+    code = """ld.global.b32 %d, [%base]; bar.sync 0;
+    setp.eq.u32 %p, %t, 0; @%p st.global.b32 [%base], 5;"""
+    declared = ".reg .b64 %base; ld.param.u64 %base, [in0];"
+    found = execute(code, "b32", ["b32"], [VALUES], declared)
+    assert (found == VALUES[0]).all()
+    with pytest.raises(ptx.DataRace, match="no barrier"):
+        execute(code.replace("bar.sync 0;", ""), "b32", ["b32"], [VALUES], declared)
+
+
+FUNCTIONS = """
+.version 7.0
+.target sm_80
+.address_size 64
+.func (.param .b32 result) twice_if_even(.param .b32 x);
+.func (.param .b32 result) plus_one(.param .b32 x) {
+.reg .b32 %r1;
+ld.param.b32 %r1, [x]; add.u32 %r1, %r1, 1; st.param.b32 [result], %r1; ret;
+}
+.func (.param .b32 result) twice_if_even(.param .b32 x) {
+.reg .b32 %r1; .reg .pred %p;
+ld.param.b32 %r1, [x]; and.b32 %r1, %r1, 1; setp.eq.u32 %p, %r1, 1;
+ld.param.b32 %r1, [x]; st.param.b32 [result], %r1;
+@%p ret;
+{ .param .b32 given; .param .b32 back;
+st.param.b32 [given], %r1; call.uni (back), plus_one, (given); ld.param.b32 %r1, [back]; }
+shl.b32 %r1, %r1, 1; st.param.b32 [result], %r1; ret;
+}
+.visible .entry k(.param .u64 out) {
+.reg .b32 %r1; .reg .b64 %a; .reg .b64 %b;
+mov.u32 %r1, %tid.x;
+{ .param .b32 given; .param .b32 back;
+st.param.b32 [given], %r1; call.uni (back), twice_if_even, (given); ld.param.b32 %r1, [back]; }
+{ .param .b32 given; .param .b32 back;
+st.param.b32 [given], %r1; call.uni (back), plus_one, (given); ld.param.b32 %r1, [back]; }
+ld.param.u64 %a, [out]; mov.u32 %r1, %r1;
+mov.b64 %b, 0; cvt.u64.u32 %b, %tid.x; shl.b64 %b, %b, 2; add.u64 %a, %a, %b;
+st.global.b32 [%a], %r1; ret;
+}
+"""
+
+
+def test_functions_are_called() -> None:
+    memory = ptx.GlobalMemory()
+    out = memory.allocate(4 * 64)
+    ptx.launch(ptx.prepare(ptx.parse(FUNCTIONS), "k"), (1, 1, 1), (64, 1, 1), [out], memory)
+    x = np.arange(64)
+    expected = np.where(x % 2, x, 2 * (x + 1)) + 1
+    assert np.array_equal(memory.read(out, "u4", (64,)), expected)
+
+
+def test_functions_that_call_themselves_are_refused() -> None:
+    with pytest.raises(ptx.InvalidProgram, match="calls itself"):
+        ptx.parse(FUNCTIONS.replace("(back), plus_one, (given)", "(back), twice_if_even, (given)"))

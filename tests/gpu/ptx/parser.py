@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 
 from ptx.errors import InvalidProgram
+from ptx.inlining import inlined
 from ptx.syntax import (
     Address,
     Immediate,
@@ -33,6 +34,9 @@ _LINE_COMMENT = re.compile(r"//[^\n]*")
 _BLOCK_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _LABEL = re.compile(r"([\w$%]+)\s*:(?!:)")
 _ENTRY = re.compile(r"(?:\.visible\s+|\.weak\s+)*\.entry\s+([\w$]+)\s*")
+_FUNCTION = re.compile(
+    r"(?:\.visible\s+|\.weak\s+)*\.func\s*(?:\((?P<results>[^)]*)\)\s*)?(?P<name>[\w$.]+)\s*"
+)
 _VARIABLE = re.compile(
     r"(?:\.(?P<linkage>visible|extern|weak|common)\s+)?\.(?P<space>global|const|shared|local|param)\s+"
     r"(?P<attributes>(?:\.(?!align|[busf]\d)\w+(?:\s+|$))*)"
@@ -52,7 +56,7 @@ _SKIPPED_LINE = re.compile(r"\.(loc|file|version|target|address_size)\s")
 
 def parse(text: str) -> Program:
     """The kernels and variables of a module.  InvalidProgram where it is not PTX that the
-    interpreter knows; functions (`.func`) it does not."""
+    interpreter knows.  Calls of functions are inlined."""
     version = _directive(text, "version")
     target = _directive(text, "target")
     text = _IMPLICIT.sub(r"implicit_def \1;", text)
@@ -77,18 +81,21 @@ class _ModuleParser:
 
     def parse(self, version: str, target: str) -> Program:
         kernels: dict[str, Kernel] = {}
+        functions: dict[str, Kernel] = {}
         variables: list[Variable] = []
         while self._skip_space():
             if entry := _ENTRY.match(self.text, self.position):
-                kernel = self._kernel(entry)
-                kernels[kernel.name] = kernel
+                kernels[entry[1]] = self._kernel(entry, entry[1])
+            elif function := _FUNCTION.match(self.text, self.position):
+                self._function(function, functions)
             elif _SKIPPED_LINE.match(self.text, self.position):
                 self.position = self._find("\n")
             elif self.text.startswith(".section", self.position):
                 self.position = self._closing(self._find("{")) + 1
             else:
                 variables.append(self._variable())
-        return Program(version, target, kernels, tuple(variables))
+        whole = {name: inlined(kernel, functions) for name, kernel in kernels.items()}
+        return Program(version, target, whole, tuple(variables))
 
     def _skip_space(self) -> bool:
         while self.position < len(self.text) and self.text[self.position].isspace():
@@ -116,19 +123,30 @@ class _ModuleParser:
     def _variable(self) -> Variable:
         end = self._find(";")
         statement = self.text[self.position : end]
-        if re.search(r"\.func\b", statement):
-            raise InvalidProgram(f"a function: {' '.join(statement.split())[:80]}")
         line, self.position = self._line(self.position), end + 1
         return variable(statement, line)
 
-    def _kernel(self, entry: re.Match[str]) -> Kernel:
+    def _function(self, match: re.Match[str], functions: dict[str, Kernel]) -> None:
+        """A function; its results come first among its parameters.  A declaration says nothing."""
+        semicolon, brace = self._find(";"), self.text.find("{", match.end())
+        if not 0 <= brace < semicolon:
+            self.position = semicolon + 1
+            return
+        kernel = self._kernel(match, match["name"])
+        line = self._line(match.start())
+        results = [x.strip() for x in (match["results"] or "").split(",") if x.strip()]
+        given = tuple(variable(x, line) for x in results)
+        kernel.parameters = (*given, *kernel.parameters)
+        functions[match["name"]] = kernel
+
+    def _kernel(self, entry: re.Match[str], name: str) -> Kernel:
         line = self._line(entry.start())
         body = self.text.find("{", entry.end())
         end = self._closing(body)
         header = self.text[entry.end() : body].strip()
         self.position = end + 1
         parameters, directives = _header(header, line)
-        kernel = Kernel(entry[1], parameters, directives)
+        kernel = Kernel(name, parameters, directives)
         _BodyParser(self, kernel).parse(body + 1, end)
         return kernel
 
@@ -228,6 +246,8 @@ class _BodyParser:
             self._declare(match[1], match[2])
         elif match := _BRANCH_TARGETS.match(piece):
             self.kernel.tables[self.label] = tuple(x.strip() for x in match[1].split(","))
+        elif piece.startswith(".param"):
+            self._name(variable(piece, line).name)
         elif piece.startswith("."):
             self.kernel.variables.append(variable(piece, line))
         else:
@@ -238,9 +258,13 @@ class _BodyParser:
             match = _RANGE.match(item.strip())
             base, count = (match[1], int(match[2])) if match else (item.strip(), None)
             for name in [base] if count is None else [f"{base}{i}" for i in range(count)]:
-                unique = name if len(self.scopes) == 1 else f"{name}.{self.blocks}"
-                self.scopes[-1][name] = unique
-                self.kernel.registers[unique] = kind
+                self.kernel.registers[self._name(name)] = kind
+
+    def _name(self, name: str) -> str:
+        """A name of this block, and of no other."""
+        unique = name if len(self.scopes) == 1 else f"{name}.{self.blocks}"
+        self.scopes[-1][name] = unique
+        return unique
 
     def _instruction(self, piece: str, line: int) -> Instruction:
         guard, rest = None, piece
@@ -265,7 +289,7 @@ class _BodyParser:
         text = text.strip()
         if text == "_":
             return Sink()
-        if text.startswith("{"):
+        if text.startswith(("{", "(")):
             return Vector(tuple(self._operand(part, line) for part in _split(text[1:-1], ",")))
         if text.startswith("["):
             return self._address(text[1:-1].strip(), line)

@@ -157,6 +157,8 @@ class State:
 
     def pass_barrier(self, lanes: Lanes) -> None:
         """All accesses of these whole blocks so far come before all that follow."""
+        # A new array: accesses so far keep theirs.
+        self.keys = self.keys.copy()
         epoch = (self.keys[lanes] >> EPOCH_SHIFT) + 1
         thread = self.keys[lanes] & ((1 << WARP_EPOCH_SHIFT) - 1)
         self.keys[lanes] = (epoch << EPOCH_SHIFT) | thread
@@ -165,6 +167,7 @@ class State:
 
     def pass_warp_barrier(self, lanes: Lanes) -> None:
         """The same for warps."""
+        self.keys = self.keys.copy()
         self.keys[lanes] += 1 << WARP_EPOCH_SHIFT
 
 
