@@ -14,6 +14,7 @@ __all__ = [
     "ArtifactError",
     "CheckpointError",
     "DataError",
+    "DeviceError",
     "ExecutionError",
     "LinkerNotFound",
     "TrainingError",
@@ -48,6 +49,10 @@ class CheckpointError(ValueError):
 
 class DataError(Exception):
     """Data cannot be read or does not fit the program; the message says which array and why."""
+
+
+class DeviceError(RuntimeError):
+    """A device is not there, or does not do what it is asked to."""
 
 
 class TrainingError(Exception):

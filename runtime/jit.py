@@ -41,6 +41,7 @@ __all__ = [
     "emit_assembly",
     "emit_llvm",
     "emit_object",
+    "load_object",
     "pool_address",
 ]
 
@@ -102,6 +103,12 @@ def compile_module(
         while len(_cache) > _CACHE_SIZE:
             _cache.popitem(last=False)
     return module
+
+
+def load_object(content: bytes, exported: Sequence[str]) -> CompiledModule:
+    """An object file of this machine, which needs nothing but libc and libm, in memory."""
+    with _lock:
+        return _link(_ObjectCode(content, exported, ()), {})
 
 
 def emit_object(texts: Texts, machine: Machine, options: Options = DEFAULT_OPTIONS) -> bytes:

@@ -7,9 +7,10 @@ from typing import Any
 
 from llvmlite import binding
 
+from mapsto.lowering.gpu.dialect import SPIRV
 from mapsto.lowering.gpu.target import GpuTarget
 
-__all__ = ["assemble_text"]
+__all__ = ["assemble_text", "assembly_text"]
 
 
 def assemble_text(text: str, target: GpuTarget) -> bytes:
@@ -19,11 +20,7 @@ def assemble_text(text: str, target: GpuTarget) -> bytes:
     library would be called.  The text has to have passed `check_intrinsics`.
     """
     machine = _code_generator(target)
-    module = binding.parse_assembly(text)
-    module.triple = target.machine.triple
-    module.data_layout = str(machine.target_data)
-    module.verify()
-    _run_passes(module, machine, target)
+    module = _optimized(text, target, machine)
     if target.is_simulated or target.dialect.name == "spirv64":
         return bytes(machine.emit_object(module))
     assembly = str(machine.emit_assembly(module))
@@ -32,8 +29,31 @@ def assemble_text(text: str, target: GpuTarget) -> bytes:
     return assembly.encode()
 
 
-@cache
+def assembly_text(text: str, target: GpuTarget) -> str:
+    """The same for people: PTX, the instructions of a SPIR-V module, or the CPU's assembly."""
+    machine = _code_generator(target)
+    return str(machine.emit_assembly(_optimized(text, target, machine)))
+
+
+def _optimized(text: str, target: GpuTarget, machine: Any) -> Any:
+    """The verified module after the passes."""
+    module = binding.parse_assembly(text)
+    module.triple = target.machine.triple
+    module.data_layout = str(machine.target_data)
+    module.verify()
+    _run_passes(module, machine, target)
+    return module
+
+
 def _code_generator(target: GpuTarget) -> Any:
+    """LLVM's code generator; that for SPIR-V keeps pointers into the module that it was used for,
+    so each module needs one of its own."""
+    new = _new_code_generator
+    return new.__wrapped__(target) if target.dialect is SPIRV else new(target)
+
+
+@cache
+def _new_code_generator(target: GpuTarget) -> Any:
     if target.is_simulated:
         return target.machine.target_machine()
     binding.initialize_all_targets()

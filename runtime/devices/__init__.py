@@ -1,0 +1,1 @@
+"""Devices that programs run on beside the CPU, and how they are driven."""
