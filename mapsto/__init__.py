@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from mapsto.library import Library, load, loads
     from mapsto.lowering.cpu.machine import Machine
     from mapsto.lowering.element_rules import scalar_rule
+    from mapsto.placement import device_put, devices
     from mapsto.runtime.dataset import windows
     from mapsto.runtime.errors import (
         ArgumentError,
         ArtifactError,
         CheckpointError,
         DataError,
+        DeviceError,
         ExecutionError,
         LinkerNotFound,
         TrainingError,
@@ -82,12 +84,14 @@ _HOMES = {
     "mapsto.library": ("Library", "load", "loads"),
     "mapsto.lowering.cpu.machine": ("Machine",),
     "mapsto.lowering.element_rules": ("scalar_rule",),
+    "mapsto.placement": ("device_put", "devices"),
     "mapsto.runtime.dataset": ("windows",),
     "mapsto.runtime.errors": (
         "ArgumentError",
         "ArtifactError",
         "CheckpointError",
         "DataError",
+        "DeviceError",
         "ExecutionError",
         "LinkerNotFound",
         "TrainingError",
@@ -118,6 +122,7 @@ __all__ = [
     "AssertionFailed",
     "CheckpointError",
     "DataError",
+    "DeviceError",
     "DiagnosticsError",
     "Epoch",
     "Evaluation",
@@ -142,6 +147,8 @@ __all__ = [
     "bf16",
     "bool_",
     "build",
+    "device_put",
+    "devices",
     "eval_mode",
     "f16",
     "f32",

@@ -13,6 +13,7 @@ from mapsto.ir.core import Array
 from mapsto.ir.dims import Dim, as_dim
 from mapsto.ir.types import DType, TensorType
 from mapsto.runtime.arrays import as_array
+from mapsto.runtime.devices.array import DeviceArray
 from mapsto.runtime.errors import ArgumentError
 from mapsto.runtime.signature import TensorSpec
 
@@ -201,12 +202,15 @@ def _spread(parameter: Parameter, value: object) -> Iterator[tuple[Parameter, ob
 def _is_tensor(parameter: Parameter, value: object) -> bool:
     if value is None and parameter.has_default:
         return False
-    return parameter.is_tensor or any(hasattr(value, name) for name in _ARRAY_PROTOCOLS)
+    is_array = isinstance(value, DeviceArray) or any(hasattr(value, n) for n in _ARRAY_PROTOCOLS)
+    return parameter.is_tensor or is_array
 
 
 def _array(parameter: Parameter, value: object) -> Array:
     if isinstance(value, np.ndarray) and value.flags.c_contiguous and value.flags.aligned:
         return value
+    if isinstance(value, DeviceArray):
+        return value  # type: ignore[return-value]
     found = _as_numpy(parameter.name, value)
     dtype = DType.of(found.dtype)
     if isinstance(value, _LITERALS):

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from mapsto.arguments import Bound, Parameter, bind_arguments
 from mapsto.compiler import (
     Options,
     bound_slots,
+    compile_for,
     compile_native,
     optimized,
     without_collection,
@@ -25,6 +28,10 @@ from mapsto.ir.evaluator import evaluate
 from mapsto.ir.printer import module_text
 from mapsto.ir.types import TensorType
 from mapsto.outputs import outputs_of
+from mapsto.placement import Mover, User, place_of
+from mapsto.runtime.devices.device import Device
+from mapsto.runtime.devices.function import DeviceFunction
+from mapsto.runtime.devices.registry import find_device
 from mapsto.runtime.errors import ArgumentError
 from mapsto.runtime.function import NativeFunction
 
@@ -35,8 +42,19 @@ __all__ = ["Compilable", "Map", "Store", "arrays_of_arguments"]
 class Store(Protocol):
     """What has parameters: a module instance."""
 
+    options: Options
+
     def storage_for(self, specs: Sequence[ParameterSpec]) -> Mapping[str, Array]:
         """The arrays of parameters and states by path; new ones are initialized."""
+
+    def to(self, device: str | Device) -> Store:
+        """Moves the arrays to a device."""
+
+    def add_user(self, user: User) -> None:
+        """Has someone told when the arrays move."""
+
+
+Compiled = NativeFunction | DeviceFunction
 
 
 def _never(*arguments: object) -> Any:
@@ -52,7 +70,7 @@ class Compilable:
         self._fast_into: Callable[..., Any] = _never
         self._names: tuple[str, ...] = ()
         self._last: tuple[Callable[..., Any], tuple[str, ...], Structure] | None = None
-        self._specializations: dict[object, tuple[NativeFunction, Structure]] = {}
+        self._specializations: dict[object, tuple[Compiled, Structure]] = {}
         self._kept: list[Mapping[str, object]] = []
 
     @property
@@ -71,9 +89,31 @@ class Compilable:
         path = slots[0].path
         raise ArgumentError(f"{path} belongs to a module that is no argument; pass the module in")
 
+    def own_stores(self) -> Iterable[Store]:
+        """The modules that it is made of."""
+        return ()
+
     def with_passes(self, passes: str) -> Compilable:
         """The same, compiled by another pipeline."""
         raise NotImplementedError
+
+    def to(self, device: str | Device) -> Compilable:
+        """The same on a device, such as `"cuda:0"`, or on the `"cpu"`.
+
+        A map gives another map; a module moves its parameters, with all that shares them, and gives
+        itself.  Raises DeviceError where there is no such device.
+        """
+        raise NotImplementedError
+
+    def sharers(self) -> Iterable[User]:
+        """What has arrays in common with it."""
+        return ()
+
+    def relocate(self, mover: Mover) -> None:
+        """Forgets code that was compiled for arrays that have moved."""
+        self._fast, self._fast_into, self._names, self._last = _never, _never, (), None
+        self._specializations.clear()
+        self._kept.clear()
 
     def __call__(self, *arguments: object, out: Any = None, **named: object) -> Any:
         """Applies the map: arrays in (NumPy, or anything with DLPack or a buffer), arrays out.
@@ -130,20 +170,25 @@ class Compilable:
         slots = bound_slots(elaborated)
         arrays = self._arrays(slots, bound.static)
         values = [*(arrays[slot.path] for slot in slots), *bound.tensors.values()]
+        values = [np.asarray(value) for value in values]
         module = optimized(elaborated.module, self.options)
         return unflatten(elaborated.result, evaluate(module, elaborated.entry, values))
 
     def _call_into(self, bound: Bound, out: Any) -> Any:
-        native, structure = self._specialization(bound)
+        given = _place_among(bound.tensors.values())
+        native, structure = self._specialized(bound.types, bound.static, given)
         native.into(list(bound.tensors.values()), outputs_of(structure, out))
-        if isinstance(structure, TensorType) and self._is_complete(bound):
+        if isinstance(structure, TensorType) and given is None and self._is_complete(bound):
             self._fast_into = native.fast_into
         return out
 
     def _call_slowly(self, bound: Bound) -> Any:
-        native, structure = self._specialization(bound)
+        given = _place_among(bound.tensors.values())
+        native, structure = self._specialized(bound.types, bound.static, given)
         result = native(*bound.tensors.values())
-        complete = self._is_complete(bound)
+        # Where the arguments alone said which device it is, others may say something else.
+        is_lasting = given is None or self._home(bound.static) is not None
+        complete = is_lasting and self._is_complete(bound)
         if complete:
             self._last = (native.fast, tuple(bound.tensors), structure)
         if isinstance(structure, TensorType):
@@ -158,23 +203,44 @@ class Compilable:
         names = tuple(parameter.name for parameter in self.parameters)
         return not bound.static and tuple(bound.tensors) == names
 
-    def _specialization(self, bound: Bound) -> tuple[NativeFunction, Structure]:
-        return self._specialized(bound.types, bound.static)
-
     def _specialized(
-        self, types: Mapping[str, TensorType], static: Mapping[str, object]
-    ) -> tuple[NativeFunction, Structure]:
-        key = (tuple(types.items()), _static_key(static))
+        self,
+        types: Mapping[str, TensorType],
+        static: Mapping[str, object],
+        given: Device | None = None,
+    ) -> tuple[Compiled, Structure]:
+        """The code for arguments of these types, some of them on the device `given`."""
+        device = self._home(static) or given
+        key = (tuple(types.items()), _static_key(static), device)
         found = self._specializations.get(key)
         if found is None:
             with without_collection():
-                elaborated = self.elaborate(types, static)
-                arrays = self._arrays(bound_slots(elaborated), static)
-                native = compile_native(elaborated, self.options, arrays)
-            found = self._specializations[key] = (native, elaborated.result)
+                found = self._specializations[key] = self._compiled(types, static, device)
             # The key has the identities of objects, which must not be given to others.
             self._kept.append(static)
         return found
+
+    def _home(self, static: Mapping[str, object]) -> Device | None:
+        """The device that the function, or the modules that it works on, were moved to."""
+        names = (self.options.device, *(s.options.device for s in self._all_stores(static)))
+        return next((device for device in map(find_device, names) if device is not None), None)
+
+    def _all_stores(self, static: Mapping[str, object]) -> list[Store]:
+        return [*self.own_stores(), *(store for _, store in _stores(static.items()))]
+
+    def _compiled(
+        self,
+        types: Mapping[str, TensorType],
+        static: Mapping[str, object],
+        device: Device | None,
+    ) -> tuple[Compiled, Structure]:
+        elaborated = self.elaborate(types, static)
+        arrays = self._arrays(bound_slots(elaborated), static)
+        for store in self._all_stores(static):
+            store.add_user(self)
+        if device is None:
+            return compile_native(elaborated, self.options, arrays), elaborated.result
+        return compile_for(device, elaborated, self.options, arrays), elaborated.result
 
     def _arrays(
         self, slots: Sequence[ParameterSpec], static: Mapping[str, object]
@@ -235,6 +301,21 @@ class Map(Compilable):
     def with_passes(self, passes: str) -> Map:
         """The same map, compiled by another pipeline."""
         return Map(self.program, self.name, self.options.with_passes(passes), self._parts)
+
+    def to(self, device: str | Device) -> Map:
+        """The same map on a device; the modules that it is made of move there."""
+        options = self.options.on(device)
+        for part in self._parts.values():
+            part.to(device)
+        return Map(self.program, self.name, options, self._parts)
+
+    def own_stores(self) -> Iterable[Store]:
+        return self._parts.values()
+
+
+def _place_among(arrays: Iterable[object]) -> Device | None:
+    """The device of the first array that is on one."""
+    return next((place for place in map(place_of, arrays) if place is not None), None)
 
 
 def _static_key(static: Mapping[str, object]) -> object:

@@ -21,7 +21,7 @@ from mapsto.errors import MapstoError, describe, user_errors
 
 __all__ = ["main"]
 
-STAGES = ("ast", "tensor", "kernels", "loops", "llvm", "asm")
+STAGES = ("ast", "tensor", "kernels", "loops", "llvm", "asm", "ptx", "spirv")
 """What `mapsto ir` can print."""
 
 Command = Callable[[argparse.Namespace], int]
@@ -138,6 +138,7 @@ def _train(subparsers: Subparsers) -> None:
     _add_data(parser.add_argument_group("data"))
     _add_evaluation(parser.add_argument_group("evaluation and early stopping"))
     _add_checkpoints(parser.add_argument_group("checkpoints"))
+    _add_device(parser)
     _add_compilation(parser)
     parser.set_defaults(run=_command("training", "train"))
 
@@ -199,6 +200,7 @@ def _run(subparsers: Subparsers) -> None:
     parser.add_argument("--output", type=Path, metavar="Y.npy", help="write the result")
     parser.add_argument("--seed", type=_seed, default=0, help="of weights that no file gives")
     _add_static(parser, "k=3", "the value of an argument that is no array, or a setting")
+    _add_device(parser)
     _add_compilation(parser)
     parser.set_defaults(run=_command("running", "run"))
 
@@ -207,12 +209,14 @@ def _build(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("build", help="compile to a native library or object")
     parser.add_argument("target", metavar="FILE:ENTRY[,ENTRY...]")
     parser.add_argument(
-        "-o", "--output", required=True, type=Path, metavar="OUT", help=".so, .o, .ll or .s"
+        "-o", "--output", required=True, type=Path, metavar="OUT", help=".so, .o, .ll, .s or .ptx"
     )
     parser.add_argument("--weights", type=Path, metavar="W.safetensors")
     parser.add_argument("--external", action="store_true", help="leave the weights in their file")
     parser.add_argument("--header", type=Path, metavar="MODEL.h", help="default: beside the output")
-    parser.add_argument("--target", dest="triple", metavar="TRIPLE")
+    parser.add_argument(
+        "--target", dest="triple", metavar="TRIPLE", help="another CPU, or a GPU: nvptx64-sm_80"
+    )
     parser.add_argument("--seed", type=_seed, default=0, help="of weights that no file gives")
     _add_static(parser)
     _add_compilation(parser)
@@ -227,6 +231,9 @@ def _ir(subparsers: Subparsers) -> None:
         "--print-after", metavar="PASS", help="a pass, or `all`: its result on standard error"
     )
     parser.add_argument("--stop-after", metavar="PASS", help="with --stage tensor")
+    parser.add_argument(
+        "--target", dest="gpu", metavar="GPU", help="loops, llvm or asm of a GPU: nvptx64-sm_80"
+    )
     _add_static(parser)
     _add_compilation(parser)
     parser.set_defaults(run=_command("stages", "print_stage"), seed=0)
@@ -278,6 +285,12 @@ def _add_compilation(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--vector-bits", type=int, metavar="N", help="use narrower vectors")
     group.add_argument("--threads", type=int, metavar="N", help="of the thread pool")
     _add_plugins(group)
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", default="cpu", metavar="NAME", help="cpu, cuda:0, opencl:0 or gpusim"
+    )
 
 
 def _add_plugins(parser: argparse._ActionsContainer) -> None:

@@ -15,7 +15,13 @@ from mapsto.ir.pipeline import parse_pipeline
 from mapsto.ir.types import TensorType
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.driver import Compiled, lower
+from mapsto.lowering.gpu.program import lower_gpu
+from mapsto.placement import device_name
 from mapsto.program_code import ProgramCode, has_extensions, program_key
+from mapsto.runtime.devices.device import Device
+from mapsto.runtime.devices.executable import Executable
+from mapsto.runtime.devices.function import DeviceFunction
+from mapsto.runtime.devices.registry import pool_of
 from mapsto.runtime.function import NativeFunction
 from mapsto.runtime.jit import compile_module
 from mapsto.runtime.signature import Argument, Signature, TensorSpec
@@ -23,6 +29,7 @@ from mapsto.runtime.signature import Argument, Signature, TensorSpec
 __all__ = [
     "Options",
     "bound_slots",
+    "compile_for",
     "compile_native",
     "lowered",
     "optimized",
@@ -40,11 +47,17 @@ class Options:
     machine: Machine = field(default_factory=Machine.host)
     check_values: bool = False
     """Whether each pass is checked to keep the values on random inputs."""
+    device: str = "cpu"
+    """Where programs run, such as `"cuda:0"`; see docs/gpu.md."""
 
     def with_passes(self, passes: str) -> Options:
         """The options with another pipeline."""
         parse_pipeline(passes)
         return replace(self, passes=passes)
+
+    def on(self, device: str | Device) -> Options:
+        """The options for another device.  Raises DeviceError where there is no such device."""
+        return replace(self, device=device_name(device))
 
 
 def optimized(
@@ -87,6 +100,17 @@ def compile_native(
     bound = [arrays[slot.path] for slot in bound_slots(elaborated)]
     signature = signature_of(elaborated)
     return NativeFunction(loaded, elaborated.entry, signature, bound, program.assertions)
+
+
+def compile_for(
+    device: Device, elaborated: Elaborated, options: Options, arrays: Mapping[str, Array]
+) -> DeviceFunction:
+    """The function compiled for a device, bound to arrays that are there."""
+    entry = elaborated.entry
+    program = lower_gpu(optimized(elaborated.module, options), entry, device.target)
+    bound = [arrays[slot.path] for slot in bound_slots(elaborated)]
+    executable = Executable(program, pool_of(device))
+    return DeviceFunction(executable, entry, signature_of(elaborated), bound)
 
 
 def _code(elaborated: Elaborated, options: Options) -> ProgramCode:

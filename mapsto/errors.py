@@ -70,6 +70,7 @@ def _user_error_classes() -> tuple[type[Exception], ...]:
         ArgumentError,
         CheckpointError,
         DataError,
+        DeviceError,
         ExecutionError,
         TrainingError,
     )
@@ -83,6 +84,7 @@ def _user_error_classes() -> tuple[type[Exception], ...]:
         DataError,
         ArgumentError,
         CheckpointError,
+        DeviceError,
         ExecutionError,
         TrainingError,
         NotImplementedError,  # an op, perhaps of a plugin, that the target has no code for

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 
 from mapsto.arguments import Parameter, parameters_of
-from mapsto.callables import Compilable
+from mapsto.callables import Compilable, Store
 from mapsto.compiler import Options, bound_slots
 from mapsto.dsl.elaborated import Elaborated
 from mapsto.dsl.instances import instances_in
@@ -19,8 +20,9 @@ from mapsto.dsl.values import Closure, Value
 from mapsto.ir.core import Array
 from mapsto.ir.evaluator import evaluate
 from mapsto.ir.types import DType, TensorType
-from mapsto.runtime.arrays import aligned_empty
+from mapsto.placement import Mover, User, move, placed
 from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
+from mapsto.runtime.devices.device import Device
 from mapsto.runtime.errors import ArgumentError, CheckpointError
 from mapsto.runtime.resuming import restore
 
@@ -78,6 +80,14 @@ class Method(Compilable):
         """The same map on the same parameters, compiled by another pipeline."""
         return Method(self.owner.with_passes(passes), self.name)
 
+    def own_stores(self) -> Iterable[Store]:
+        return (self.owner,)
+
+    def to(self, device: str | Device) -> Method:
+        """Moves the module; gives the map itself."""
+        self.owner.to(device)
+        return self
+
 
 class Instance(Method):
     """An instance of a module.
@@ -102,10 +112,13 @@ class Instance(Method):
         self._unchecked: str | None = None
         """The file of weights that no program has been compiled with yet."""
         self._methods: dict[str, Method] = {}
+        self._users: WeakSet[User] = WeakSet()
         self.updates: dict[tuple[object, ...], Compilable] = {}
         """Of an optimizer: the compiled updates of nets, by net and paths (`updates.py`)."""
         self.options = options
         super().__init__(self, "")
+        for part in self._parts:
+            part.add_user(self)
 
     def __repr__(self) -> str:
         return f"<{self.inner.name} with {len(self.params)} parameters>"
@@ -159,7 +172,8 @@ class Instance(Method):
         wanted = list(specs)
         self._share(wanted)
         if any(spec.path not in self._storage for spec in wanted):
-            initialize(self.inner.elaborate_initializers(), self._storage, self.seed)
+            initializers = self.inner.elaborate_initializers()
+            initialize(initializers, self._storage, self.seed, self.options.device)
         if self._unchecked is not None:
             _check_loaded(wanted, self._storage, self._unchecked)
         return self._storage
@@ -201,13 +215,46 @@ class Instance(Method):
             return self
         self._unchecked = str(path)
         for name, array in arrays.items():
-            self._storage[name] = aligned(array)
+            self._storage[name] = placed(array, self.options.device)
         return self
 
     def with_passes(self, passes: str) -> Instance:
         """The instance on the same parameters, compiled by another pipeline."""
         options = self.options.with_passes(passes)
-        return Instance(self.inner, options, self.seed, self._storage, self._parts)
+        made = Instance(self.inner, options, self.seed, self._storage, self._parts)
+        made.add_user(self)
+        self.add_user(made)
+        return made
+
+    # ---- devices
+
+    def to(self, device: str | Device) -> Instance:
+        """Moves the parameters and states to a device, such as `"cuda:0"`, or back to the `"cpu"`,
+        with all modules and trainings that share them; gives the instance itself.
+
+        Calls run there from then on, and `params` are arrays there.  Raises DeviceError where there
+        is no such device; then nothing has changed.
+        """
+        move(self, device)
+        return self
+
+    def add_user(self, user: User) -> None:
+        """Has someone told when the arrays move."""
+        self._users.add(user)
+
+    def sharers(self) -> Iterable[User]:
+        """The parts, and what is made with this instance or works on its arrays."""
+        return (*self._parts, *self._users)
+
+    def relocate(self, mover: Mover) -> None:
+        """Moves the arrays."""
+        mover.move(self._storage)
+        self.options = replace(self.options, device=mover.device)
+        self.updates.clear()
+        super().relocate(mover)
+        for method in self._methods.values():
+            method.options = self.options
+            method.relocate(mover)
 
 
 def instances_among(values: Iterable[object]) -> Iterator[Instance]:
@@ -229,8 +276,8 @@ def _check_loaded(
             raise CheckpointError(f"{source}: array `{spec.path}` is {shape}, expected {spec.type}")
 
 
-def initialize(initializers: Elaborated, storage: dict[str, Array], seed: int) -> None:
-    """Adds first values of the parameters and states that the storage does not have."""
+def initialize(initializers: Elaborated, storage: dict[str, Array], seed: int, device: str) -> None:
+    """Adds, on the device, first values of the parameters and states that the storage lacks."""
     assert isinstance(initializers.result, dict)
     key = np.asarray(seed, np.int64)
     try:
@@ -241,13 +288,4 @@ def initialize(initializers: Elaborated, storage: dict[str, Array], seed: int) -
         raise MemoryError(f"not enough memory for the first values of {sizes}") from error
     for path, value in zip(initializers.result, values, strict=True):
         if path not in storage:
-            storage[path] = aligned(value)
-
-
-def aligned(array: Array) -> Array:
-    """A copy in memory that begins at a multiple of 64 bytes."""
-    dtype = DType.of(array.dtype)
-    assert dtype is not None
-    copy = aligned_empty(dtype, array.shape)
-    copy[...] = array
-    return copy
+            storage[path] = placed(value, device)

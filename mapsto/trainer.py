@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
@@ -16,10 +17,12 @@ from mapsto.dsl.training import Gradients
 from mapsto.instances import Instance, Parameters, initialize, instances_among
 from mapsto.ir.core import Array
 from mapsto.ir.types import DType, TensorType
+from mapsto.placement import Mover, User, move
 from mapsto.progress import report_to
 from mapsto.runtime.batches import Source, Stream, StreamLike
 from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
 from mapsto.runtime.dataset import Batch, Dataset, as_array, bind, load_arrays
+from mapsto.runtime.devices.device import Device
 from mapsto.runtime.errors import DataError, TrainingError
 from mapsto.runtime.fit_options import FitOptions
 from mapsto.runtime.history import Figure, Figures, History
@@ -66,13 +69,14 @@ class Trainer:
             prefix: _instance_of(program, value, given, options, _seed_of(prefix, seed))
             for prefix, value in self.inner.modules()
         }
+        for module in self._modules.values():
+            module.add_user(self)
         self._storage: dict[str, Array] = {}
         self._first_values: dict[str, Array] = {}
         """Of the states in which metrics gather, to begin anew."""
-        self.compiled_evaluation = Evaluation(self)
-        self._observation = Observation(self)
-        self._averaging = Averaging(self)
-        self.set_precision("f32")
+        self._is_keeping = False
+        self.precision = "f32"
+        self._begin_compiling()
 
     def __repr__(self) -> str:
         return f"<train {self.inner.name}>"
@@ -96,12 +100,39 @@ class Trainer:
             known = ", ".join(PRECISIONS)
             raise TrainingError(f"precision is {precision!r}, expected one of {known}")
         self.precision = precision
+        self._is_keeping = False
+        self._begin_compiling()
+
+    def _begin_compiling(self) -> None:
+        """Forgets all compiled functions."""
         self.compiled_step = Step(self)
         self.step_with_kept = Step(self, gradients=Gradients.USE_WITH_KEPT)
         self.keeping_step = Step(self, gradients=Gradients.KEEP)
-        self._is_keeping = False
         for name in self.loss_names:
             self.__dict__.pop(f"{_STEP_OF}{name}", None)
+        self.compiled_evaluation = Evaluation(self)
+        self._observation = Observation(self)
+        self._averaging = Averaging(self)
+
+    # ---- devices
+
+    def to(self, device: str | Device) -> Trainer:
+        """Moves nets, optimizer and all else that training changes to a device, such as `"cuda:0"`,
+        or back to the `"cpu"`; gives the trainer itself.  Raises DeviceError where there is no such
+        device."""
+        move(self, device)
+        return self
+
+    def sharers(self) -> Iterable[User]:
+        """The nets."""
+        return tuple(self._modules.values())
+
+    def relocate(self, mover: Mover) -> None:
+        """Moves the arrays."""
+        mover.move(self._storage)
+        mover.move(self._first_values)
+        self.options = replace(self.options, device=mover.device)
+        self._begin_compiling()
 
     @property
     def net(self) -> Instance:
@@ -326,7 +357,7 @@ class Trainer:
         """Adds first values of what nets have, and of what is wanted: an optimizer that is copied
         for each parameter has states that nothing uses."""
         found = dict(self._storage)
-        initialize(self.inner.elaborate_initializers(), found, self.seed)
+        initialize(self.inner.elaborate_initializers(), found, self.seed, self.options.device)
         kept = {p: a for p, a in found.items() if p in wanted or not p.startswith(_NOT_OF_NETS)}
         self._storage.update(kept)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mapsto.arguments import Parameter, declared_types, parameters_of
-from mapsto.callables import Compilable, Store
+from mapsto.callables import Compilable
 from mapsto.compiler import Options
 from mapsto.dsl.elaborated import Elaborated, ParameterSpec
 from mapsto.dsl.precision import PRECISIONS
@@ -18,17 +18,21 @@ from mapsto.dsl.training import Gradients, Trainer
 from mapsto.ir.core import Array
 from mapsto.ir.types import DType, TensorType
 from mapsto.runtime.dataset import converted
+from mapsto.runtime.devices.array import DeviceArray
 from mapsto.runtime.history import Figure
 
 __all__ = ["Averaging", "Evaluation", "Observation", "Step"]
 
 
-class Owner(Store, Protocol):
+class Owner(Protocol):
     """What the functions of a `train` block work on: the block, and the arrays of its nets."""
 
     inner: Trainer
     options: Options
     precision: str
+
+    def storage_for(self, specs: Sequence[ParameterSpec]) -> Mapping[str, Array]:
+        """The arrays of parameters and states by path; new ones are initialized."""
 
 
 class _Compiled(Compilable):
@@ -166,7 +170,7 @@ class Averaging(_Compiled):
 
 
 def _figure(value: Array) -> Figure:
-    return float(value) if value.size == 1 else value
+    return float(value) if value.size == 1 else np.asarray(value)
 
 
 def _by_name(result: Any) -> dict[str, Any]:
@@ -174,4 +178,6 @@ def _by_name(result: Any) -> dict[str, Any]:
 
 
 def _converted(name: str, value: object, types: Mapping[str, TensorType]) -> object:
-    return converted(name, np.asarray(value), types[name].dtype) if name in types else value
+    if name not in types or isinstance(value, DeviceArray):
+        return value
+    return converted(name, np.asarray(value), types[name].dtype)

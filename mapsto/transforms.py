@@ -10,11 +10,11 @@ they nest.  The derivative is compiled as one native function, with the map's va
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mapsto.arguments import Parameter
-from mapsto.callables import Compilable, Map
+from mapsto.callables import Compilable, Map, Store
 from mapsto.dsl.applications import elaborate_application
 from mapsto.dsl.elaborated import Elaborated, ParameterSpec
 from mapsto.dsl.program import Program
@@ -23,6 +23,8 @@ from mapsto.function_parameters import function_parameters, position_of
 from mapsto.instances import Instance, Method
 from mapsto.ir.core import Array
 from mapsto.ir.types import TensorType
+from mapsto.placement import User
+from mapsto.runtime.devices.device import Device
 from mapsto.runtime.errors import ArgumentError
 
 __all__ = [
@@ -174,6 +176,18 @@ class Transformed(Compilable):
     def with_passes(self, passes: str) -> Transformed:
         """The same, compiled by another pipeline."""
         return Transformed(self.kind, self.function.with_passes(passes), self.settings)
+
+    def to(self, device: str | Device) -> Transformed:
+        """The same on a device, with the module that it is made of."""
+        return Transformed(self.kind, self.function.to(device), self.settings)
+
+    def add_user(self, user: User) -> None:
+        """Has someone told when the arrays of the module move that the map is made of."""
+        for store in self.own_stores():
+            store.add_user(user)
+
+    def own_stores(self) -> Iterable[Store]:
+        return self.function.own_stores()
 
     def _value(self, names: Sequence[str]) -> Value:
         """The function as a value of the language, for arguments of these names."""

@@ -43,6 +43,8 @@ class _Update(Compilable):
     def __init__(self, optimizer: Instance, net: Instance, paths: tuple[str, ...]) -> None:
         super().__init__(net.options)
         self.optimizer, self.net, self.paths = optimizer, net, paths
+        net.add_user(self)
+        optimizer.add_user(self)
         for path in paths:
             if path not in net.params:
                 known = ", ".join(net.params) or "none yet"
@@ -60,4 +62,7 @@ class _Update(Compilable):
         return elaborate_update(net.program.scope, self.optimizer.value, net.value, gradient)
 
     def own_arrays(self, slots: Sequence[ParameterSpec]) -> Mapping[str, Array]:
+        # The optimizer's states are where the parameters are.
+        if self.optimizer.options.device != self.net.options.device:
+            self.optimizer.to(self.net.options.device)
         return arrays_of_arguments(slots, {"net": self.net, "optimizer": self.optimizer})

@@ -10,8 +10,10 @@ from mapsto.compiler import Options
 from mapsto.errors import MapstoError
 from mapsto.ir.plugins import load_plugins
 from mapsto.lowering.cpu.machine import Machine
+from mapsto.lowering.gpu.target import GpuTarget
+from mapsto.runtime.devices.registry import CPU
 
-__all__ = ["compile_options", "machine_of"]
+__all__ = ["compile_options", "gpu_target", "machine_of"]
 
 
 def compile_options(options: argparse.Namespace, runs_here: bool = True) -> Options:
@@ -20,7 +22,16 @@ def compile_options(options: argparse.Namespace, runs_here: bool = True) -> Opti
     machine = machine_of(options, runs_here)
     if options.threads is not None:
         _set_threads(options.threads)
-    return Options(machine=machine).with_passes(options.passes)
+    made = Options(machine=machine).with_passes(options.passes)
+    return made.on(getattr(options, "device", CPU))
+
+
+def gpu_target(name: str) -> GpuTarget:
+    """The kind of GPU of this name.  Raises MapstoError, which lists all, where there is none."""
+    try:
+        return GpuTarget.named(name)
+    except ValueError as error:
+        raise MapstoError(str(error)) from error
 
 
 def machine_of(options: argparse.Namespace, runs_here: bool = True) -> Machine:

@@ -128,7 +128,7 @@ def _text(result: object) -> str:
         return _text(result._asdict())
     if isinstance(result, tuple):
         return "\n".join(map(_text, result))
-    return repr(result)
+    return repr(np.asarray(result))
 
 
 def _write(path: Path, result: object) -> None:

@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mapsto.commands.compilation import compile_options
-from mapsto.commands.entries import Entry, load_program, open_target, split_target
+from mapsto.commands.compilation import compile_options, gpu_target
+from mapsto.commands.entries import load_program, open_target, split_target
 from mapsto.commands.settings import parse_settings
 from mapsto.compiler import Options, optimized
 from mapsto.dsl.diagnostics import nearest
@@ -19,10 +19,16 @@ from mapsto.ir.pass_runner import Observer, PrintAfter
 from mapsto.ir.pipeline import parse_pipeline
 from mapsto.ir.printer import function_text, module_text
 from mapsto.lowering.driver import Compiled, lower
+from mapsto.lowering.gpu.assembly import assembly_text
+from mapsto.lowering.gpu.program import GpuProgram, lower_gpu
+from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.loop_printer import loop_text
 from mapsto.lowering.outline import outline_text
 
 __all__ = ["print_stage"]
+
+_GPU_STAGES = {"ptx": "nvptx64-sm_80", "spirv": "spirv64"}
+"""The stages that only GPUs have, each with the target that it is for unless another is named."""
 
 
 def print_stage(options: argparse.Namespace) -> int:
@@ -32,6 +38,7 @@ def print_stage(options: argparse.Namespace) -> int:
         return 0
     if options.stop_after and options.stage != "tensor":
         raise MapstoError("--stop-after goes with --stage tensor: later stages need every pass")
+    gpu = _gpu_of(options)
     settings = parse_settings(options.static)
     compilation = compile_options(options, runs_here=False)
     _check_pass(compilation, options.print_after, ("all",), "--print-after")
@@ -42,8 +49,16 @@ def print_stage(options: argparse.Namespace) -> int:
         module = optimized(
             elaborated.module, compilation, _observer(options.print_after), options.stop_after or ""
         )
-        print(_text(options.stage, entry, module, elaborated, compilation))
+        print(_text(options.stage, gpu, module, elaborated, compilation))
     return 0
+
+
+def _gpu_of(options: argparse.Namespace) -> GpuTarget | None:
+    """The GPU that a stage is printed for; None for the CPU."""
+    if options.gpu is not None:
+        return gpu_target(options.gpu)
+    default = _GPU_STAGES.get(options.stage)
+    return None if default is None else gpu_target(default)
 
 
 def _tree(target: str) -> str:
@@ -78,12 +93,32 @@ def _check_pass(compilation: Options, name: str | None, others: Sequence[str], o
 
 
 def _text(
-    stage: str, entry: Entry, module: Module, elaborated: Elaborated, compilation: Options
+    stage: str,
+    gpu: GpuTarget | None,
+    module: Module,
+    elaborated: Elaborated,
+    compilation: Options,
 ) -> str:
     if stage == "tensor":
         return module_text(module)
+    if gpu is not None:
+        program = lower_gpu(module, elaborated.entry, gpu)
+        return _gpu_text(stage, program, elaborated.entry)
     compiled = lower(module, elaborated.entry, compilation.machine)
     return _lowered_text(stage, compiled, elaborated.entry, compilation)
+
+
+def _gpu_text(stage: str, program: GpuProgram, name: str) -> str:
+    match stage:
+        case "kernels":
+            return function_text(program.functions[name].function)
+        case "loops":
+            outline = outline_text(program.functions[name])
+            return "\n".join([*(loop_text(kernel.loops) for kernel in program.launches), outline])
+        case "llvm":
+            return program.text
+        case _:
+            return assembly_text(program.text, program.target)
 
 
 def _lowered_text(stage: str, compiled: Compiled, name: str, compilation: Options) -> str:

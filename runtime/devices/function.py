@@ -73,6 +73,25 @@ class DeviceFunction:
         check_arrays(specs, arrays)
         return self._run(arrays)
 
+    def into(self, arguments: Sequence[object], outputs: Sequence[object]) -> None:
+        """Runs the program and copies the results to arrays, of NumPy or on the device.
+
+        Raises ArgumentError where one of them does not fit.
+        """
+        specs = self.signature.results
+        if len(outputs) != len(specs):
+            raise ArgumentError(f"expected {len(specs)} arrays for the results")
+        results = self(*arguments)
+        found = [results] if len(specs) == 1 else list(results)
+        for spec, output, result in zip(specs, outputs, found, strict=True):
+            _check_output(spec, output, result)
+        for output, result in zip(outputs, found, strict=True):
+            output[...] = result  # type: ignore[index]
+
+    def fast_into(self, *arguments: Any) -> Any:
+        """There is no quicker way than `into`."""
+        return NotImplemented
+
     def fast(self, *arguments: Any) -> Any:
         """The same for arrays of just the right types; NotImplemented if they do not fit."""
         specs = self.signature.inputs
@@ -188,6 +207,14 @@ class _Repeated:
         if self._replay is None:
             self._replay = self._device.record(self._commands)
         self._replay()
+
+
+def _check_output(spec: TensorSpec, output: Any, result: DeviceArray) -> None:
+    if not isinstance(output, np.ndarray | DeviceArray):
+        raise ArgumentError(f"expected an array for {spec}, found {type(output).__name__}")
+    if output.shape != result.shape or output.dtype != result.dtype:
+        found = f"{output.dtype}{list(output.shape)}"
+        raise ArgumentError(f"expected an array for {spec}, found {found}")
 
 
 def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
