@@ -20,7 +20,16 @@ from mapsto.runtime.native import ARTIFACT_SUFFIXES, build_library, write_header
 from mapsto.runtime.signature import Signature
 from mapsto.trainer import Trainer
 
-__all__ = ["Part", "arrays_of", "build", "library_name", "make_library", "write_library"]
+__all__ = [
+    "Part",
+    "arrays_of",
+    "build",
+    "entry_functions",
+    "library_name",
+    "make_library",
+    "named_signature",
+    "write_library",
+]
 
 
 @dataclass(frozen=True)
@@ -82,13 +91,15 @@ def make_library(
 
     Raises ArtifactError where a part cannot be called from C.
     """
-    functions = list(_functions(parts, options))
+    functions = list(entry_functions(parts, options))
     names = [function.name for function in functions]
     program = lower(Module.of(*functions), names, options.machine)
     arrays = {path: array for part in parts for path, array in part.arrays.items()}
     try:
         entries = [
-            LibraryEntry(_unique(part, parts), name, _signature(part), _brief(part.documentation))
+            LibraryEntry(
+                _unique(part, parts), name, named_signature(part), _brief(part.documentation)
+            )
             for part, name in zip(parts, names, strict=True)
         ]
         return Library(
@@ -129,7 +140,7 @@ def _part_name(target: Compilable | Trainer) -> str:
     return target.name if isinstance(target, Map | Method) else "evaluate"
 
 
-def _functions(parts: Sequence[Part], options: Options) -> Iterator[Function]:
+def entry_functions(parts: Sequence[Part], options: Options) -> Iterator[Function]:
     """The optimized entry functions, each with a name of its own."""
     taken: set[str] = set()
     for part in parts:
@@ -151,7 +162,7 @@ def _unique(part: Part, parts: Sequence[Part]) -> str:
     return c_identifier(f"{owner}_{part.name}", frozenset())
 
 
-def _signature(part: Part) -> Signature:
+def named_signature(part: Part) -> Signature:
     """The signature with results named as the program names them."""
     signature = signature_of(part.elaborated)
     structure = part.elaborated.result
