@@ -1,0 +1,314 @@
+"""mapsto on a GPU beside PyTorch on the same one.
+
+    python benchmarks/gpu.py [--seconds 0.5] [--device cuda:0] [--output gpu.md]
+
+Arrays stay on the device; each figure is the median of rounds in which the two take turns, of the
+time per call of many calls with one wait at the end.  Results of a row are compared before it is
+timed.  PyTorch runs eagerly, and as a CUDA graph where `--graphs` is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mapsto as mt
+from mapsto.runtime.devices.device import Device
+
+HERE = Path(__file__).parent
+MODELS = HERE / "models"
+sys.path.insert(0, str(HERE.parent / "tests" / "oracle"))
+
+ROUNDS = 5
+
+OPERATORS = mt.loads("""
+map product(a: f32[m, k], b: f32[k, n]) -> f32[m, n]: a @ b
+map product_bf16(a: f32[m, k], b: f32[k, n]) -> f32[m, n]: in_precision(product, bf16)(a, b)
+map product_f16(a: f32[m, k], b: f32[k, n]) -> f32[m, n]: in_precision(product, f16)(a, b)
+map soft(x: f32[n, m]) -> f32[n, m]: softmax(x)
+map curve(x: f32[n, m]) -> f32[n, m]: gelu(x)
+map normal(x: f32[n, m]) -> f32[n, m]:
+    let centred = x - mean(x, axis=1, keepdims=true)
+    centred / sqrt(mean(centred^2, axis=1, keepdims=true) + 1e-5)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table: seconds per call."""
+
+    work: str
+    mapsto: float
+    torch: float
+    operations: float = 0.0
+
+    def __str__(self) -> str:
+        rate = f"{self.operations / self.mapsto / 1e12:.1f}" if self.operations else ""
+        times = f"{self.mapsto * 1e6:.1f} us | {self.torch * 1e6:.1f} us"
+        return f"| {self.work} | {times} | {self.torch / self.mapsto:.2f} | {rate} |"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model of the speed table: where it is, its peer in PyTorch, a batch, the loss there."""
+
+    file: str
+    module: str
+    peer: str
+    batch: Mapping[str, Any]
+    train: str = "Step"
+    arguments: tuple[int, ...] = ()
+    loss: str = "cross_entropy"
+
+
+def models(rng: np.random.Generator) -> dict[str, Model]:
+    """The models with batches of the sizes of the speed table."""
+
+    def floats(*shape: int) -> Any:
+        return rng.standard_normal(shape, np.float32)
+
+    def integers(bound: int, *shape: int) -> Any:
+        return rng.integers(0, bound, shape, dtype=np.int32)
+
+    binary = "binary_cross_entropy_with_logits"
+    clicks = {"dense": floats(2048, 13), "ids": integers(10000, 2048, 8)}
+    clicks["y"] = integers(2, 2048).astype(np.float32)
+    digits, pixels = {"x": floats(128, 784)}, {"x": floats(128, 1, 28, 28)}
+    words, rows = {"x": integers(65, 32, 64)}, {"x": floats(64, 100, 40)}
+    return {
+        "mlp 784-512-512-10, 128": Model(
+            "mlp", "MLP", "MLP", {**digits, "y": integers(10, 128)}, "Large", (784, 512)
+        ),
+        "cnn 28x28, 128": Model("cnn", "CNN", "LargeCNN", {**pixels, "y": integers(10, 128)}),
+        "gpt 4x128, 32x64": Model("gpt", "GPT", "GPT", {**words, "y": integers(65, 32, 64)}),
+        "lstm 256, 64x100": Model("lstm", "Reader", "Reader", {**rows, "y": integers(10, 64)}),
+        "dlrm, 2048": Model("dlrm", "DLRM", "DLRM", clicks, loss=binary),
+        "resnet18, 16x3x224x224": Model(
+            "resnet18",
+            "ResNet18",
+            "ResNet18",
+            {"x": floats(16, 3, 224, 224), "y": integers(1000, 16)},
+        ),
+    }
+
+
+class Bench:
+    """Runs both sides on one device."""
+
+    def __init__(self, torch: Any, device: Device, seconds: float, with_graphs: bool) -> None:
+        self.torch = torch
+        self.device = device
+        self.seconds = seconds
+        self.with_graphs = with_graphs
+        self.rows: list[Row] = []
+
+    def row(
+        self, work: str, ours: Callable[[], Any], theirs: Callable[[], Any], operations: float = 0.0
+    ) -> None:
+        """Times the two in turn and prints the row."""
+        theirs = self._graph(theirs) if self.with_graphs else theirs
+        times: tuple[list[float], list[float]] = ([], [])
+        for _ in range(ROUNDS):
+            times[0].append(self._per_call(ours, self.device.synchronize))
+            times[1].append(self._per_call(theirs, self.torch.cuda.synchronize))
+        row = Row(work, statistics.median(times[0]), statistics.median(times[1]), operations)
+        self.rows.append(row)
+        print(row, flush=True)
+
+    def tensor(self, array: Any) -> Any:
+        """An array for PyTorch."""
+        tensor = self.torch.from_numpy(array).cuda()
+        return tensor.long() if array.dtype == np.int32 else tensor
+
+    def _per_call(self, call: Callable[[], Any], wait: Callable[[], Any]) -> float:
+        call()
+        call()
+        wait()
+        start = time.perf_counter()
+        call()
+        wait()
+        once = time.perf_counter() - start
+        count = max(3, int(self.seconds / ROUNDS / max(once, 1e-6)))
+        start = time.perf_counter()
+        for _ in range(count):
+            call()
+        wait()
+        return (time.perf_counter() - start) / count
+
+    def _graph(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        cuda = self.torch.cuda
+        side = cuda.Stream()
+        with cuda.stream(side):
+            for _ in range(3):
+                call()
+        cuda.current_stream().wait_stream(side)
+        graph = cuda.CUDAGraph()
+        with cuda.graph(graph):
+            call()
+        return graph.replay
+
+
+def product_rows(bench: Bench) -> None:
+    """Products of square matrices; both read f32, and round to the narrower type themselves."""
+    torch, rng = bench.torch, np.random.default_rng(0)
+    for n in (512, 1024, 2048, 4096):
+        a, b = (rng.standard_normal((n, n), np.float32) for _ in range(2))
+        x, y = mt.device_put(a, bench.device), mt.device_put(b, bench.device)
+        p, q = bench.tensor(a), bench.tensor(b)
+        for name, function, theirs, tolerance in _products(torch, p, q):
+            close(function(x, y), theirs().float().cpu().numpy(), tolerance)
+            ours = _partial(function, x, y)
+            bench.row(f"product {name}, n = {n}", ours, theirs, 2.0 * n**3)
+
+
+def _products(torch: Any, p: Any, q: Any) -> Iterator[tuple[str, Any, Callable[[], Any], float]]:
+    torch.backends.cuda.matmul.allow_tf32 = False
+    yield "f32", OPERATORS.product, lambda: p @ q, 1e-4
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield "f32 (PyTorch: tf32)", OPERATORS.product, lambda: p @ q, 1e-2
+    torch.backends.cuda.matmul.allow_tf32 = False
+    for name, dtype in (("bf16", torch.bfloat16), ("f16", torch.float16)):
+        function = getattr(OPERATORS, f"product_{name}")
+        yield name, function, lambda dtype=dtype: p.to(dtype) @ q.to(dtype), 2e-2
+
+
+def operator_rows(bench: Bench) -> None:
+    """What reads and writes a matrix."""
+    functional = bench.torch.nn.functional
+    x = np.random.default_rng(1).standard_normal((4096, 4096), np.float32)
+    here, there = mt.device_put(x, bench.device), bench.tensor(x)
+    for name, function, theirs in (
+        ("softmax", OPERATORS.soft, lambda: functional.softmax(there, -1)),
+        ("gelu", OPERATORS.curve, lambda: functional.gelu(there)),
+        ("layer norm", OPERATORS.normal, lambda: functional.layer_norm(there, (4096,))),
+    ):
+        close(function(here), theirs().cpu().numpy(), 1e-4)
+        bench.row(f"{name}, 4096 x 4096", _partial(function, here), theirs)
+
+
+def model_rows(bench: Bench) -> None:
+    """Inference and a training step with Adam, from the same weights."""
+    for name, model in models(np.random.default_rng(2)).items():
+        try:
+            inference_row(bench, name, model)
+            training_row(bench, name, model)
+        except (mt.DeviceError, AssertionError, RuntimeError) as error:
+            print(f"{name}: {str(error).splitlines()[0]}", flush=True)
+
+
+def inference_row(bench: Bench, name: str, model: Model) -> None:
+    """The results of a batch."""
+    net, peer = twins(bench, model)
+    inputs = [array for key, array in model.batch.items() if key != "y"]
+    here = [mt.device_put(array, bench.device) for array in inputs]
+    there = [bench.tensor(array) for array in inputs]
+    peer.eval()
+
+    def theirs() -> Any:
+        with bench.torch.inference_mode():
+            return peer(*there)
+
+    close(net(*here), theirs().cpu().numpy(), 1e-3)
+    bench.row(f"infer {name}", lambda: net(*here), theirs)
+
+
+def training_row(bench: Bench, name: str, model: Model) -> None:
+    """A step; neither waits for its loss."""
+    net, peer = twins(bench, model)
+    torch = bench.torch
+    run = getattr(mt.load(MODELS / f"{model.file}.mto"), model.train)(net=net).to(bench.device)
+    here = {key: mt.device_put(array, bench.device) for key, array in model.batch.items()}
+    *inputs, y = (bench.tensor(array) for array in model.batch.values())
+    optimizer = torch.optim.Adam(peer.parameters(), 1e-3, fused=True, capturable=bench.with_graphs)
+
+    def theirs() -> Any:
+        optimizer.zero_grad(set_to_none=not bench.with_graphs)
+        scores = peer(*inputs)
+        scores = scores if scores.ndim == 1 else scores.reshape(-1, scores.shape[-1])
+        loss = getattr(torch.nn.functional, model.loss)(scores, y.reshape(-1))
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for _ in range(3):
+        close(run.step(**here), float(theirs()), 2e-2)
+    step = run.compiled_step
+    bench.row(f"train {name}", lambda: step.try_flat(here), theirs)
+
+
+def twins(bench: Bench, model: Model) -> tuple[Any, Any]:
+    """The model here and there with the same weights, on the device."""
+    import torch_models
+    from torch_weights import copy_weights
+
+    net = getattr(mt.load(MODELS / f"{model.file}.mto"), model.module)(seed=0)
+    inputs = [array[:1] for key, array in model.batch.items() if key != "y"]
+    net(*inputs)
+    with bench.torch.device("cpu"):
+        peer = getattr(torch_models, model.peer)(*model.arguments)
+        copy_weights(peer, net)
+    return net.to(bench.device), peer.cuda()
+
+
+def close(ours: Any, theirs: Any, tolerance: float) -> None:
+    """Raises AssertionError unless the two agree, measured by the largest element."""
+    expected = np.asarray(theirs)
+    scale = max(1e-3, float(np.abs(expected).max()))
+    np.testing.assert_allclose(np.asarray(ours), expected, rtol=0, atol=tolerance * scale)
+
+
+def _partial(function: Any, *arrays: Any) -> Callable[[], Any]:
+    return lambda: function(*arrays)
+
+
+def markdown(bench: Bench) -> str:
+    """The table."""
+    torch = bench.torch
+    lines = [
+        f"{bench.device.description}; mapsto {mt.__version__}, PyTorch {torch.__version__}"
+        f" (CUDA {torch.version.cuda}){' as CUDA graphs' if bench.with_graphs else ''}.",
+        "",
+        "| work | mapsto | PyTorch | times as fast | TFLOP/s |",
+        "|---|---|---|---|---|",
+        *map(str, bench.rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measures every row and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each side of a row")
+    parser.add_argument("--only", default="products,operators,models", help="which rows")
+    parser.add_argument("--graphs", action="store_true", help="PyTorch as CUDA graphs")
+    parser.add_argument("--output", type=Path, help="Markdown file to write")
+    options = parser.parse_args()
+    found = [device for device in mt.devices() if device.name == options.device]
+    try:
+        import torch
+    except ImportError:
+        torch = None
+    if not found or torch is None or not torch.cuda.is_available():
+        missing = f"no device {options.device}" if not found else "no PyTorch with CUDA"
+        print(f"nothing is measured: {missing}")
+        return
+    torch.set_default_device("cuda")
+    bench = Bench(torch, found[0], options.seconds, options.graphs)
+    parts = {"products": product_rows, "operators": operator_rows, "models": model_rows}
+    for name in options.only.split(","):
+        parts[name](bench)
+    if options.output is not None:
+        options.output.write_text(markdown(bench), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
