@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isqrt
 
 from mapsto.ir.dims import Dim, product
 from mapsto.ir.dims import floor_div as dim_quotient
@@ -31,7 +32,7 @@ class RowKernel(RowPasses):
         with self.emitter.scope() as statements:
             if self._is_one_long_sum():
                 self._sum_in_parts()
-            if self.columns and self.division.flat:
+            if self._is_flat:
                 self._flat_tasks()
             elif self.columns:
                 self._column_tasks()
@@ -169,30 +170,53 @@ class RowKernel(RowPasses):
         first = self.plan.passes[0]
         which = max(range(len(first.extents)), key=lambda d: estimate((first.extents[d],)))
         extent = first.extents[which]
-        step = self.division.rows_per_task(extent, self._work)
+        step = self._rows_per_part(extent)
         shape = (dim_quotient(extent + (step - 1), step), *(g.extent for g in self.space.groups))
         for stage in first.stages:
             dtype = sum_type(stage.value.dtype)
             buffer = Buffer(self.emitter.fresh("part"), dtype, shape, Space.LOCAL)
             self.parts[stage.value] = self.emitter.declare(buffer)
             self.emitter.append(Allocate(buffer))
-        with self.loop("part", 0, from_dim(shape[0]), LoopKind.PARALLEL):
-            start = variable("part") * step
+        with self._part_tasks(shape[0]):
+            start = self.part_number * step
             bounds = {which: (start, minimum(start + step, from_dim(extent)))}
-            with self._all_rows():
-                totals = self.sum_pass(first, bounds)
-                for value, total in totals.items():
-                    self.emitter.append(Store(self.parts[value], self.part(), total[()]))
+            totals = self.sum_pass(first, bounds)
+            for value, total in totals.items():
+                self.emitter.append(Store(self.parts[value], self.part(), total[()]))
+
+    def _rows_per_part(self, extent: Dim) -> int:
+        """How much of a dimension is a part.  Where a lane adds up the parts of a column one after
+        the other, there are about as many as each has elements: both take as long."""
+        step = self.division.rows_per_task(extent, self._work)
+        return max(step, isqrt(estimate((extent,)))) if self._is_flat else step
+
+    @property
+    def _is_flat(self) -> bool:
+        """Whether lanes run over flat numbers of columns."""
+        return self.columns and self.division.flat
+
+    @contextmanager
+    def _part_tasks(self, parts: Dim) -> Iterator[None]:
+        """A task for each part; where lanes run over flat numbers, and block of columns."""
+        groups = self.space.groups
+        if not self._is_flat:
+            with self.loop("part", 0, from_dim(parts), LoopKind.PARALLEL), self._all_rows():
+                yield
+            return
+        extent, width = product(tuple(g.extent for g in groups)), self.division.column_block
+        blocks = dim_quotient(extent + (width - 1), width)
+        with self.loop("part_task", 0, from_dim(parts * blocks), LoopKind.PARALLEL):
+            before = self.part_number
+            self.part_number, block = split_offset(variable("part_task"), (parts, blocks))
+            stop = minimum(block * width + width, from_dim(extent))
+            with self._flat_lanes(groups, block * width, stop):
+                yield
+            self.part_number = before
 
     @contextmanager
     def _all_rows(self) -> Iterator[None]:
         """Loops over all outer indices, in one task."""
         groups = self.space.groups
-        if self.columns and self.division.flat:
-            extent = product(tuple(group.extent for group in groups))
-            with self._flat_lanes(groups, 0, from_dim(extent)):
-                yield
-            return
         rows = groups[:-1] if self.columns else groups
         with self._rows(rows, 0, from_dim(product(tuple(group.extent for group in rows)))):
             if not self.columns:

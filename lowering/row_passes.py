@@ -71,6 +71,7 @@ class RowPasses:
         self.lane: Index = 0
         self.outer: dict[str, tuple[Index, ...]] = {}
         self.parts: dict[Value, Buffer] = {}
+        self.part_number: Index = variable("part")
 
     def define(self, group: OuterGroup, index: Index) -> None:
         """Says what a group's index is; a merged group's are placeholders for it."""
@@ -196,7 +197,7 @@ class RowPasses:
         """Where the partial result of this part and row is."""
         outer = [self.outer[group.name] for group in self.space.groups]
         indices = [self.emitter.merged.get(place, place[0]) for place in outer]
-        return (variable("part"), *indices)
+        return (self.part_number, *indices)
 
     def _combine_parts(self, stage: Stage) -> Buffer:
         """The reduction of the partial results."""
