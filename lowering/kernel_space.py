@@ -21,6 +21,12 @@ from mapsto.lowering.indices import Index
 __all__ = ["KernelSpace", "OuterGroup", "kernel_space", "vectorize_outer"]
 
 
+SHORT_ROW = 8
+"""Contiguous rows that are shorter than this do not fill a vector."""
+SHUFFLED_STRIDE = 4
+"""The largest stride of which vectors are made by shuffles."""
+
+
 @dataclass(frozen=True, slots=True)
 class OuterGroup:
     """Outer indices that are one loop: their numbers, the loop's variable and its extent."""
@@ -77,23 +83,42 @@ class KernelSpace:
     def is_contiguous(self, stage: Stage, dim: int) -> bool:
         """Whether some tensor that a stage reads has neighbours along a dimension of the stage's
         domain next to each other, and none that is read along it has them elsewhere."""
+        return self.is_near(stage, dim, 1)
+
+    def is_near(self, stage: Stage, dim: int, stride: int) -> bool:
+        """As `is_contiguous`, where neighbours may be up to a stride apart."""
         along = [
             read.place
             for read in stage.reads
             if read.value is not None
             and any(expr is not None and expr.coefficients[dim] != 0 for expr in read.place)
         ]
-        return bool(along) and all(_is_last(place, dim) for place in along)
+        return bool(along) and all(_is_last(place, dim, stride) for place in along)
 
 
-def _is_last(place: Place, dim: int) -> bool:
+def _is_last(place: Place, dim: int, stride: int) -> bool:
     slopes = [0 if expr is None else expr.coefficients[dim] for expr in place]
-    return slopes[-1] == 1 and not any(slope != 0 for slope in slopes[:-1])
+    known = isinstance(slopes[-1], int) and 0 < slopes[-1] <= stride
+    return known and not any(slope != 0 for slope in slopes[:-1])
 
 
-def kernel_space(stages: Sequence[Stage]) -> KernelSpace:
-    """The outer loops that the stages have in common."""
-    alignment = align(stages)
+def kernel_space(stages: Sequence[Stage], least_lanes: int = 0) -> KernelSpace:
+    """The outer loops that the stages have in common.
+
+    A last outer index of fewer than `least_lanes` is no outer index where vectors can run along the
+    one before it: each lane loops over it.
+    """
+    space = _space(stages, align(stages))
+    *others, last = space.groups or (None,)
+    if last is None or not others or estimate((last.extent,)) >= least_lanes:
+        return space
+    outer, axes = space.alignment.outer, space.alignment.axes
+    count = len(outer) - len(last.dims)
+    shorter = _space(stages, Alignment(outer[:count], tuple(found[:count] for found in axes)))
+    return shorter if vectorize_outer(shorter) else space
+
+
+def _space(stages: Sequence[Stage], alignment: Alignment) -> KernelSpace:
     runs: list[list[int]] = []
     seams: dict[Value, set[int]] = {}
     for k in range(len(alignment.outer)):
@@ -147,7 +172,11 @@ def _together(read: Read, extents: Sequence[Dim], a: int, b: int) -> int | None:
 
 def vectorize_outer(space: KernelSpace, least_row: int = 0) -> bool:
     """Whether vectors run along the last outer index rather than along rows: where memory is
-    contiguous in it, where rows are shorter than `least_row`, or where there is nothing else."""
+    contiguous in it, where rows are shorter than `least_row`, or where there is nothing else.
+
+    Rows that do not fill a vector, such as the windows of a pooling, count as if they were not
+    contiguous; strides that a vector takes apart by shuffles count as if there were none.
+    """
     if not space.groups:
         return False
     longest = max(estimate(space.inner_extents(stage)) for stage in space.stages)
@@ -156,6 +185,10 @@ def vectorize_outer(space: KernelSpace, least_row: int = 0) -> bool:
     along_outer = along_inner = 0
     for stage, axes in zip(space.stages, space.alignment.axes, strict=True):
         work = estimate(stage.extents)
-        along_outer += work * space.is_contiguous(stage, axes[-1])
-        along_inner += work * any(space.is_contiguous(stage, d) for d in space.inner_dims(stage))
+        inner = [d for d in space.inner_dims(stage) if space.is_contiguous(stage, d)]
+        length = max((estimate((stage.extents[d],)) for d in inner), default=0)
+        short = bool(inner) and length < min(SHORT_ROW, estimate((stage.extents[axes[-1]],)))
+        stride = SHUFFLED_STRIDE if short else 1
+        along_outer += work * space.is_near(stage, axes[-1], stride)
+        along_inner += work * (length > 0 and not short)
     return along_outer > 0 and along_outer >= along_inner

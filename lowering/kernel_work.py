@@ -27,6 +27,8 @@ class Division:
     """With fewer tasks than this, long sums are divided into parts."""
     flat: bool = False
     """Whether lanes run over all outer indices as one, rather than over the last of them."""
+    least_lanes: int = 8
+    """Vectors do not run along a last outer index of fewer than this, where there is another."""
     least_row: int = 0
     """Rows that are shorter than this have no lanes of their own."""
 

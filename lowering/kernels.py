@@ -171,9 +171,10 @@ def _lower_contraction(
 def _lower_rows(
     block: Block, stages: Sequence[Stage], scheduling: Scheduling, shared: frozenset[str]
 ) -> _Lowered:
-    space = kernel_space(stages)
+    division = scheduling.division
+    space = kernel_space(stages, 0 if division.flat else division.least_lanes)
     frame = _Frame(block, shared, space.shape)
-    rows = RowKernel(space, frame.emitter, frame.outputs, scheduling.division)
+    rows = RowKernel(space, frame.emitter, frame.outputs, division)
     return frame, rows.body(), ()
 
 

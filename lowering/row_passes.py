@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from math import prod
 
 from mapsto.ir.core import Value
 from mapsto.ir.dims import Dim
@@ -37,6 +38,9 @@ from mapsto.lowering.scalar_operations import REDUCTION_OPERATIONS
 from mapsto.lowering.stage_loops import Pass, plan_passes
 
 __all__ = ["Bounds", "RowPasses"]
+
+LAID_OUT_STEPS = 16
+"""Reductions of one column over so many elements, at most, are laid out."""
 
 Body = Callable[[], None]
 """Writes statements into the innermost open block."""
@@ -189,7 +193,10 @@ class RowPasses:
         if not names:
             innermost()
             return
-        kind = LoopKind.VECTOR if vector and len(names) == 1 else LoopKind.SERIAL
+        lengths = [stop - start for start, stop in ranges]
+        short = all(isinstance(n, int) for n in lengths) and _product(lengths) <= LAID_OUT_STEPS
+        kind = LoopKind.UNROLL if short and not vector else LoopKind.SERIAL
+        kind = LoopKind.VECTOR if vector and len(names) == 1 else kind
         with self.loop(names[0], *ranges[0], kind):
             self._nest(names[1:], ranges[1:], innermost, vector)
 
@@ -309,6 +316,10 @@ class RowPasses:
         name, extent, vector = loop
         self._nest([name], [_whole(extent)], innermost, vector)
         return self.emitter.let("total", total[()])
+
+
+def _product(lengths: Sequence[Index]) -> int:
+    return prod(length for length in lengths if isinstance(length, int))
 
 
 def _whole(extent: Dim) -> Range:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from mapsto.lowering.indices import Index
 from mapsto.lowering.llvm.loop_indices import IndexEmitter, is_literal
 from mapsto.lowering.llvm.loop_scope import Place, Scope, memory_type, value_type
-from mapsto.lowering.llvm.types import I1, LLVMType, Operand, constant
+from mapsto.lowering.llvm.types import I1, LLVMType, Operand, constant, constant_vector
 from mapsto.lowering.loops import Apply, Buffer, Expression, Load
 
 __all__ = ["AccessEmitter"]
@@ -95,8 +95,13 @@ class AccessEmitter(IndexEmitter):
         if slope == 0:
             return self.load_uniform(scope, place, first, guard, otherwise)
         mask = self.combine(scope, self._tail(scope), self._predicate(scope), guard)
-        if mask is None and isinstance(slope, int) and self._is_shuffled(scope, slope):
-            return self._load_strided(scope, place, first, slope)
+        shuffled = isinstance(slope, int) and self._is_shuffled(scope, slope)
+        if (
+            isinstance(slope, int)
+            and shuffled
+            and (mask is None or self.has_masks(place.buffer.dtype.bits))
+        ):
+            return self._load_strided(scope, place, first, slope, mask, otherwise)
         return self._gather(scope, place, offset, guard, otherwise)
 
     def load_uniform(
@@ -192,14 +197,32 @@ class AccessEmitter(IndexEmitter):
         lanes = scope.lanes.count if scope.lanes else 1
         return 1 < stride <= min(lanes, _LARGEST_SHUFFLED_STRIDE)
 
-    def _load_strided(self, scope: Scope, place: Place, first: Index, stride: int) -> Operand:
+    def has_masks(self, element_bits: int) -> bool:
+        """Whether masked accesses to elements of so many bits are single instructions."""
+        bits = self.machine.vector_bits
+        return bits >= 512 or (bits == 256 and element_bits >= 32)
+
+    def _load_strided(
+        self,
+        scope: Scope,
+        place: Place,
+        first: Index,
+        stride: int,
+        mask: Operand | None,
+        otherwise: Operand,
+    ) -> Operand:
         """Every `stride`-th element from `stride` vectors.  The last one ends at the last element
-        that is needed, so nothing beyond it is read."""
+        that is needed, so nothing beyond it is read; where there is a mask, what it leaves out is
+        not read either."""
         assert scope.lanes is not None, "only lanes make an access strided"
         count = scope.lanes.count
         last = (count - 1) * stride
         starts = [part * count for part in range(stride - 1)] + [last - count + 1]
-        vectors = [self._strided_part(scope, place, first + start) for start in starts]
+        masks = [self._strided_mask(scope, mask, start, stride) for start in starts]
+        vectors = [
+            self._strided_part(scope, place, first + start, part, otherwise)
+            for start, part in zip(starts, masks, strict=True)
+        ]
         result = vectors[0]
         for part, start in enumerate(starts):
             picks = [
@@ -211,10 +234,29 @@ class AccessEmitter(IndexEmitter):
             result = self.f.shufflevector(result, vectors[part], picks)
         return self._from_memory(place, result)
 
-    def _strided_part(self, scope: Scope, place: Place, first: Index) -> Operand:
+    def _strided_part(
+        self, scope: Scope, place: Place, first: Index, mask: Operand | None, otherwise: Operand
+    ) -> Operand:
         assert scope.lanes is not None, "only lanes make an access strided"
-        type = self._type(place, scope.lanes.count)
-        return self.f.load(type, self.address(scope, place, first), self.alignment(place, first))
+        type, pointer = self._type(place, scope.lanes.count), self.address(scope, place, first)
+        if mask is None:
+            return self.f.load(type, pointer, self.alignment(place, first))
+        rest = self.splat(scope, self._to_memory(place, otherwise), type.lanes)
+        return self.f.masked_load(type, pointer, mask, rest)
+
+    def _strided_mask(
+        self, scope: Scope, mask: Operand | None, start: int, stride: int
+    ) -> Operand | None:
+        """Which elements of a part that begins at an offset belong to lanes of the mask."""
+        if mask is None:
+            return None
+        assert scope.lanes is not None, "only lanes make an access strided"
+        count = scope.lanes.count
+        lanes = self.splat(scope, mask, count)
+        none = constant_vector(I1, [False] * count)
+        offsets = range(start, start + count)
+        picks = [at // stride if at % stride == 0 else count for at in offsets]
+        return self.f.shufflevector(lanes, none, picks)
 
     # ---- stores
 

@@ -79,7 +79,7 @@ class VectorLoopEmitter(ExpressionEmitter):
             whole: Index = vectors * lanes
         else:
             whole = self._whole_vectors(inside, loop, start, extent, copies)
-        masked = self._has_masks(plan)
+        masked = self.has_masks(plan.narrowest_bits)
         if masked:
             self._masked_tail(inside, loop, start, whole, extent)
         for place, op in targets:
@@ -103,11 +103,6 @@ class VectorLoopEmitter(ExpressionEmitter):
         if isinstance(extent, int):
             return min(lanes, 1 << max(0, extent - 1).bit_length())
         return lanes
-
-    def _has_masks(self, plan: LoopPlan) -> bool:
-        """Whether masked accesses are single instructions for the types in the loop."""
-        bits = self.machine.vector_bits
-        return bits >= 512 or (bits == 256 and plan.narrowest_bits >= 32)
 
     # ---- parts
 

@@ -85,6 +85,21 @@ def test_every_static_tail(length: int) -> None:
     check(function, {"x": array(length + 3), "y": array(length + 3)})
 
 
+@pytest.mark.parametrize("stride", [2, 3, 4, 5])
+@pytest.mark.parametrize("dtype", [F32, DType.F64, DType.U8], ids=str)
+def test_strides_read_nothing_that_is_masked(stride: int, dtype: DType) -> None:
+    """Where a tail or a guard leaves lanes out, what lies between the others is not read."""
+    first = compare("ge", I, 2)
+    for length in (0, 1, 5, 8, 13, 31):
+        x = vector("x", dtype, extent=max(0, length - 1) * stride + 1)
+        y = vector("y", dtype, extent=length)
+        value = Load(x, (I * stride,), first, 7)
+        loop = For("i", 0, length, (y.store(("i",), value),), VECTOR)
+        function = LoopFunction("strided", (x, y), (), (loop,))
+        arrays = {"x": array(*x.shape, dtype=dtype), "y": array(length, dtype=dtype)}
+        check(function, arrays)
+
+
 REDUCTIONS = [
     (op, dtype)
     for op in ("add", "mul", "min", "max")

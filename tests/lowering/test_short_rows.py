@@ -1,0 +1,65 @@
+"""Rows that do not fill a vector, such as the windows of a pooling: vectors run across them."""
+
+from __future__ import annotations
+
+import pytest
+from harness import check
+
+from mapsto.ir.core import Function, Module
+from mapsto.ir.parser import parse_module
+from mapsto.lowering.cpu.machine import Machine
+from mapsto.lowering.driver import lower
+from mapsto.lowering.loop_walk import statements
+from mapsto.lowering.loops import For, LoopKind
+
+POOL = """
+func @f(%x: f32[2, 3, {high}, {wide}]) -> (f32[2, 3, {p}, {q}]) {{
+  %0 = contract %x {{extents = [2, 3, {p}, {q}, 2, 3], kind = "max", maps = [{maps}], rank = 4}} \
+: f32[2, 3, {p}, {q}]
+  return %0
+}}
+"""
+
+SPREAD = """
+func @f(%x: f32[2, {q}], %y: f32[2, {twice}]) -> (f32[2, {q}, 2]) {{
+  %0 = broadcast %x {{dims = [0, 1]}} : f32[2, {q}, 2]
+  %1 = reshape %y : f32[2, {q}, 2]
+  %2 = mul %0, %1 : f32[2, {q}, 2]
+  return %2
+}}
+"""
+
+
+def pool(p: int, q: int, stride: int, padding: int) -> Function:
+    place = f"d0, d1, {stride}*d2 + d4 - {padding}, {stride}*d3 + d5 - {padding}"
+    high, wide = stride * (p - 1) + 2 - padding, stride * (q - 1) + 3 - padding
+    maps = f"(d0, d1, d2, d3, d4, d5) -> ({place})"
+    text = POOL.format(high=high, wide=wide, p=p, q=q, maps=maps)
+    return parse_module(text).functions["f"]
+
+
+def spread(q: int) -> Function:
+    return parse_module(SPREAD.format(q=q, twice=2 * q)).functions["f"]
+
+
+def vector_extents(function: Function) -> set[object]:
+    compiled = lower(Module.of(function), "f", Machine.host())
+    bodies = [kernel.body for kernel in compiled.kernels]
+    loops = (s for body in bodies for s in statements(body) if isinstance(s, For))
+    return {loop.stop for loop in loops if loop.kind is LoopKind.VECTOR}
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(1, 0), (2, 0), (2, 1), (3, 1), (5, 0)])
+def test_pooling(stride: int, padding: int) -> None:
+    for size in (3, 14):
+        check(pool(4, size, stride, padding))
+
+
+@pytest.mark.parametrize("q", [1, 3, 8, 14, 37])
+def test_short_last_axes(q: int) -> None:
+    check(spread(q))
+
+
+def test_vectors_run_along_the_longer_axis() -> None:
+    assert vector_extents(pool(4, 14, 2, 0)) == {14}
+    assert vector_extents(spread(14)) == {14}
