@@ -71,13 +71,19 @@ class Mapped:
             arrays = [memory.view(p, b) for p, b in zip(call.places, names, strict=False)]
             arrays += [error] if call.checked else []
             named = {b.name: array for b, array in zip(names, arrays, strict=True)}
-            run_launches(self.kernels[call.loops], named, sizes)
+            self.run_call(call, named, sizes)
             if error[0]:
                 return int(error[0])
         for value, argument in plan.copies:
             buffer = Buffer("copied", value.dtype, value.shape)
             arguments[argument][...] = memory.view(plan.place(value), buffer)
         return results
+
+    def run_call(
+        self, call: KernelCall, arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]
+    ) -> None:
+        """Runs the launches of a kernel on arrays by buffer name."""
+        run_launches(self.kernels[call.loops], arrays, sizes)
 
 
 class _Memory:
