@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -72,10 +73,12 @@ def measure(example: str) -> dict[str, float]:
 def median_of(example: str, rounds: int) -> dict[str, float]:
     """The medians over processes of their own."""
     command = [sys.executable, __file__, "--measure", example]
-    found = [
-        json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    environment = {**os.environ, "MAPSTO_CACHE_LIMIT": "0"}
+    outputs = [
+        subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
         for _ in range(rounds)
     ]
+    found = [json.loads(output) for output in outputs]
     return {name: statistics.median(figures[name] for figures in found) for name in found[0]}
 
 

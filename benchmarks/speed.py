@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 import os
 import sys
 import tempfile
@@ -24,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from peers import PEERS, installed
 from speed_process import Failed, PeerProcess, write_reference
-from speed_report import Cell, Result, write_report
-from speed_rows import OPERATIONS, ROWS, Row
+from speed_report import Cell, Result, tables, write_report
+from speed_rows import EVERY, Row
 
 from mapsto.runtime.timing import Timing
 
@@ -111,9 +110,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _chosen_rows(patterns: str) -> list[Row]:
-    every = (*ROWS, *OPERATIONS)
     wanted = [p.strip() for p in patterns.split(",") if p.strip()] or ["*"]
-    found = [row for row in every if any(fnmatch.fnmatch(row.key, p) for p in wanted)]
+    found = [row for row in EVERY if any(fnmatch.fnmatch(row.key, p) for p in wanted)]
     if not found:
         raise SystemExit(f"no row is named {patterns}; see --list")
     return found
@@ -145,10 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in rows:
             results.append(measure(row, peers, options, Path(folder, row.key)))
             print(results[-1].line(), flush=True)
-    if options.json:
-        record = [result.record() for result in results]
-        options.json.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    write_report(results, options)
+            # After each row: a long run that is stopped is not lost.
+            write_report(results, options)
+    print("\n" + tables(results, options.note))
     return 0
 
 

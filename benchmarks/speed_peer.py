@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from peers import peer_class
-from speed_rows import OPERATIONS, ROWS, Row
+from speed_rows import EVERY, Row
 
 from mapsto.runtime.timing import samples_of
 
@@ -31,7 +31,7 @@ LEAST_SAMPLES = 3
 
 def row_of(key: str) -> Row:
     """The row of a name."""
-    return next(row for row in (*ROWS, *OPERATIONS) if row.key == key)
+    return next(row for row in EVERY if row.key == key)
 
 
 def write_reference(row: Row, folder: Path, with_onnx: bool) -> None:
@@ -45,7 +45,7 @@ def write_reference(row: Row, folder: Path, with_onnx: bool) -> None:
     np.savez(folder / "weights.npz", **weights)
     reference = Peer(row, weights, folder, 1)
     np.save(folder / "expected.npy", results(reference.call, row))
-    if with_onnx and not row.training:
+    if with_onnx and not row.has_labels:
         arguments = tuple(tensors(row).values())
         torch.onnx.export(model, arguments, str(folder / "model.onnx"), dynamo=True)
 

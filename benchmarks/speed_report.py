@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from speed_rows import Row
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.runtime.timing import Timing
 
-__all__ = ["Cell", "Result", "page_with", "write_report"]
+__all__ = ["Cell", "Result", "page_with", "tables", "write_report"]
 
 BEGIN, END = "<!-- speed table -->", "<!-- end of the speed table -->"
 
@@ -87,14 +88,16 @@ class Result:
 
 
 def write_report(results: Sequence[Result], options: argparse.Namespace) -> None:
-    """Writes the page and the plot that the options ask for."""
-    text = tables(results, options.note)
+    """Writes the figures, the page and the plot that the options ask for."""
+    if options.json:
+        record = [result.record() for result in results]
+        options.json.write_text(json.dumps(record, indent=1), encoding="utf-8")
     if options.output:
+        text = tables(results, options.note)
         page = options.output.read_text(encoding="utf-8") if options.output.exists() else ""
         options.output.write_text(page_with(page, text), encoding="utf-8")
     if options.plot:
-        draw(results, options.plot)
-    print("\n" + text)
+        draw([result for result in results if result.row.kind in ("infer", "train")], options.plot)
 
 
 def page_with(page: str, text: str) -> str:
@@ -111,11 +114,14 @@ def page_with(page: str, text: str) -> str:
 
 def tables(results: Sequence[Result], note: str = "") -> str:
     """Everything that was found."""
-    models = [result for result in results if result.row.kind != "op"]
+    models = [result for result in results if result.row.kind in ("infer", "train")]
+    gradients = [result for result in results if result.row.kind in ("value", "gradient")]
     operations = [result for result in results if result.row.kind == "op"]
     parts = [about(results, note)]
     if models:
         parts += ["### Time of a call", _times(models), _verdict(models)]
+    if gradients:
+        parts += ["### Time of a loss and its gradient, over that of the loss", _costs(gradients)]
     if operations:
         parts += ["### Single operations", _times(operations)]
     if models:
@@ -199,6 +205,25 @@ _again: Column = ("mapsto, compiled before by another process", _found_on_disk)
 
 def _memory(cell: Cell) -> str:
     return "" if cell.memory is None else f"{cell.memory / 1e6:.0f}"
+
+
+def _costs(results: Sequence[Result]) -> str:
+    """How many times as long a loss takes with its gradient, for each model and peer."""
+    by_key = {(r.row.model, r.row.kind): r for r in results}
+    peers = [name for name in PEERS if any(name in result.cells for result in results)]
+    lines = [["work", *(PEERS[name][0] for name in peers)], ["---"] * (len(peers) + 1)]
+    for (model, kind), result in by_key.items():
+        value = by_key.get((model, "value"))
+        if kind == "gradient" and value is not None:
+            pairs = ((result.cells.get(name), value.cells.get(name)) for name in peers)
+            lines.append([result.row.text, *(_quotient(*pair) for pair in pairs)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _quotient(cell: Cell | None, other: Cell | None) -> str:
+    if cell is None or other is None or cell.timing is None or other.timing is None:
+        return ""
+    return f"{cell.timing.median / other.timing.median:.2f}"
 
 
 def _plans(results: Sequence[Result]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["MODELS", "OPERATIONS", "ROWS", "Model", "Row"]
+__all__ = ["EVERY", "GRADIENTS", "MODELS", "OPERATIONS", "ROWS", "Model", "Row"]
 
 Arrays = Mapping[str, Any]
 
@@ -71,11 +71,20 @@ MODELS: Mapping[str, Model] = {
 }
 
 
+_KINDS = {
+    "infer": "inference",
+    "train": "training step",
+    "value": "loss",
+    "gradient": "loss and gradient",
+}
+
+
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: inference, a training step with Adam, or a single operation.
+    """A line of a table.
 
-    `batch` is the size of an operation.
+    Its kind is inference, a training step with Adam, the loss alone, the loss with its gradient, or
+    a single operation, of which `batch` is the size.
     """
 
     model: str
@@ -87,13 +96,18 @@ class Row:
         """Whether it is a training step."""
         return self.kind == "train"
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether there is a loss."""
+        return self.kind in ("train", "value", "gradient")
+
     def suits(self, peer: str) -> bool:
         """Whether a peer can do it, and is of interest."""
         if self.model == "product":
             return peer in ("mapsto", "numpy", "pytorch")
         if peer == "numpy":
             return self.kind == "op"
-        return not (self.training and peer in ("onnxruntime", "openvino"))
+        return not (self.has_labels and peer in ("onnxruntime", "openvino"))
 
     @property
     def key(self) -> str:
@@ -106,15 +120,14 @@ class Row:
         label = MODELS[self.model].label
         if self.kind == "op":
             return f"{label}, n = {self.batch}"
-        kind = "training step" if self.training else "inference"
-        return f"{kind}: {label}, batch {self.batch}"
+        return f"{_KINDS[self.kind]}: {label}, batch {self.batch}"
 
     def inputs(self) -> Arrays:
-        """The arrays that the model takes, by name; `y` are the labels of a training step."""
+        """The arrays that the model takes, by name; `y` are the labels of a loss."""
         random = np.random.default_rng(0)
         model = MODELS[self.model]
         found = dict(model.inputs(random, self.batch))
-        if self.training:
+        if self.has_labels:
             assert model.labels is not None
             found["y"] = model.labels(random, self.batch)
         return found
@@ -136,6 +149,11 @@ ROWS: tuple[Row, ...] = (
 )
 """The table."""
 
+GRADIENTS: tuple[Row, ...] = tuple(
+    Row(model, batch, kind) for model, batch in _TRAINING.items() for kind in ("value", "gradient")
+)
+"""What a gradient costs: each model's loss, alone and with its gradient by all parameters."""
+
 SIZES = (16, 37, 64, 127, 256, 509, 512, 1000, 1024, 2048)
 
 OPERATIONS: tuple[Row, ...] = (
@@ -143,3 +161,5 @@ OPERATIONS: tuple[Row, ...] = (
     *(Row("product", n, "op") for n in SIZES),
 )
 """What a call costs, and products written in index notation beside libraries."""
+
+EVERY: tuple[Row, ...] = (*ROWS, *GRADIENTS, *OPERATIONS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,11 +103,39 @@ def test_plot(report: Any, results: list[Any], tmp_path: Path) -> None:
     assert text.startswith("<?xml") and "PyTorch" in text
 
 
-def test_rows(report: Any) -> None:
-    from speed_rows import MODELS, OPERATIONS, ROWS
+def test_everything_that_is_asked_for_is_written(
+    report: Any, results: list[Any], tmp_path: Path
+) -> None:
+    page, figures = tmp_path / "page.md", tmp_path / "figures.json"
+    page.write_text("# Speed\n", encoding="utf-8")
+    options = argparse.Namespace(json=figures, output=page, plot=None, note="")
+    report.write_report(results, options)
+    assert [row["row"] for row in json.loads(figures.read_text())] == [
+        "infer-mlp-1",
+        "train-dlrm-512",
+        "op-add-4",
+    ]
+    assert page.read_text(encoding="utf-8").startswith("# Speed\n\n<!--")
 
-    assert len(ROWS) == 16 and len({row.key for row in (*ROWS, *OPERATIONS)}) == 16 + 11
-    for row in ROWS:
+
+def test_cost_of_a_gradient(report: Any) -> None:
+    from speed_rows import GRADIENTS
+
+    value, gradient = GRADIENTS[:2]
+    results = [
+        report.Result(value, {"mapsto": report.Cell("1", 1.0, timing(2e-3))}),
+        report.Result(gradient, {"mapsto": report.Cell("1", 1.0, timing(5e-3))}),
+    ]
+    assert f"| {gradient.text} | 2.50 |" in report.tables(results)
+
+
+def test_rows(report: Any) -> None:
+    from speed_rows import EVERY, MODELS, ROWS
+
+    assert len(ROWS) == 16 and len({row.key for row in EVERY}) == len(EVERY) == 16 + 10 + 11
+    for row in EVERY:
         assert (BENCHMARKS / "models" / f"{row.model}.mto").is_file() and row.model in MODELS
+        assert row.suits("mapsto") and row.suits("pytorch")
+    for row in ROWS:
         assert ("y" in row.inputs()) == row.training
-        assert row.suits("mapsto") and row.suits("onnxruntime") != row.training
+        assert row.suits("onnxruntime") != row.training

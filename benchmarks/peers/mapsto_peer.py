@@ -33,20 +33,29 @@ class Peer:
         self.net.init(**types)
         for path, parameter in self.net.params.items():
             parameter[...] = weights[path]
-        self.run = library.Step(net=self.net) if row.training else None
+        self.program: Any = self.net
         self.arguments = tuple(self.inputs.values())
+        if row.training:
+            self.program = library.Step(net=self.net)
+        elif row.has_labels:
+            objective = library.objective
+            self.program = mt.value_and_grad(objective) if row.kind == "gradient" else objective
+            self.arguments = (self.net, *self.arguments)
+        self.kind = row.kind
 
     def call(self) -> Any:
-        """A step on the batch, or the scores."""
-        if self.run is not None:
-            return np.float32(self.run.step(**self.inputs))
-        return self.net(*self.arguments)
+        """The scores, the loss, or a step on the batch."""
+        if self.kind == "train":
+            return np.float32(self.program.step(**self.inputs))
+        result = self.program(*self.arguments)
+        return result[0] if self.kind == "gradient" else result
 
     def details(self) -> dict[str, int]:
         """What the memory planner did for the compiled program."""
-        compilable = self.net if self.run is None else self.run.compiled_step
+        program = self.program.compiled_step if self.kind == "train" else self.program
         types = {name: getattr(mt, _dtype(a))[a.shape] for name, a in self.inputs.items()}
-        plan = plan_of(compilable.elaborate(types, {}), compilable.options)
+        static = {"net": self.net} if self.kind in ("value", "gradient") else {}
+        plan = plan_of(program.elaborate(types, static), program.options)
         return {"arena": int(plan.arena_bytes), "live": plan.live_bytes}  # type: ignore[arg-type]
 
 

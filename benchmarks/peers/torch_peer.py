@@ -21,7 +21,7 @@ warnings.filterwarnings("ignore")
 def model_of(row: Row) -> torch.nn.Module:
     """The model with the weights that every peer gets: those of a seed."""
     torch.manual_seed(0)
-    return MODELS[row.model]().train(row.training)
+    return MODELS[row.model]().train(row.has_labels)
 
 
 def tensors(row: Row) -> dict[str, torch.Tensor]:
@@ -46,20 +46,25 @@ class Peer:
         inputs = tensors(row)
         y = inputs.pop("y", None)
         arguments = tuple(inputs.values())
-        self.call = self._step(row, model, arguments, y) if row.training else None
-        if self.call is None:
+        if row.training:
+            self.call = self._step(row, model, arguments, y)
+        elif row.has_labels:
+            self.call = self._loss(row, model, arguments, y)
+        else:
             forward = self._compiled(model)
             self.call = torch.inference_mode()(lambda: forward(*arguments).numpy())
 
     def _compiled(self, function: Any) -> Any:
         return function
 
-    def _step(self, row: Row, model: torch.nn.Module, arguments: Any, y: Any) -> Any:
+    def _loss_of_batch(self, row: Row, model: torch.nn.Module) -> Any:
         binary = ABOUT[row.model].binary
-        optimizer = torch.optim.Adam(
-            [p for p in model.parameters() if p.requires_grad], 1e-3, fused=True
-        )
-        loss_of_batch = self._compiled(lambda *x: loss_of(model(*x[:-1]), x[-1], binary))
+        return self._compiled(lambda *x: loss_of(model(*x[:-1]), x[-1], binary))
+
+    def _step(self, row: Row, model: torch.nn.Module, arguments: Any, y: Any) -> Any:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(trained, 1e-3, fused=True)
+        loss_of_batch = self._loss_of_batch(row, model)
 
         def step() -> Any:
             optimizer.zero_grad(set_to_none=True)
@@ -69,6 +74,19 @@ class Peer:
             return np.float32(loss.item())
 
         return step
+
+    def _loss(self, row: Row, model: torch.nn.Module, arguments: Any, y: Any) -> Any:
+        loss_of_batch = self._loss_of_batch(row, model)
+        if row.kind == "value":
+            return torch.no_grad()(lambda: np.float32(loss_of_batch(*arguments, y).item()))
+
+        def gradient() -> Any:
+            model.zero_grad(set_to_none=True)
+            loss = loss_of_batch(*arguments, y)
+            loss.backward()
+            return np.float32(loss.item())
+
+        return gradient
 
 
 class CompiledPeer(Peer):
