@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from mapsto.runtime.devices.cuda import cuda_devices, open_cuda
 from mapsto.runtime.devices.device import Device
@@ -12,13 +12,14 @@ from mapsto.runtime.devices.opencl import open_opencl, opencl_devices
 from mapsto.runtime.devices.simulated import open_simulated
 from mapsto.runtime.errors import DeviceError
 
-__all__ = ["CPU", "devices", "find_device", "pool_of"]
+__all__ = ["CPU", "OPENERS", "devices", "find_device", "pool_of"]
 
 CPU = "cpu"
 """The name of the host itself."""
 
-_NUMBERED: Mapping[str, Callable[[int], Device]] = {"cuda": open_cuda, "opencl": open_opencl}
-_NAME = re.compile(r"(cuda|opencl)(?::(\d+))?")
+OPENERS: dict[str, Callable[[int], Device]] = {"cuda": open_cuda, "opencl": open_opencl}
+"""By kind, how to open the device of a number; a row here makes another kind of device known."""
+_NAME = re.compile(r"([a-z]+)(?::(\d+))?")
 
 
 def find_device(name: str) -> Device | None:
@@ -29,9 +30,9 @@ def find_device(name: str) -> Device | None:
     if name == "gpusim":
         return open_simulated()
     found = _NAME.fullmatch(name)
-    if found is None:
+    if found is None or found[1] not in OPENERS:
         raise DeviceError(f"no device `{name}`: write cpu, cuda:0, opencl:0 or gpusim")
-    return _NUMBERED[found[1]](int(found[2] or 0))
+    return OPENERS[found[1]](int(found[2] or 0))
 
 
 def devices() -> tuple[Device, ...]:

@@ -65,7 +65,7 @@ class Climb:
 
 
 @lru_cache
-def climb(name: str, device: str) -> Climb:
+def climb(name: str, device: str, steps: int = STEPS) -> Climb:
     """Result, gradient and training steps of a model on a device."""
     model, lib = MODELS[name], _library()
     batch = model.batch(np.random.default_rng(5))
@@ -74,7 +74,7 @@ def climb(name: str, device: str) -> Climb:
     inputs = [array for key, array in batch.items() if key != "y"]
     output = np.asarray(run.net(*inputs))
     loss, gradient = mt.value_and_grad(getattr(lib, model.loss))(run.net, **batch)
-    losses = [_number(run.step(**batch)) for _ in range(STEPS)]
+    losses = [_number(run.step(**batch)) for _ in range(steps)]
     return Climb(
         output,
         float(loss),
@@ -84,9 +84,9 @@ def climb(name: str, device: str) -> Climb:
     )
 
 
-def check(name: str, device: str, tolerance: float = 1e-4) -> None:
+def check(name: str, device: str, tolerance: float = 1e-4, steps: int = STEPS) -> None:
     """Compares a device with the CPU; sums are taken in another order there."""
-    expected, found = climb(name, "cpu"), climb(name, device)
+    expected, found = climb(name, "cpu", steps), climb(name, device, steps)
     _close(found.output, expected.output, tolerance)
     _close(found.loss, expected.loss, tolerance)
     assert found.gradient.keys() == expected.gradient.keys()
