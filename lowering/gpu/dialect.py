@@ -54,7 +54,7 @@ _ARITHMETIC = frozenset(
     f"llvm.{name}"
     for name in (
         *("fma", "sqrt", "fabs", "floor", "ceil", "trunc", "roundeven", "copysign"),
-        *("minnum", "maxnum", "smin", "smax", "umin", "umax", "fptosi.sat", "fptoui.sat"),
+        *("minnum", "maxnum", "smin", "smax", "umin", "umax", "fshl", "fptosi.sat", "fptoui.sat"),
     )
 )
 

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from harness import compare, random_arguments
+from llvmlite import binding
+from loop_harness import GuardedArrays
 
 from mapsto import ir
 from mapsto.ir.core import Function, Module, Value
 from mapsto.ir.dims import dim_value, product
 from mapsto.ir.evaluator import infer_sizes
 from mapsto.ir.rounding import evaluated
+from mapsto.ir.types import DType
 from mapsto.lowering.buffers import Arena, Argument, Literal, Place, Result
+from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.driver import KernelTable, lower_function
+from mapsto.lowering.gpu.assembly import assemble_text
+from mapsto.lowering.gpu.dialect import check_intrinsics
+from mapsto.lowering.gpu.emitter import emit_kernel
 from mapsto.lowering.gpu.kernel import GpuKernel
 from mapsto.lowering.gpu.mapping import map_kernel
 from mapsto.lowering.gpu.scheduling import gpu_scheduling
 from mapsto.lowering.gpu.target import GpuTarget
+from mapsto.lowering.llvm.writer import ModuleWriter
 from mapsto.lowering.loop_interpreter import interpret
 from mapsto.lowering.loop_verifier import verify_loops
 from mapsto.lowering.loops import Buffer, LoopFunction
 from mapsto.lowering.lowered import KernelCall
 
-__all__ = ["Mapped", "check", "run_launches"]
+__all__ = ["Mapped", "Simulated", "check", "run_launches"]
 
 
 def run_launches(
@@ -37,6 +48,9 @@ def run_launches(
             shape = tuple(dim_value(dim, sizes) for dim in buffer.shape)
             memory.setdefault(buffer.name, np.zeros(shape, buffer.dtype.numpy))
         interpret(kernel.loops, memory, sizes)
+
+
+Arrays = dict[str, np.ndarray]
 
 
 class Mapped:
@@ -86,6 +100,66 @@ class Mapped:
         run_launches(self.kernels[call.loops], arrays, sizes)
 
 
+class Simulated(Mapped):
+    """A function without control flow, whose kernels run on the simulated device."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__(function, "gpusim")
+        target = self.target
+        writer = ModuleWriter(target.machine.triple, target.machine.has_fma)
+        for kernel in self.launches:
+            emit_kernel(writer, kernel, target)
+        check_intrinsics(str(writer), target.dialect)
+        self._library = _link(assemble_text(str(writer), target), self.launches)
+
+    @property
+    def launches(self) -> list[GpuKernel]:
+        return [kernel for each in self.kernels.values() for kernel in each]
+
+    def run_call(
+        self, call: KernelCall, arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]
+    ) -> None:
+        """Runs the launches of a kernel; bf16 is in 16 bits there."""
+        loops = call.loops
+        bits = {b.name: b for b in loops.buffers if b.dtype is DType.BF16}
+        memory = {n: _short(array) if n in bits else array for n, array in arrays.items()}
+        kernels = self.kernels[loops]
+        scratch = np.full(dim_value(kernels[0].scratch_bytes, sizes) + 256, 0xA5, np.uint8)
+        start = scratch.ctypes.data + -scratch.ctypes.data % 256
+        guarded = GuardedArrays(memory)
+        for kernel in kernels:
+            values = [guarded.arrays[b.name].ctypes.data for b in kernel.parameters]
+            values += [sizes[name] for name in kernel.loops.sizes]
+            values += [start] if kernel.scratch_bytes != 0 else []
+            function = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, *[ctypes.c_int64] * 3)
+            run = function(self._library[kernel.name])
+            slots = (ctypes.c_int64 * max(1, len(values)))(*values)
+            assert run(ctypes.addressof(slots), *kernel.grid_for(sizes)) == 0
+        for name, array in arrays.items():
+            found = guarded.arrays[name]
+            array[...] = (found.astype(np.uint32) << 16).view(np.float32) if name in bits else found
+
+
+def _short(array: np.ndarray) -> np.ndarray:
+    return (array.view(np.uint32) >> 16).astype(np.uint16)
+
+
+@functools.cache
+def _linker() -> object:
+    machine = Machine.host().target_machine()
+    return binding.create_lljit_compiler(machine, use_jit_link=True)
+
+
+def _link(code: bytes, kernels: Sequence[GpuKernel]) -> object:
+    library = binding.JITLibraryBuilder().add_object_img(code).add_current_process()
+    for kernel in kernels:
+        library.export_symbol(kernel.name)
+    return library.link(_linker(), f"simulated.{next(_numbers)}")
+
+
+_numbers = itertools.count()
+
+
 class _Memory:
     """The arrays behind places."""
 
@@ -122,13 +196,12 @@ def check(
     function: Function,
     arguments: Sequence[np.ndarray] | None = None,
     sizes: Mapping[str, int] | None = None,
-    targets: Sequence[str] = ("gpusim",),
     tolerance: float | None = None,
-) -> list[Mapped]:
-    """Compares mapped kernels with the reference evaluator."""
+    interpreted: bool = False,
+) -> Mapped:
+    """Compares mapped kernels, on the simulated device or interpreted, with the evaluator."""
     given = random_arguments(function, sizes=sizes) if arguments is None else list(arguments)
     expected = ir.evaluate(Module.of(function), function.name, given)
-    mapped = [Mapped(function, target) for target in targets]
-    for each in mapped:
-        compare(each, given, expected, tolerance)
+    mapped = Mapped(function, "gpusim") if interpreted else Simulated(function)
+    compare(mapped, given, expected, tolerance)
     return mapped

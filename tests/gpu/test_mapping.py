@@ -21,21 +21,30 @@ def work(function: Function) -> int:
     return sum(math.prod(dim_value(e, sizes) for e in op.extents) for op in contractions)
 
 
-def straight_programs(count: int) -> list[int]:
+def straight_programs(count: int, most: int) -> list[int]:
     """Seeds of random programs without control flow and with little work."""
     found = []
     for seed in range(1000):
         function = ProgramWriter(Random(seed)).write()
-        if not any(op.regions for op in function.block.operations) and work(function) < 1500:
+        if not any(op.regions for op in function.block.operations) and work(function) < most:
             found.append(seed)
         if len(found) == count:
             break
     return found
 
 
-@pytest.mark.parametrize("seed", straight_programs(4))
-def test_random_programs(seed: int) -> None:
+def run(seed: int, interpreted: bool) -> None:
     random = Random(seed)
     function = ProgramWriter(random).write()
     sizes = {"n": random.choice([1, 2, 7])}
-    mapped_harness.check(function, sizes=sizes, tolerance=1e-9)
+    mapped_harness.check(function, sizes=sizes, tolerance=1e-9, interpreted=interpreted)
+
+
+@pytest.mark.parametrize("seed", straight_programs(4, 1500))
+def test_random_programs_without_races(seed: int) -> None:
+    run(seed, interpreted=True)
+
+
+@pytest.mark.parametrize("seed", straight_programs(10, 10**6))
+def test_random_programs_on_the_simulated_device(seed: int) -> None:
+    run(seed, interpreted=False)
