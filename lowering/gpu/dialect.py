@@ -35,7 +35,7 @@ class Dialect:
     `shuffle_index` are for both kinds of `Shuffle`.  The simulated device needs none of these.
     The code generator is told the extents of a block by an attribute, in which they are put for
     `{block}`, or by metadata of that name.  `intrinsics` are the names that may be used, without
-    the types at their ends.
+    the types at their ends, `has_wide_integers` whether there are integers of 128 bits.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Dialect:
     barrier: Call | None = None
     shuffle_across: Call | None = None
     shuffle_index: Call | None = None
+    has_wide_integers: bool = True
 
 
 _ARITHMETIC = frozenset(
@@ -101,6 +102,7 @@ SPIRV = Dialect(
     name="spirv64",
     convention="spir_kernel",
     block_metadata="!reqd_work_group_size",
+    has_wide_integers=False,
     thread=_numbers("_Z12get_local_idj"),
     block=_numbers("_Z12get_group_idj"),
     barrier=Call("_Z7barrierj", "void", f"i32 {_LOCAL_AND_GLOBAL}", "spir_func", "convergent"),

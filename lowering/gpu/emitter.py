@@ -31,7 +31,15 @@ from mapsto.lowering.loops import (
     Space,
 )
 
-__all__ = ["emit_kernel"]
+__all__ = ["emit_kernel", "new_module"]
+
+
+def new_module(target: GpuTarget) -> ModuleWriter:
+    """An empty module for a target."""
+    machine, dialect = target.machine, target.dialect
+    return ModuleWriter(
+        machine.triple, machine.has_fma, has_wide_integers=dialect.has_wide_integers
+    )
 
 
 def emit_kernel(module: ModuleWriter, kernel: GpuKernel, target: GpuTarget) -> None:

@@ -30,12 +30,11 @@ from mapsto.lowering.assertions import Assertion
 from mapsto.lowering.driver import KernelTable, lower_function
 from mapsto.lowering.gpu.assembly import assemble_text
 from mapsto.lowering.gpu.dialect import check_intrinsics
-from mapsto.lowering.gpu.emitter import emit_kernel
+from mapsto.lowering.gpu.emitter import emit_kernel, new_module
 from mapsto.lowering.gpu.kernel import SCRATCH_ALIGNMENT, GpuKernel
 from mapsto.lowering.gpu.mapping import map_kernel
 from mapsto.lowering.gpu.scheduling import gpu_scheduling
 from mapsto.lowering.gpu.target import GpuTarget
-from mapsto.lowering.llvm.writer import ModuleWriter
 from mapsto.lowering.lowered import EntryPoint, LoweredFunction
 
 __all__ = ["SCRATCH_ALIGNMENT", "GpuKernel", "GpuProgram", "assemble", "lower_gpu"]
@@ -75,7 +74,7 @@ def lower_gpu(module: Module, names: str | Sequence[str], target: GpuTarget) -> 
     table = KernelTable(gpu_scheduling(target))
     functions = {name: lower_function(module[name], table) for name in chosen}
     kernels = {loops.name: map_kernel(loops, target) for loops in table.written.values()}
-    writer = ModuleWriter(target.machine.triple, target.machine.has_fma)
+    writer = new_module(target)
     for launches in kernels.values():
         for kernel in launches:
             emit_kernel(writer, kernel, target)

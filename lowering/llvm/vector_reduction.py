@@ -14,6 +14,7 @@ from mapsto.lowering.llvm.writer import FunctionWriter
 
 _WORDS = 22
 _EXPONENT_OFFSET = 1075
+_LOW_HALF = 0xFFFFFFFF
 _HALF_PI = (1.5707963267948966, 6.123233995736766e-17)
 
 
@@ -88,14 +89,26 @@ def _turns(f: FunctionWriter, significand: Vector, words: list[Vector]) -> tuple
 
 def _multiply_high(f: FunctionWriter, a: Vector, b: Vector) -> Vector:
     """The upper half of the 128-bit product of two unsigned words."""
+    if not f.module.has_wide_integers:
+        return _multiply_high_in_halves(a, b)
     wide = I128
     product = f.mul(f.zext(a.operand, wide), f.zext(b.operand, wide))
     return Vector(f, f.trunc(f.lshr(product, constant(wide, 64)), I64))
 
 
+def _multiply_high_in_halves(a: Vector, b: Vector) -> Vector:
+    """The same, from products of half words."""
+    low_a, high_a, low_b, high_b = a & _LOW_HALF, a >> 32, b & _LOW_HALF, b >> 32
+    crosses = low_a * high_b, high_a * low_b
+    carry = low_a * low_b >> 32
+    for cross in crosses:
+        carry = carry + (cross & _LOW_HALF)
+    return high_a * high_b + (crosses[0] >> 32) + (crosses[1] >> 32) + (carry >> 32)
+
+
 def _times_half_pi(f: FunctionWriter, upper: Vector, lower: Vector) -> tuple[Vector, Vector]:
     """(upper, lower) / 2**128, as a signed fraction, times pi / 2 as a sum of two."""
-    low_half = upper & 0xFFFFFFFF
+    low_half = upper & _LOW_HALF
     parts = (
         _to_double(f.sitofp, upper - low_half, -64),
         _to_double(f.uitofp, low_half, -64),

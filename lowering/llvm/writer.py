@@ -187,7 +187,7 @@ class ModuleWriter:
 
     `attributes` are given to every function (a machine's `function_attributes`); `has_fma` says
     whether `FunctionWriter.fma` may use the fused instruction, `has_avx512` whether AVX-512's own
-    intrinsics may be used.
+    intrinsics may be used, `has_wide_integers` whether there are integers of 128 bits.
     """
 
     def __init__(
@@ -196,10 +196,12 @@ class ModuleWriter:
         has_fma: bool = True,
         attributes: str = "",
         has_avx512: bool = False,
+        has_wide_integers: bool = True,
     ) -> None:
         self.triple = triple
         self.has_fma = has_fma
         self.has_avx512 = has_avx512
+        self.has_wide_integers = has_wide_integers
         self.attributes = attributes
         self._functions: dict[str, FunctionWriter] = {}
         self._declarations: dict[str, str] = {}

@@ -23,12 +23,11 @@ from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.driver import KernelTable, lower_function
 from mapsto.lowering.gpu.assembly import assemble_text
 from mapsto.lowering.gpu.dialect import check_intrinsics
-from mapsto.lowering.gpu.emitter import emit_kernel
+from mapsto.lowering.gpu.emitter import emit_kernel, new_module
 from mapsto.lowering.gpu.kernel import GpuKernel
 from mapsto.lowering.gpu.mapping import map_kernel
 from mapsto.lowering.gpu.scheduling import gpu_scheduling
 from mapsto.lowering.gpu.target import GpuTarget
-from mapsto.lowering.llvm.writer import ModuleWriter
 from mapsto.lowering.loop_interpreter import interpret
 from mapsto.lowering.loop_verifier import verify_loops
 from mapsto.lowering.loops import Buffer, LoopFunction
@@ -106,7 +105,7 @@ class Simulated(Mapped):
     def __init__(self, function: Function) -> None:
         super().__init__(function, "gpusim")
         target = self.target
-        writer = ModuleWriter(target.machine.triple, target.machine.has_fma)
+        writer = new_module(target)
         for kernel in self.launches:
             emit_kernel(writer, kernel, target)
         check_intrinsics(str(writer), target.dialect)
