@@ -11,10 +11,10 @@ from mapsto.lowering.gpu.contraction_blocks import Schedule, contraction_body
 from mapsto.lowering.gpu.contraction_fragments import WarpWork
 from mapsto.lowering.gpu.contraction_panels import Panel, make_panel
 from mapsto.lowering.gpu.contraction_threads import ThreadWork
-from mapsto.lowering.gpu.contraction_tiles import BlockTile, Side, Sizes, choose_tile
+from mapsto.lowering.gpu.contraction_tiles import BlockTile, Side, Sizes, rank_tiles
 from mapsto.lowering.gpu.target import GpuTarget, MatrixShape
 
-__all__ = ["choose_schedule", "lower_contraction", "schedule_with"]
+__all__ = ["choose_schedule", "lower_contraction", "ranked_tiles", "schedule_with"]
 
 PROBE = BlockTile(32, 32, 16, 4, 4)
 MATRIX_PROBE = BlockTile(32, 32, 32, 16, 16, is_matrix=True)
@@ -36,6 +36,11 @@ def lower_contraction(
 
 def choose_schedule(problem: ContractionProblem, target: GpuTarget) -> Schedule:
     """The schedule for this target; depends on sizes, never on what else runs."""
+    return schedule_with(problem, target, ranked_tiles(problem, target)[0])
+
+
+def ranked_tiles(problem: ContractionProblem, target: GpuTarget) -> tuple[BlockTile, ...]:
+    """All tiles for a contraction, those with the least estimated time first."""
     groups = (problem.batch, problem.rows, problem.columns, problem.reduced)
     batch, rows, columns, depth = (_known(group.size) for group in groups)
     is_matrix = MatrixShape(problem.dtype.value, 16, 8, 16) in target.matrix_shapes
@@ -43,7 +48,7 @@ def choose_schedule(problem: ContractionProblem, target: GpuTarget) -> Schedule:
     sides = _side(probe.rows), _side(probe.columns)
     sizes = Sizes(batch, rows, columns, depth, probe.rows.dtype.bytes, *sides)
     is_static = all(isinstance(group.size, int) for group in groups)
-    return schedule_with(problem, target, choose_tile(target, sizes, is_matrix, is_static))
+    return rank_tiles(target, sizes, is_matrix, is_static)
 
 
 def _side(panel: Panel) -> Side:

@@ -19,7 +19,15 @@ from math import ceil
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.gpu.vector_access import LARGEST_ACCESS
 
-__all__ = ["BlockTile", "Side", "Sizes", "choose_tile", "resident_blocks"]
+__all__ = [
+    "BlockTile",
+    "Side",
+    "Sizes",
+    "choose_tile",
+    "estimated_cycles",
+    "rank_tiles",
+    "resident_blocks",
+]
 
 MULTIPLY_ADDS = 128
 """Multiply-adds in f32 that a multiprocessor does in a cycle."""
@@ -121,9 +129,16 @@ class Sizes:
         return self.batch * ceil(self.rows / tile.rows) * ceil(self.columns / tile.columns)
 
 
-@cache
 def choose_tile(target: GpuTarget, sizes: Sizes, is_matrix: bool, may_split: bool) -> BlockTile:
     """The tile with the least estimated time."""
+    return rank_tiles(target, sizes, is_matrix, may_split)[0]
+
+
+@cache
+def rank_tiles(
+    target: GpuTarget, sizes: Sizes, is_matrix: bool, may_split: bool
+) -> tuple[BlockTile, ...]:
+    """All tiles that fit, those with the least estimated time first."""
     candidates = _matrix_tiles(target) if is_matrix else _thread_tiles(target)
     fitting = [t for t in candidates if _is_candidate(target, sizes, t)]
     choices = (
@@ -131,7 +146,7 @@ def choose_tile(target: GpuTarget, sizes: Sizes, is_matrix: bool, may_split: boo
         for tile in fitting
         for splits in (_splits(target, sizes, tile) if may_split else (1,))
     )
-    return min(choices, key=lambda tile: estimated_cycles(target, sizes, tile))
+    return tuple(sorted(choices, key=lambda tile: estimated_cycles(target, sizes, tile)))
 
 
 def estimated_cycles(target: GpuTarget, sizes: Sizes, tile: BlockTile) -> float:

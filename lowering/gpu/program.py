@@ -36,6 +36,7 @@ from mapsto.lowering.gpu.mapping import map_kernel
 from mapsto.lowering.gpu.scheduling import gpu_scheduling
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.lowered import EntryPoint, LoweredFunction
+from mapsto.lowering.scheduling import Scheduling
 
 __all__ = ["SCRATCH_ALIGNMENT", "GpuKernel", "GpuProgram", "assemble", "lower_gpu"]
 
@@ -64,14 +65,20 @@ class GpuProgram:
         return tuple(kernel for each in self.kernels.values() for kernel in each)
 
 
-def lower_gpu(module: Module, names: str | Sequence[str], target: GpuTarget) -> GpuProgram:
-    """The kernels of the named functions of a module, whose sizes should be static.
+def lower_gpu(
+    module: Module,
+    names: str | Sequence[str],
+    target: GpuTarget,
+    scheduling: Scheduling | None = None,
+) -> GpuProgram:
+    """The kernels of the named functions of a module, whose sizes should be static; `scheduling`
+    instead of the target's own is for measurements.
 
     Raises VerifyError where an op should have been expanded by a pass before, MissingLowering for
     ops that have no lowering, ValueError for what the target cannot do.
     """
     chosen = [names] if isinstance(names, str) else list(names)
-    table = KernelTable(gpu_scheduling(target))
+    table = KernelTable(scheduling or gpu_scheduling(target))
     functions = {name: lower_function(module[name], table) for name in chosen}
     kernels = {loops.name: map_kernel(loops, target) for loops in table.written.values()}
     writer = new_module(target)
