@@ -33,6 +33,8 @@ MULTIPLY_ADDS = 128
 """Multiply-adds in f32 that a multiprocessor does in a cycle."""
 MATRIX_MULTIPLY_ADDS = 1024
 """The same, of matrix instructions."""
+SCHEDULERS = 4
+"""Of a multiprocessor; each starts an instruction of a warp in a cycle."""
 SHARED_BYTES = 128
 """Bytes that a multiprocessor reads from shared memory in a cycle."""
 MEMORY_BYTES = 24
@@ -159,7 +161,8 @@ def estimated_cycles(target: GpuTarget, sizes: Sizes, tile: BlockTile) -> float:
     def together(count: int) -> float:
         if not count:
             return 0.0
-        latency, work = MEMORY_LATENCY / (tile.stages - 1), count * step
+        latency = MEMORY_LATENCY / (tile.stages - 1)
+        work = count * step * _slowdown(count * tile.threads // target.warp)
         written = count * tile.rows * tile.columns * 4 / MEMORY_BYTES
         return (
             steps * (max(work, latency) + HIDDEN_COST * min(work, latency)) + BLOCK_CYCLES + written
@@ -170,6 +173,12 @@ def estimated_cycles(target: GpuTarget, sizes: Sizes, tile: BlockTile) -> float:
         return total
     partial = sizes.batch * sizes.rows * sizes.columns * tile.splits * 4
     return total + SPLIT_CYCLES + 2 * partial / (MEMORY_BYTES * target.processors)
+
+
+def _slowdown(warps: int) -> float:
+    """How much longer a multiprocessor takes with so few warps: each of its schedulers has work if
+    there are four, and something else to do while one of them waits if there are eight."""
+    return max(1.0, SCHEDULERS / warps) + HIDDEN_COST * max(0.0, 2 * SCHEDULERS / warps - 1)
 
 
 def _step_cycles(sizes: Sizes, tile: BlockTile) -> float:

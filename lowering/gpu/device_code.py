@@ -58,19 +58,22 @@ class DeviceCode(Protocol):
         """The end of the kernel."""
 
 
-def pointer_attributes(kernel: GpuKernel, buffer: Buffer) -> str:
-    """What LLVM may assume of the pointer to a buffer.
+def pointer_attributes(kernel: GpuKernel) -> list[str]:
+    """What LLVM may assume of the pointers to a kernel's buffers.
 
     A buffer through which threads hand on values is not `noalias`: LLVM would take no barrier as a
     reason to read it again.
     """
-    stored = buffer.name in stored_buffers(kernel.loops.body)
-    loads = (e for e in expressions(kernel.loops.body) if isinstance(e, Load))
-    read = any(load.buffer.name == buffer.name for load in loads)
-    words = [] if buffer.may_alias or (stored and read) else ["noalias"]
-    words += [] if stored else ["readonly"]
-    words.append(f"align {buffer_alignment(buffer)}")
-    return " ".join(words)
+    stored = stored_buffers(kernel.loops.body)
+    read = {e.buffer.name for e in expressions(kernel.loops.body) if isinstance(e, Load)}
+
+    def attributes(buffer: Buffer) -> str:
+        handed_on = buffer.name in stored and buffer.name in read
+        words = [] if buffer.may_alias or handed_on else ["noalias"]
+        words += [] if buffer.name in stored else ["readonly"]
+        return " ".join([*words, f"align {buffer_alignment(buffer)}"])
+
+    return list(map(attributes, kernel.parameters))
 
 
 def _block_attributes(module: ModuleWriter, kernel: GpuKernel, dialect: Dialect) -> str:
@@ -100,8 +103,8 @@ class CalledDevice:
     ) -> None:
         self.module, self.kernel, self.dialect, self.warp = module, kernel, dialect, warp
         parameters: list[Parameter] = [
-            (GLOBAL_PTR, f"b{number}", pointer_attributes(kernel, buffer))
-            for number, buffer in enumerate(kernel.parameters)
+            (GLOBAL_PTR, f"b{number}", attributes)
+            for number, attributes in enumerate(pointer_attributes(kernel))
         ]
         parameters += [(I64, f"s{number}") for number in range(len(kernel.loops.sizes))]
         if kernel.scratch_bytes != 0:
