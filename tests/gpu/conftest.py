@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cli_harness import Workspace
+from devices import DEVICES, present
 from fake_cuda import COMPILER, FakeCuda, build_library, open_fake
 
 
@@ -22,6 +23,12 @@ def fake_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fake_cuda(fake_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     """A CUDA driver without a GPU."""
     yield from open_fake(fake_library, monkeypatch)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    """A device: the simulated one, and those that the machine has."""
+    return present(request.param)
 
 
 @pytest.fixture
