@@ -25,14 +25,15 @@ from mapsto.runtime.devices.device import Device
 
 HERE = Path(__file__).parent
 MODELS = HERE / "models"
-sys.path.insert(0, str(HERE.parent / "tests" / "oracle"))
+sys.path.insert(0, str(HERE))
 
 ROUNDS = 5
 
 OPERATORS = mt.loads("""
 map product(a: f32[m, k], b: f32[k, n]) -> f32[m, n]: a @ b
 map product_bf16(a: f32[m, k], b: f32[k, n]) -> f32[m, n]: in_precision(product, bf16)(a, b)
-map product_f16(a: f32[m, k], b: f32[k, n]) -> f32[m, n]: in_precision(product, f16)(a, b)
+map product_f16(a: f16[m, k], b: f16[k, n]) -> f16[m, n]: a @ b
+map as_f16(x: f32[n, m]) -> f16[n, m]: f16(x)
 map soft(x: f32[n, m]) -> f32[n, m]: softmax(x)
 map curve(x: f32[n, m]) -> f32[n, m]: gelu(x)
 map normal(x: f32[n, m]) -> f32[n, m]:
@@ -58,15 +59,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model of the speed table: where it is, its peer in PyTorch, a batch, the loss there."""
+    """A model of the speed table: the name of its file, its module, and a batch."""
 
     file: str
     module: str
-    peer: str
     batch: Mapping[str, Any]
-    train: str = "Step"
-    arguments: tuple[int, ...] = ()
-    loss: str = "cross_entropy"
 
 
 def models(rng: np.random.Generator) -> dict[str, Model]:
@@ -78,25 +75,20 @@ def models(rng: np.random.Generator) -> dict[str, Model]:
     def integers(bound: int, *shape: int) -> Any:
         return rng.integers(0, bound, shape, dtype=np.int32)
 
-    binary = "binary_cross_entropy_with_logits"
     clicks = {"dense": floats(2048, 13), "ids": integers(10000, 2048, 8)}
     clicks["y"] = integers(2, 2048).astype(np.float32)
-    digits, pixels = {"x": floats(128, 784)}, {"x": floats(128, 1, 28, 28)}
-    words, rows = {"x": integers(65, 32, 64)}, {"x": floats(64, 100, 40)}
+    digits = {"x": floats(128, 784), "y": integers(10, 128)}
+    pixels = {"x": floats(128, 1, 28, 28), "y": integers(10, 128)}
+    words = {"x": integers(65, 32, 64), "y": integers(65, 32, 64)}
+    rows = {"x": floats(64, 100, 40), "y": integers(10, 64)}
+    images = {"x": floats(16, 3, 224, 224), "y": integers(1000, 16)}
     return {
-        "mlp 784-512-512-10, 128": Model(
-            "mlp", "MLP", "MLP", {**digits, "y": integers(10, 128)}, "Large", (784, 512)
-        ),
-        "cnn 28x28, 128": Model("cnn", "CNN", "LargeCNN", {**pixels, "y": integers(10, 128)}),
-        "gpt 4x128, 32x64": Model("gpt", "GPT", "GPT", {**words, "y": integers(65, 32, 64)}),
-        "lstm 256, 64x100": Model("lstm", "Reader", "Reader", {**rows, "y": integers(10, 64)}),
-        "dlrm, 2048": Model("dlrm", "DLRM", "DLRM", clicks, loss=binary),
-        "resnet18, 16x3x224x224": Model(
-            "resnet18",
-            "ResNet18",
-            "ResNet18",
-            {"x": floats(16, 3, 224, 224), "y": integers(1000, 16)},
-        ),
+        "mlp 784-512-512-10, 128": Model("mlp", "MLP", digits),
+        "cnn 28x28, 128": Model("cnn", "CNN", pixels),
+        "gpt 4x128, 32x64": Model("gpt", "GPT", words),
+        "lstm 256, 64x100": Model("lstm", "Reader", rows),
+        "dlrm, 2048": Model("dlrm", "DLRM", clicks),
+        "resnet18, 16x3x224x224": Model("resnet18", "ResNet18", images),
     }
 
 
@@ -157,27 +149,29 @@ class Bench:
 
 
 def product_rows(bench: Bench) -> None:
-    """Products of square matrices; both read f32, and round to the narrower type themselves."""
-    torch, rng = bench.torch, np.random.default_rng(0)
+    """Products of square matrices."""
+    rng = np.random.default_rng(0)
     for n in (512, 1024, 2048, 4096):
         a, b = (rng.standard_normal((n, n), np.float32) for _ in range(2))
-        x, y = mt.device_put(a, bench.device), mt.device_put(b, bench.device)
-        p, q = bench.tensor(a), bench.tensor(b)
-        for name, function, theirs, tolerance in _products(torch, p, q):
-            close(function(x, y), theirs().float().cpu().numpy(), tolerance)
-            ours = _partial(function, x, y)
+        for name, ours, theirs, tolerance in _products(bench, a, b):
+            close(np.asarray(ours(), np.float32), theirs().float().cpu().numpy(), tolerance)
             bench.row(f"product {name}, n = {n}", ours, theirs, 2.0 * n**3)
 
 
-def _products(torch: Any, p: Any, q: Any) -> Iterator[tuple[str, Any, Callable[[], Any], float]]:
-    torch.backends.cuda.matmul.allow_tf32 = False
-    yield "f32", OPERATORS.product, lambda: p @ q, 1e-4
-    torch.backends.cuda.matmul.allow_tf32 = True
-    yield "f32 (PyTorch: tf32)", OPERATORS.product, lambda: p @ q, 1e-2
-    torch.backends.cuda.matmul.allow_tf32 = False
-    for name, dtype in (("bf16", torch.bfloat16), ("f16", torch.float16)):
-        function = getattr(OPERATORS, f"product_{name}")
-        yield name, function, lambda dtype=dtype: p.to(dtype) @ q.to(dtype), 2e-2
+def _products(
+    bench: Bench, a: Any, b: Any
+) -> Iterator[tuple[str, Callable[[], Any], Callable[[], Any], float]]:
+    torch = bench.torch
+    x, y = mt.device_put(a, bench.device), mt.device_put(b, bench.device)
+    p, q = bench.tensor(a), bench.tensor(b)
+    for name, is_narrow in (("f32", False), ("f32 (PyTorch: tf32)", True)):
+        torch.backends.cuda.matmul.allow_tf32 = is_narrow
+        yield name, _partial(OPERATORS.product, x, y), lambda: p @ q, 1e-2 if is_narrow else 1e-4
+    theirs = lambda: p.bfloat16() @ q.bfloat16()  # noqa: E731
+    yield "bf16 of f32", _partial(OPERATORS.product_bf16, x, y), theirs, 2e-2
+    ours = _partial(OPERATORS.product_f16, OPERATORS.as_f16(x), OPERATORS.as_f16(y))
+    p_half, q_half = p.half(), q.half()
+    yield "f16", ours, lambda: p_half @ q_half, 2e-2
 
 
 def operator_rows(bench: Bench) -> None:
@@ -222,18 +216,18 @@ def inference_row(bench: Bench, name: str, model: Model) -> None:
 
 def training_row(bench: Bench, name: str, model: Model) -> None:
     """A step; neither waits for its loss."""
+    from models.torch_models import loss_of
+
     net, peer = twins(bench, model)
     torch = bench.torch
-    run = getattr(mt.load(MODELS / f"{model.file}.mto"), model.train)(net=net).to(bench.device)
+    run = mt.load(MODELS / f"{model.file}.mto").Step(net=net).to(bench.device)
     here = {key: mt.device_put(array, bench.device) for key, array in model.batch.items()}
     *inputs, y = (bench.tensor(array) for array in model.batch.values())
     optimizer = torch.optim.Adam(peer.parameters(), 1e-3, fused=True, capturable=bench.with_graphs)
 
     def theirs() -> Any:
         optimizer.zero_grad(set_to_none=not bench.with_graphs)
-        scores = peer(*inputs)
-        scores = scores if scores.ndim == 1 else scores.reshape(-1, scores.shape[-1])
-        loss = getattr(torch.nn.functional, model.loss)(scores, y.reshape(-1))
+        loss = loss_of(peer(*inputs), y, binary=y.is_floating_point())
         loss.backward()
         optimizer.step()
         return loss
@@ -246,15 +240,16 @@ def training_row(bench: Bench, name: str, model: Model) -> None:
 
 def twins(bench: Bench, model: Model) -> tuple[Any, Any]:
     """The model here and there with the same weights, on the device."""
-    import torch_models
-    from torch_weights import copy_weights
+    from models.torch_models import MODELS as PEERS
+    from models.torch_models import weights_by_path
 
     net = getattr(mt.load(MODELS / f"{model.file}.mto"), model.module)(seed=0)
-    inputs = [array[:1] for key, array in model.batch.items() if key != "y"]
-    net(*inputs)
+    net(*(array[:1] for key, array in model.batch.items() if key != "y"))
     with bench.torch.device("cpu"):
-        peer = getattr(torch_models, model.peer)(*model.arguments)
-        copy_weights(peer, net)
+        peer = PEERS[model.file]()
+    weights = weights_by_path(peer)
+    for path, array in net.params.items():
+        array[...] = weights[path]
     return net.to(bench.device), peer.cuda()
 
 
