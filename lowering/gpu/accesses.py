@@ -13,18 +13,23 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from mapsto.lowering.index_facts import index_bounds
 from mapsto.lowering.indices import (
+    Composite,
     Index,
     atoms,
     flat_offset,
     folded,
     linear_parts,
+    map_atoms,
+    modulo,
     substitute_index,
     variable,
 )
 from mapsto.lowering.loop_walk import direct_expressions, direct_indices, subexpressions
 from mapsto.lowering.loops import (
     Apply,
+    AsyncCopy,
     Buffer,
     Constant,
     Expression,
@@ -32,6 +37,7 @@ from mapsto.lowering.loops import (
     If,
     IndexValue,
     Load,
+    LoadMatrix,
     Reduce,
     Space,
     Statement,
@@ -43,12 +49,14 @@ __all__ = ["Access", "BlockMemory", "in_step", "mentions"]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A read or write of a buffer; `constant`: of a write of a literal, the literal."""
+    """A read or write of a buffer; `bounds`: the first and the last element that it may be, where
+    that is known; `constant`: of a write of a literal, the literal."""
 
     buffer: Buffer
     indices: tuple[Index, ...]
     writes: bool
     owners: frozenset[Hashable] = frozenset()
+    bounds: tuple[int, int] | None = None
     constant: Constant | None = None
 
     def races(self, other: Access) -> bool:
@@ -57,7 +65,15 @@ class Access:
             return False
         if self.constant is not None and self.constant == other.constant:
             return False
-        return self.buffer.shape != other.buffer.shape or not self.owners & other.owners
+        if self.buffer.shape != other.buffer.shape:
+            return True
+        return not self.owners & other.owners and not self._is_apart(other)
+
+    def _is_apart(self, other: Access) -> bool:
+        """Whether no element is within the bounds of both."""
+        if self.bounds is None or other.bounds is None:
+            return False
+        return self.bounds[1] < other.bounds[0] or other.bounds[1] < self.bounds[0]
 
 
 def _overlap(a: Buffer, b: Buffer) -> bool:
@@ -92,7 +108,10 @@ class BlockMemory:
     stable: frozenset[str]
     written: frozenset[str]
     rounds: Mapping[str, Index] = field(default_factory=dict)
-    alone: bool = False
+    below: int = 0
+    """Where only threads below this number come; 0: all do."""
+    multiple: int = 1
+    """Where only threads come whose numbers are multiples of this."""
 
     def accesses(self, statement: Statement) -> Iterator[Access]:
         """Those of a statement and all inside."""
@@ -105,9 +124,10 @@ class BlockMemory:
                 for nested in body:
                     yield from inside.accesses(nested)
             case If(condition, then, otherwise):
-                alone = replace(self, alone=self.alone or self._is_first(condition))
+                multiple = self._divisor(condition)
+                some = replace(self, below=self._limit(condition), multiple=multiple)
                 for nested in then:
-                    yield from alone.accesses(nested)
+                    yield from some.accesses(nested)
                 for nested in otherwise:
                     yield from self.accesses(nested)
 
@@ -117,41 +137,76 @@ class BlockMemory:
             yield from self._reads(expression)
         for index in direct_indices(statement):
             yield from self._reads(IndexValue(index))
+        match statement:
+            case Reduce(atomic=True):
+                return
+            case AsyncCopy(buffer, indices):
+                yield self._access(buffer, indices, True)
+            case LoadMatrix(source=source, source_indices=indices):
+                yield Access(source, indices, False)
         if isinstance(statement, Store | Reduce) and statement.buffer.space is not Space.REGISTER:
             literal = statement.value if isinstance(statement.value, Constant) else None
             constant = literal if isinstance(statement, Store) else None
-            owners = self._owners(statement.buffer, statement.indices)
-            yield Access(statement.buffer, statement.indices, True, owners, constant)
+            write = self._access(statement.buffer, statement.indices, True)
+            yield replace(write, constant=constant)
             if isinstance(statement, Reduce):
-                yield Access(statement.buffer, statement.indices, False, owners)
+                yield self._access(statement.buffer, statement.indices, False)
 
     def _reads(self, expression: Expression) -> Iterator[Access]:
         for part in subexpressions(expression):
             if isinstance(part, Load) and self._matters(part.buffer):
-                owners = self._owners(part.buffer, part.indices)
-                yield Access(part.buffer, part.indices, False, owners)
+                yield self._access(part.buffer, part.indices, False)
 
     def _matters(self, buffer: Buffer) -> bool:
         return buffer.space is not Space.REGISTER and (
             buffer.name in self.written or buffer.may_alias
         )
 
-    def _is_first(self, condition: Expression) -> bool:
-        """Whether only thread 0 has the condition."""
+    def _limit(self, condition: Expression) -> int:
+        """The number below which threads have a condition, where it is one on that number."""
+        limit = self.below or self.count
+        match condition:
+            case Apply("eq", (IndexValue(index), IndexValue(0))) if index == self._number:
+                return 1
+            case Apply("lt", (IndexValue(index), IndexValue(int(most)))) if index == self._number:
+                return min(limit, most)
+        return self.below
+
+    def _divisor(self, condition: Expression) -> int:
+        """The number of whose multiples a condition is true, if it is one of that kind."""
         match condition:
             case Apply("eq", (IndexValue(index), IndexValue(0))):
-                return index == variable(self.thread)
-        return False
+                for atom in atoms(index):
+                    if isinstance(atom, Composite) and isinstance(atom.right, int):
+                        is_rest = index == modulo(self._number, atom.right)
+                        return atom.right if is_rest else self.multiple
+        return self.multiple
+
+    @property
+    def _number(self) -> Index:
+        return variable(self.thread)
+
+    def _access(self, buffer: Buffer, indices: tuple[Index, ...], writes: bool) -> Access:
+        flat = flat_offset(indices, buffer.shape)
+        bounds = index_bounds(flat, {self.thread: (0, (self.below or self.count) - 1)})
+        return Access(buffer, indices, writes, self._owners(buffer, indices), bounds)
 
     def _owners(self, buffer: Buffer, indices: tuple[Index, ...]) -> frozenset[Hashable]:
-        if self.alone:
+        if self.below == 1:
             return frozenset({"alone"})
-        first = [substitute_index(index, self.rounds) for index in indices]
+        first = [self._in_first_round(index) for index in indices]
         flat = folded(flat_offset(first, buffer.shape))
         forms = {axis: index for axis, index in enumerate(first) if self._tells_thread(index)}
         if self._tells_thread(flat):
             forms[len(first)] = flat
-        return frozenset(forms.items())
+        return frozenset((axis, form, self.multiple) for axis, form in forms.items())
+
+    def _in_first_round(self, index: Index) -> Index:
+        """The index in the first round of loops in steps of the number of threads; of a multiple,
+        the quotient tells the thread as well, and stands for its number."""
+        first = substitute_index(index, self.rounds)
+        quotient = Composite("floordiv", self._number, self.multiple)
+        return map_atoms(first, lambda atom: self._number if atom == quotient else None)
 
     def _tells_thread(self, index: Index) -> bool:
         """Whether an index is another one in each thread of a block."""

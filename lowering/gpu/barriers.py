@@ -1,38 +1,45 @@
-"""Where threads of a block have to wait for each other.
+"""Where threads of a block have to wait for each other, and whether they do.
 
-Between two barriers no element may be written by one thread and touched by another.  The pass walks
-through the statements that all threads come to, with what was touched since the last barrier, and
-puts a barrier before a statement that could race with that.  A barrier that a loop needs for what
-was before stands before it.  A loop is walked again with what its end leaves, until nothing is new:
-what comes last in one iteration may race with what comes first in the next.
+Between two barriers no element may be written by one thread and touched by another.  An `Intervals`
+walks through the statements that all threads come to, with what was touched since the last barrier.
+A loop is walked again with what its end leaves, until nothing is new: what comes last in one
+iteration may race with what comes first in the next.
+
+`BarrierInsertion` puts a barrier before each statement that could race with what was before; one
+that a loop needs stands before the loop.  `RaceSearch` lists what it cannot prove to be no race.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import combinations_with_replacement
 
 from mapsto.lowering.gpu.accesses import Access, BlockMemory, mentions
 from mapsto.lowering.loops import Barrier, For, If, Statement
 
-__all__ = ["BarrierInsertion"]
+__all__ = ["BarrierInsertion", "RaceSearch"]
 
 Pending = frozenset[Access]
 """What was touched since the last barrier."""
+Pair = tuple[Access, Access]
 
 
-class BarrierInsertion:
-    """Inserts barriers into what the threads of a block execute.
+class Intervals:
+    """Walks through what the threads of a block execute.
 
-    Statements that depend on the number of the thread are taken as a whole: no barrier goes inside,
-    and what threads do in it must not depend on each other.
+    Statements that depend on the number of the thread are taken as a whole: no barrier is inside.
     """
 
     def __init__(self, memory: BlockMemory) -> None:
         self.memory = memory
 
+    def separates(self, statement: Statement, before: Pending, pending: Pending) -> bool:
+        """Whether to put a barrier before a statement that touches `before` at first."""
+        raise NotImplementedError
+
     def run(self, body: Iterable[Statement]) -> tuple[Statement, ...]:
-        """The statements with barriers."""
+        """The statements, with the barriers that were put between them."""
         return self._block(body, frozenset())[0]
 
     def _block(
@@ -41,29 +48,27 @@ class BarrierInsertion:
         result: list[Statement] = []
         for statement in body:
             before = self._before(statement)
-            everything = isinstance(statement, For)
-            touched = frozenset(self.memory.accesses(statement)) if everything else before
-            if _race(touched, pending):
+            if self.separates(statement, before, pending):
                 result.append(Barrier())
                 pending = frozenset()
             rebuilt, pending = self._statement(statement, pending | before)
             result.append(rebuilt)
         return tuple(result), pending
 
-    def _is_common(self, statement: Statement) -> bool:
+    def is_common(self, statement: Statement) -> bool:
         """Whether a loop or branch takes all threads the same way."""
         return isinstance(statement, For | If) and not mentions(self.memory.thread, statement)
 
     def _before(self, statement: Statement) -> Pending:
         """What a statement touches before a barrier could stand inside of it."""
-        if self._is_common(statement):
+        if self.is_common(statement):
             return frozenset(self.memory.direct(statement))
         return frozenset(self.memory.accesses(statement))
 
     def _statement(self, statement: Statement, pending: Pending) -> tuple[Statement, Pending]:
         if isinstance(statement, Barrier):
             return statement, frozenset()
-        if not self._is_common(statement):
+        if not self.is_common(statement):
             return statement, pending
         if isinstance(statement, If):
             then, after = self._block(statement.then, pending)
@@ -84,5 +89,34 @@ class BarrierInsertion:
             entry = entry | after
 
 
-def _race(accesses: Pending, pending: Pending) -> bool:
-    return any(access.races(other) for access in accesses for other in pending)
+class BarrierInsertion(Intervals):
+    """Inserts the barriers that a kernel needs."""
+
+    def separates(self, statement: Statement, before: Pending, pending: Pending) -> bool:
+        touched = before
+        if isinstance(statement, For):
+            touched = frozenset(self.memory.accesses(statement))
+        return any(True for _ in _races(touched, pending))
+
+
+class RaceSearch(Intervals):
+    """Finds pairs of accesses that may be a race, in `found`."""
+
+    def __init__(self, memory: BlockMemory) -> None:
+        super().__init__(memory)
+        self.found: dict[Pair, None] = {}
+
+    def separates(self, statement: Statement, before: Pending, pending: Pending) -> bool:
+        """No: it notes the races with what was before, and those of threads in the statement."""
+        self.found.update(dict.fromkeys(_races(before, pending)))
+        if not self.is_common(statement):
+            pairs = combinations_with_replacement(sorted(before, key=str), 2)
+            self.found.update(dict.fromkeys((a, b) for a, b in pairs if a.races(b)))
+        return False
+
+
+def _races(accesses: Pending, pending: Pending) -> Iterator[Pair]:
+    for access in accesses:
+        for other in pending:
+            if access.races(other):
+                yield other, access

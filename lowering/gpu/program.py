@@ -35,6 +35,7 @@ from mapsto.lowering.gpu.kernel import SCRATCH_ALIGNMENT, GpuKernel
 from mapsto.lowering.gpu.mapping import map_kernel
 from mapsto.lowering.gpu.scheduling import gpu_scheduling
 from mapsto.lowering.gpu.target import GpuTarget
+from mapsto.lowering.gpu.verifier import verify_kernel
 from mapsto.lowering.lowered import EntryPoint, LoweredFunction
 from mapsto.lowering.scheduling import Scheduling
 
@@ -84,6 +85,7 @@ def lower_gpu(
     writer = new_module(target)
     for launches in kernels.values():
         for kernel in launches:
+            verify_kernel(kernel, target)
             emit_kernel(writer, kernel, target)
     text = str(writer)
     check_intrinsics(text, target.dialect)
