@@ -59,7 +59,7 @@ class GpuTarget:
     processor_shared_bytes: int = 64 * _KIB
     max_registers: int = 255
     block_threads: int = 128
-    task_work: int = 2048
+    task_work: int = 512
     processors: int = 108
     has_async_copy: bool = False
     matrix_shapes: tuple[MatrixShape, ...] = ()
