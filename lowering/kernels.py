@@ -175,7 +175,7 @@ def _lower_rows(
     space = kernel_space(stages, 0 if division.flat else division.least_lanes)
     frame = _Frame(block, shared, space.shape)
     rows = RowKernel(space, frame.emitter, frame.outputs, division)
-    return frame, rows.body(), ()
+    return frame, scheduling.rows(rows.body()), ()
 
 
 def heavy_contraction(stages: Sequence[Stage]) -> Contract | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mapsto.ir.ops.contraction import Contract
 from mapsto.lowering.contraction_problem import OperandAccess
 from mapsto.lowering.contractions import LoweredContraction
 from mapsto.lowering.kernel_work import Division
+from mapsto.lowering.loops import Statement
 
 __all__ = ["ContractionLowering", "Scheduling"]
 
@@ -17,9 +18,19 @@ ContractionLowering = Callable[[Contract, OperandAccess, frozenset[str]], Lowere
 same while a loop runs the kernel again, to its statements; None where rows are to be lowered."""
 
 
+RowRewriting = Callable[[Sequence[Statement]], Sequence[Statement]]
+"""From the statements of a kernel of rows to others that do the same."""
+
+
+def _as_they_are(body: Sequence[Statement]) -> Sequence[Statement]:
+    return body
+
+
 @dataclass(frozen=True, slots=True)
 class Scheduling:
-    """How work is divided into tasks, and how heavy contractions are computed."""
+    """How work is divided into tasks, how heavy contractions are computed, and what is made of the
+    loops of rows."""
 
     division: Division
     contraction: ContractionLowering
+    rows: RowRewriting = _as_they_are

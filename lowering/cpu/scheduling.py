@@ -7,6 +7,7 @@ from mapsto.lowering.contraction_problem import OperandAccess
 from mapsto.lowering.contractions import LoweredContraction, lower_contraction
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.kernel_work import Division
+from mapsto.lowering.loop_pieces import cut_loops
 from mapsto.lowering.scheduling import Scheduling
 
 __all__ = ["DIVISION", "cpu_scheduling"]
@@ -16,11 +17,12 @@ DIVISION = Division()
 
 
 def cpu_scheduling(machine: Machine) -> Scheduling:
-    """Packed, register-blocked contractions for the machine's caches and registers."""
+    """Packed, register-blocked contractions for the machine's caches and registers; rows without
+    conditions that hold for a piece of a loop."""
 
     def contraction(
         op: Contract, access: OperandAccess, invariant: frozenset[str]
     ) -> LoweredContraction | None:
         return lower_contraction(op, access, machine, invariant)
 
-    return Scheduling(DIVISION, contraction)
+    return Scheduling(DIVISION, contraction, cut_loops)
