@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mapsto.ir.dims import Dim, floor_div
+from mapsto.ir.stages import estimate
 from mapsto.ir.types import DType
 from mapsto.lowering.contraction_problem import ContractionProblem, Group
 from mapsto.lowering.gpu.contraction_tiles import BlockTile
@@ -228,8 +229,7 @@ def make_panel(
     is_rows = side == "rows"
     operand = problem.row_operand if is_rows else 1 - problem.row_operand
     group = problem.rows if is_rows else problem.columns
-    along_k = problem.contiguous_in(operand, problem.reduced)
-    along_k = along_k and not problem.contiguous_in(operand, group)
+    along_k = _run(problem, operand, problem.reduced) > _run(problem, operand, group)
     k_last = tile.is_matrix and along_k
     turned = along_k != k_last
     each = LARGEST_ACCESS // dtype.bytes
@@ -255,6 +255,13 @@ def make_panel(
         each //= 2
     panel = replace(panel, chunk=each)
     return replace(panel, is_copy=target.has_async_copy and not turned and _is_copy(panel))
+
+
+def _run(problem: ContractionProblem, operand: int, group: Group) -> int:
+    """How many steps along a group are certainly neighbours in memory."""
+    if not problem.contiguous_in(operand, group):
+        return 0
+    return estimate(group.extents[-1:])
 
 
 def _fits(panel: Panel) -> bool:

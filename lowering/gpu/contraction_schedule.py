@@ -9,10 +9,13 @@ from mapsto.lowering.contractions import LoweredContraction
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.gpu.contraction_blocks import Schedule, contraction_body
 from mapsto.lowering.gpu.contraction_fragments import WarpWork
-from mapsto.lowering.gpu.contraction_panels import Panel, make_panel
+from mapsto.lowering.gpu.contraction_panels import Panel, Place, make_panel
 from mapsto.lowering.gpu.contraction_threads import ThreadWork
 from mapsto.lowering.gpu.contraction_tiles import BlockTile, Side, Sizes, rank_tiles
 from mapsto.lowering.gpu.target import GpuTarget, MatrixShape
+from mapsto.lowering.indices import Composite, atoms, variable
+from mapsto.lowering.loop_walk import subexpressions
+from mapsto.lowering.loops import Load
 
 __all__ = ["choose_schedule", "lower_contraction", "ranked_tiles", "schedule_with"]
 
@@ -53,7 +56,16 @@ def ranked_tiles(problem: ContractionProblem, target: GpuTarget) -> tuple[BlockT
 
 def _side(panel: Panel) -> Side:
     """How the elements of a side are brought, whatever the tile."""
-    return Side(panel.chunk, panel.is_copy)
+    place = Place(variable("batch"), variable("tile"), variable("step"))
+    factor = panel.factor(place, variable("position"), variable("k"), 0)
+    divided = any(
+        isinstance(atom, Composite) and atom.kind in ("floordiv", "mod")
+        for load in subexpressions(factor)
+        if isinstance(load, Load)
+        for index in load.indices
+        for atom in atoms(index)
+    )
+    return Side(panel.chunk, panel.is_copy, is_even=not divided)
 
 
 def schedule_with(problem: ContractionProblem, target: GpuTarget, tile: BlockTile) -> Schedule:

@@ -51,6 +51,8 @@ COPY_INSTRUCTIONS = 10
 """Instructions of a thread for each access that brings elements to shared memory."""
 HIDDEN_COST = 0.25
 """What part of the time that is hidden behind other work shows all the same."""
+ADDRESS_REGISTERS = 4
+"""Registers for an address of 64 bits, and for the indices that tell whether it is inside."""
 LARGEST_SPLIT = 32
 
 
@@ -98,15 +100,18 @@ class BlockTile:
 @dataclass(frozen=True, slots=True)
 class Side:
     """How elements come to shared memory: `chunk` of them at a time, through registers unless they
-    are copied directly."""
+    are copied directly; `is_even`: at addresses that are the same distance apart."""
 
     chunk: int
     is_copy: bool = True
+    is_even: bool = True
 
     @property
     def registers(self) -> float:
-        """How many registers an element takes on its way, with its part of the address."""
-        return 0 if self.is_copy else 1 + 1 / self.chunk
+        """How many registers an element takes on its way, with its part of an address of its own
+        and of what tells whether it exists."""
+        address = 0 if self.is_even else ADDRESS_REGISTERS
+        return address / self.chunk if self.is_copy else 1 + (1 + address) / self.chunk
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,18 @@ def test_convolutions_read_their_windows() -> None:
     agree(conv2d(), AMPERE, THREADS)
 
 
+def test_gradients_by_kernels_read_along_rows_of_the_image() -> None:
+    def window(outer: int, inner: int) -> ir.AffineExpr:
+        return ir.axis(outer, 7) + ir.axis(inner, 7)
+
+    image = ir.AffineMap(7, (ir.axis(4, 7), ir.axis(1, 7), window(5, 2), window(6, 3)))
+    maps = [ir.projection([4, 0, 5, 6], 7), image]
+    found = problem([(1, 3, 4, 4), (1, 2, 6, 6)], maps, (3, 2, 3, 3, 1, 4, 4), 4)
+    schedule = schedule_with(found, AMPERE, THREADS)
+    assert schedule.columns.along_k, "a row has 4 elements of the image, the window 3"
+    agree(found, AMPERE, THREADS)
+
+
 # ---- mistakes are found
 
 
