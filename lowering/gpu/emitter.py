@@ -12,7 +12,7 @@ from mapsto.ir.dims import Dim
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.gpu.device_code import CalledDevice, DeviceCode
 from mapsto.lowering.gpu.kernel import GpuKernel
-from mapsto.lowering.gpu.simulated import SimulatedDevice, write_launcher
+from mapsto.lowering.gpu.simulated import simulated_device, write_launcher
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.gpu.together import TogetherEmitter
 from mapsto.lowering.gpu.vector_access import buffer_alignment
@@ -47,7 +47,7 @@ def emit_kernel(module: ModuleWriter, kernel: GpuKernel, target: GpuTarget) -> N
     simulated = target.is_simulated
     device: DeviceCode
     if simulated:
-        device = SimulatedDevice(module, kernel, target.warp)
+        device = simulated_device(module, kernel, target.warp)
     else:
         device = CalledDevice(module, kernel, target.dialect, target.warp)
     emitter = _ThreadEmitter(device, kernel, target.machine)

@@ -3,8 +3,9 @@
 A thread is a coroutine that is suspended at each barrier; LLVM keeps what is live there.  A block
 starts all its threads, which run to their first barriers, and then resumes all of them again and
 again until all have ended.  Some that have ended, while others have not, have missed a barrier.
+Threads that never meet are plain functions, one called after the other.
 
-    ptr @NAME.thread(shared, threads x y z, blocks x y z, parameters...)     a coroutine
+    ptr @NAME.thread(shared, threads x y z, blocks x y z, parameters...)     of a coroutine
     i32 @NAME.block(shared, blocks x y z, parameters...)                     0, or 1 on such a miss
     i32 @NAME(arguments, grid x y z)                                         all blocks in order
 """
@@ -13,17 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mapsto.lowering.gpu.device_code import shared_offsets
+from mapsto.lowering.gpu.device_code import DeviceCode, shared_offsets
 from mapsto.lowering.gpu.kernel import GpuKernel
 from mapsto.lowering.llvm.types import I1, I8, I32, I64, PTR, VOID, LLVMType, Operand, constant
 from mapsto.lowering.llvm.writer import FunctionWriter, ModuleWriter, Parameter
-from mapsto.lowering.loops import Buffer, Shuffle
+from mapsto.lowering.loop_walk import statements
+from mapsto.lowering.loops import Barrier, Buffer, Let, Shuffle
 
-__all__ = ["SimulatedDevice", "write_launcher"]
+__all__ = ["simulated_device", "write_launcher"]
 
 _AXES = "xyz"
 _SLOT_BYTES = 8
-_ZERO, _ONE = constant(I64, 0), constant(I64, 1)
+_ZERO = constant(I64, 0)
 
 _COROUTINES = """\
 declare token @llvm.coro.id(i32, ptr, ptr, ptr)
@@ -55,8 +57,25 @@ def _kernel_parameters(kernel: GpuKernel) -> list[Parameter]:
     return [*pointers, *sizes, *([(PTR, "scratch")] if kernel.scratch_bytes != 0 else [])]
 
 
-class SimulatedDevice:
-    """Writes the coroutine of a thread."""
+def simulated_device(module: ModuleWriter, kernel: GpuKernel, warp: int) -> DeviceCode:
+    """What writes a thread of the kernel."""
+    device = _Coroutine if _meets(kernel) else _PlainThread
+    return device(module, kernel, warp)
+
+
+def _meets(kernel: GpuKernel) -> bool:
+    """Whether threads wait for each other."""
+    return any(
+        isinstance(s, Barrier) or (isinstance(s, Let) and isinstance(s.value, Shuffle))
+        for s in statements(kernel.loops.body)
+    )
+
+
+class _Thread:
+    """What both kinds of threads have: their numbers, and memory."""
+
+    result = VOID
+    attributes = "alwaysinline"
 
     def __init__(self, module: ModuleWriter, kernel: GpuKernel, warp: int) -> None:
         _declare(module)
@@ -64,7 +83,7 @@ class SimulatedDevice:
         numbers = [*_numbers("thread"), *_numbers("block")]
         parameters = [(PTR, "shared"), *numbers, *_kernel_parameters(kernel)]
         name = f"{kernel.name}.thread"
-        self.f = module.function(name, parameters, PTR, "internal", "presplitcoroutine")
+        self.f = module.function(name, parameters, self.result, "internal", self.attributes)
         self.memory, *rest = self.f.parameters
         self.numbers, values = rest[:6], rest[6:]
         count = len(kernel.parameters)
@@ -72,19 +91,41 @@ class SimulatedDevice:
         self.sizes: Sequence[Operand] = values[count : count + len(kernel.loops.sizes)]
         self.scratch = values[-1] if kernel.scratch_bytes != 0 else None
         self.offsets = shared_offsets(kernel.shared)
-        self.suspensions = 0
-        self.suspended, self.cleanup = self.f.block("suspended"), self.f.block("cleanup")
-        self._begin()
 
-    def _begin(self) -> None:
+    def number(self, kind: str, axis: int) -> Operand:
+        return self.numbers[axis + (0 if kind == "thread" else 3)]
+
+    def shared(self, buffer: Buffer) -> Operand:
+        return self.f.getelementptr(I8, self.memory, self.offsets[buffer.name])
+
+
+class _PlainThread(_Thread):
+    """A thread that never waits."""
+
+    def barrier(self) -> None:
+        raise ValueError("a thread that never waits has come to a barrier")
+
+    def shuffle(self, shuffle: Shuffle, value: Operand) -> Operand:
+        raise ValueError("a thread that never waits has come to a shuffle")
+
+    def end(self) -> None:
+        self.f.ret()
+
+
+class _Coroutine(_Thread):
+    """A thread that is suspended where it waits."""
+
+    result = PTR
+    attributes = "presplitcoroutine"
+
+    def __init__(self, module: ModuleWriter, kernel: GpuKernel, warp: int) -> None:
+        super().__init__(module, kernel, warp)
+        self.suspended, self.cleanup = self.f.block("suspended"), self.f.block("cleanup")
         f = self.f
         f.emit_void("%self.id = call token @llvm.coro.id(i32 0, ptr null, ptr null, ptr null)")
         size = f.emit(I64, "call i64 @llvm.coro.size.i64()")
         frame = f.emit(PTR, f"call ptr @malloc({size})")
         self.handle = f.emit(PTR, f"call ptr @llvm.coro.begin(token %self.id, {frame})")
-
-    def number(self, kind: str, axis: int) -> Operand:
-        return self.numbers[axis + (0 if kind == "thread" else 3)]
 
     def barrier(self) -> None:
         following = self.f.block("resumed")
@@ -121,9 +162,6 @@ class SimulatedDevice:
     def _slot(self, thread: Operand) -> Operand:
         slots = self.f.getelementptr(I8, self.memory, self.kernel.shared_bytes)
         return self.f.getelementptr(I64, slots, thread)
-
-    def shared(self, buffer: Buffer) -> Operand:
-        return self.f.getelementptr(I8, self.memory, self.offsets[buffer.name])
 
     def end(self) -> None:
         f, trap = self.f, self.f.block("trap")
@@ -173,17 +211,36 @@ def write_launcher(module: ModuleWriter, kernel: GpuKernel) -> None:
 def _write_block(module: ModuleWriter, kernel: GpuKernel) -> None:
     parameters = [(PTR, "shared"), *_numbers("block"), *_kernel_parameters(kernel)]
     f = module.function(f"{kernel.name}.block", parameters, I32, "internal")
+    if _meets(kernel):
+        _write_turns(f, kernel)
+        return
+
+    def run(thread: Operand) -> None:
+        _call_thread(f, kernel, thread, VOID)
+
+    f.loop(_ZERO, constant(I64, kernel.threads), 1, run)
+    f.ret(constant(I32, 0))
+
+
+def _call_thread(
+    f: FunctionWriter, kernel: GpuKernel, thread: Operand, result: LLVMType
+) -> Operand:
+    """The call that runs a thread, a coroutine to where it first waits."""
     shared, *values = f.parameters
+    width, height, _ = (constant(I64, extent) for extent in kernel.block)
+    row, x = f.udiv(thread, width), f.urem(thread, width)
+    y, z = f.urem(row, height), f.udiv(row, height)
+    return f.call(f"{kernel.name}.thread", result, [shared, x, y, z, *values])
+
+
+def _write_turns(f: FunctionWriter, kernel: GpuKernel) -> None:
+    """Starts all coroutines and resumes them, all by turns, until they have ended."""
     end = kernel.shared_bytes + _SLOT_BYTES * kernel.threads
-    handles = f.getelementptr(I8, shared, end)
+    handles = f.getelementptr(I8, f.parameters[0], end)
     count = constant(I64, kernel.threads)
-    width, height, _ = kernel.block
 
     def start(thread: Operand) -> None:
-        row = f.udiv(thread, constant(I64, width))
-        x = f.urem(thread, constant(I64, width))
-        y, z = f.urem(row, constant(I64, height)), f.udiv(row, constant(I64, height))
-        handle = f.call(f"{kernel.name}.thread", PTR, [shared, x, y, z, *values])
+        handle = _call_thread(f, kernel, thread, PTR)
         f.store(handle, f.getelementptr(PTR, handles, thread))
 
     def each(intrinsic: str) -> None:
