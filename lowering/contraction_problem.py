@@ -135,14 +135,17 @@ def analyze(
     last = op.rank - 1
     if (last in first) == (last in second):
         return None
-    row_operand = 0 if (last in second) != swapped else 1
+    broadcast = 0 if last in second else 1
+    row_operand = 1 - broadcast if swapped else broadcast
     row_dims, column_dims = (first, second) if row_operand == 0 else (second, first)
     batch = [d for d in range(op.rank) if d in row_dims and d in column_dims]
     rows = [d for d in range(op.rank) if d in row_dims and d not in column_dims]
     columns = [d for d in range(op.rank) if d in column_dims and d not in row_dims]
     if len(batch) + len(rows) + len(columns) != op.rank:
         return None
-    reduced = _reduction_order(op, row_operand)
+    # The order of the sum is the same whichever way round: which one is better may depend on sizes
+    # that another program for the same operands does not know.
+    reduced = _reduction_order(op, broadcast)
     return ContractionProblem(
         op,
         access,

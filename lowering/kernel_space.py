@@ -174,8 +174,9 @@ def vectorize_outer(space: KernelSpace, least_row: int = 0) -> bool:
     """Whether vectors run along the last outer index rather than along rows: where memory is
     contiguous in it, where rows are shorter than `least_row`, or where there is nothing else.
 
-    Rows that do not fill a vector, such as the windows of a pooling, count as if they were not
-    contiguous; strides that a vector takes apart by shuffles count as if there were none.
+    Rows or columns that do not fill a vector where the others do, such as the windows of a pooling,
+    count as if they were not contiguous; strides that a vector takes apart by shuffles count as if
+    there were none.
     """
     if not space.groups:
         return False
@@ -187,8 +188,10 @@ def vectorize_outer(space: KernelSpace, least_row: int = 0) -> bool:
         work = estimate(stage.extents)
         inner = [d for d in space.inner_dims(stage) if space.is_contiguous(stage, d)]
         length = max((estimate((stage.extents[d],)) for d in inner), default=0)
-        short = bool(inner) and length < min(SHORT_ROW, estimate((stage.extents[axes[-1]],)))
+        across = estimate((stage.extents[axes[-1]],))
+        short = bool(inner) and length < min(SHORT_ROW, across)
         stride = SHUFFLED_STRIDE if short else 1
-        along_outer += work * space.is_near(stage, axes[-1], stride)
+        narrow = across < min(SHORT_ROW, length)
+        along_outer += work * (not narrow and space.is_near(stage, axes[-1], stride))
         along_inner += work * (length > 0 and not short)
     return along_outer > 0 and along_outer >= along_inner

@@ -31,6 +31,10 @@ PARALLEL_WORK = 1 << 17
 """Multiply-adds from which a second thread gains more than waking it costs (about 1.5 us)."""
 DIRECT_USES = 2
 """A side whose elements are used by at most so many tiles is read where it lies."""
+DIRECT_USES_ALONG_K = 16
+"""The same of rows that are in order along the reduction: packing would only move them together."""
+CACHE_WAYS = 8
+"""So many rows of any stride have their lines in the first-level cache at once."""
 LONG_REDUCTION = 64
 """Steps after which it does not count that results are stored element by element."""
 LEAST_TASK = 1 << 15
@@ -73,7 +77,7 @@ def choose_schedule(
         machine, problem.dtype.bits, problem.rows.size, _columns(problem, machine, run)
     )
     private_rows = _rows_are_private(problem)
-    pack_rows, pack_columns = _packing(problem, tile, windows, run)
+    pack_rows, pack_columns = _packing(problem, tile, windows, run, invariant)
     return Schedule(
         tile=tile,
         private_rows=private_rows,
@@ -182,20 +186,28 @@ def _spread(problem: ContractionProblem, operand: int, packed: int) -> bool:
 
 
 def _packing(
-    problem: ContractionProblem, tile: Tile, windows: frozenset[str], run: int
+    problem: ContractionProblem,
+    tile: Tile,
+    windows: frozenset[str],
+    run: int,
+    invariant: frozenset[str],
 ) -> tuple[bool, bool]:
     """Whether rows and columns are copied into packed order before use."""
     row_tiles = ceil(_known(problem.rows.size) / tile.rows)
     column_tiles = ceil(_known(problem.columns.size) / tile.columns)
     column_operand = 1 - problem.row_operand
-    few_columns = problem.access.is_direct(problem.row_operand) and column_tiles <= DIRECT_USES
+    row_operand, reduced = problem.row_operand, problem.reduced
+    in_order = problem.contiguous_dims(row_operand, reduced) == len(reduced.dims)
+    stream = in_order and tile.rows <= CACHE_WAYS and "rows" not in invariant
+    uses = DIRECT_USES_ALONG_K if stream else DIRECT_USES
+    few_columns = problem.access.is_direct(row_operand) and column_tiles <= uses
     direct_rows = "rows" in windows or few_columns
-    in_order = run > 0 or (
+    columns_in_order = run > 0 or (
         problem.contiguous_in(column_operand, problem.columns) and len(problem.columns.dims) == 1
     )
     direct_columns = (
         row_tiles <= DIRECT_USES
-        and in_order
+        and columns_in_order
         and ("columns" in windows or problem.access.is_direct(column_operand))
     )
     return not direct_rows, not direct_columns

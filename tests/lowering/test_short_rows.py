@@ -49,6 +49,16 @@ def vector_extents(function: Function) -> set[object]:
     return {loop.stop for loop in loops if loop.kind is LoopKind.VECTOR}
 
 
+LINES = """
+func @f(%x: f32[2, 3, 9, 29], %y: f32[2, 3, 9, 27]) -> (f32[3, 3]) {
+  %0 = contract %x, %y {extents = [3, 3, 2, 9, 27], maps = [(d0, d1, d2, d3, d4) -> \
+(d2, d0, d3, d1 + d4), (d0, d1, d2, d3, d4) -> (d2, d0, d3, d4)], rank = 2} : f32[3, 3]
+  return %0
+}
+"""
+"""The gradient of a depthwise convolution along lines."""
+
+
 @pytest.mark.parametrize(("stride", "padding"), [(1, 0), (2, 0), (2, 1), (3, 1), (5, 0)])
 def test_pooling(stride: int, padding: int) -> None:
     for size in (3, 14):
@@ -63,3 +73,9 @@ def test_short_last_axes(q: int) -> None:
 def test_vectors_run_along_the_longer_axis() -> None:
     assert vector_extents(pool(4, 14, 2, 0)) == {14}
     assert vector_extents(spread(14)) == {14}
+
+
+def test_vectors_run_along_rows_where_columns_are_few() -> None:
+    function = parse_module(LINES).functions["f"]
+    assert vector_extents(function) == {27}
+    check(function)
