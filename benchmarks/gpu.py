@@ -194,7 +194,7 @@ def model_rows(bench: Bench) -> None:
         try:
             inference_row(bench, name, model)
             training_row(bench, name, model)
-        except (mt.DeviceError, AssertionError, RuntimeError) as error:
+        except (mt.DeviceError, mt.ArgumentError, AssertionError, RuntimeError) as error:
             print(f"{name}: {str(error).splitlines()[0]}", flush=True)
 
 
@@ -235,6 +235,7 @@ def training_row(bench: Bench, name: str, model: Model) -> None:
     for _ in range(3):
         close(run.step(**here), float(theirs().detach()), 2e-2)
     step = run.compiled_step
+    assert step.try_flat(here) is not NotImplemented
     bench.row(f"train {name}", lambda: step.try_flat(here), theirs)
 
 
