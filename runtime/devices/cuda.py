@@ -22,7 +22,7 @@ _MAJOR, _MINOR = 75, 76
 _DYNAMIC_SHARED = 8
 _STATIC_SHARED_LIMIT = 48 * 1024
 _NON_BLOCKING = 1
-_CAPTURE_THREAD_LOCAL = 1
+_CAPTURE_RELAXED = 2
 
 
 class CudaDevice:
@@ -136,9 +136,12 @@ class CudaDevice:
         return milliseconds.value / 1000
 
     def _capture(self, commands: Sequence[Command]) -> c_void_p:
-        """An executable graph of the commands."""
+        """An executable graph of the commands.
+
+        What the collector of cycles may unload meanwhile is no part of it: the capture is relaxed.
+        """
         call, graph = self.driver.call, c_void_p()
-        call("cuStreamBeginCapture_v2", self._stream, _CAPTURE_THREAD_LOCAL)
+        call("cuStreamBeginCapture_v2", self._stream, _CAPTURE_RELAXED)
         try:
             for command in commands:
                 self._start(command)

@@ -177,7 +177,7 @@ int cuStreamCreate(void **made, unsigned flags) { *made = &stream; return curren
 int cuStreamSynchronize(void *on) { return capturing ? INVALID_VALUE : SUCCESS; }
 int cuStreamBeginCapture_v2(void *on, int mode) {
     capturing = calloc(1, sizeof *capturing);
-    return mode == 1 ? SUCCESS : INVALID_VALUE;
+    return mode == 2 ? SUCCESS : INVALID_VALUE;
 }
 int cuStreamEndCapture(void *on, struct graph **made) {
     *made = capturing;
