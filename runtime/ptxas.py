@@ -86,8 +86,8 @@ def disassemble(code: bytes) -> dict[str, Code]:
 
 
 def _tool(name: str, package: str) -> str:
-    """The path of a tool: in PATH, or in the packages that NVIDIA publishes."""
-    found = shutil.which(name) or next(_packaged(name), None)
+    """The path of a tool: in the packages that NVIDIA publishes, or in PATH."""
+    found = next(_packaged(name), None) or shutil.which(name)
     if found is None:
         raise AssemblerNotFound(f"there is no {name}: `pip install {package}`")
     return found
