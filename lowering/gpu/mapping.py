@@ -226,8 +226,9 @@ class _BlockTasks(_Tasks):
         if self.loop is not None and self.loop.start != 0:
             variables = {block: self.loop.start + variable(block)}
         shared, scratch, places = self._place_locals(block)
-        ranges = {block: (0, self.tasks - 1)} if isinstance(self.tasks, int) else {}
-        body = Rewriter(variables, places, ranges).block(self.body)
+        ranges = {} if self.loop is None else _range_of(self.loop)
+        body = Rewriter(ranges=ranges).block(self.body)
+        body = Rewriter(variables, places).block(body)
         mapped = ThreadMapper(self.thread, threads, combiner, self.names).block(body)
         if threads > 1:
             memory = BlockMemory(self.thread, threads, frozenset({block}), stored_buffers(mapped))
@@ -266,12 +267,14 @@ class _ThreadTasks(_Tasks):
         block, threads = self.names.fresh("block"), self._threads()
         task = variable(block) * threads + variable(self.thread)
         variables: dict[str, Index] = {}
+        given = self.body
         if self.loop is not None:
             variables = {self.loop.variable: self.loop.start + task}
+            given = Rewriter(ranges=_range_of(self.loop)).block(given)
         count = to_dim(self.tasks)
         scratch = [_in_scratch(replace(b, shape=(*b.shape, count))) for b in self.locals]
         places = {buffer.name: _column_of(buffer, task) for buffer in scratch}
-        body = tuple(map(_serial, Rewriter(variables, places).block(self.body)))
+        body = _one_by_one(Rewriter(variables, places).block(given))
         tasks, blocks = self.tasks, index_quotient(self.tasks + (threads - 1), threads)
         if not (isinstance(tasks, int) and tasks % threads == 0):
             body = (If(compare("lt", task, tasks), body),)
@@ -295,12 +298,26 @@ def _column_of(buffer: Buffer, number: Index) -> Callable[[tuple[Index, ...]], A
     return lambda indices: (buffer, (*indices, number))
 
 
-def _serial(statement: Statement) -> Statement:
-    """The statement with tasks inside of it done one after the other."""
+def _range_of(loop: For) -> dict[str, tuple[int, int]]:
+    """The least and greatest value of a loop's variable, where they are known."""
+    if isinstance(loop.start, int) and isinstance(loop.stop, int):
+        return {loop.variable: (loop.start, loop.stop - 1)}
+    return {}
+
+
+def _one_by_one(body: Iterable[Statement]) -> tuple[Statement, ...]:
+    """The statements with tasks inside of them done one after the other."""
+    return tuple(new for statement in body for new in _serial(statement))
+
+
+def _serial(statement: Statement) -> Iterator[Statement]:
     match statement:
-        case For(kind=kind):
+        case For(variable=name, start=start, stop=stop, body=body) if stop - start == 1:
+            yield from _one_by_one(Rewriter({name: start}).block(body))
+        case For(kind=kind, body=body):
             kind = LoopKind.SERIAL if kind is LoopKind.PARALLEL else kind
-            return replace(statement, kind=kind, body=tuple(map(_serial, statement.body)))
+            yield replace(statement, kind=kind, body=_one_by_one(body))
         case If(condition, then, otherwise):
-            return If(condition, tuple(map(_serial, then)), tuple(map(_serial, otherwise)))
-    return statement
+            yield If(condition, _one_by_one(then), _one_by_one(otherwise))
+        case _:
+            yield statement

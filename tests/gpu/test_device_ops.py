@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from harness import build, random_arguments
@@ -14,6 +16,7 @@ from mapsto.ir.ops.elementwise import Elementwise
 from mapsto.ir.types import DType, TensorType
 from mapsto.lowering.gpu.program import assemble, lower_gpu
 from mapsto.lowering.gpu.target import GpuTarget
+from mapsto.lowering.gpu.verifier import unproven_races
 from mapsto.lowering.whole_kernels import WHOLE_KERNELS
 
 SHAPE = (3, 37)
@@ -118,3 +121,13 @@ def test_an_index_out_of_range_is_an_error_code(bad: int) -> None:
     table = np.ones((5, 19), np.float32)
     assert simulated([table, np.array([0, 1, bad, 2])]) == 1
     assert not isinstance(simulated([table, np.array([0, 1, 4, 2])]), int)
+
+
+@pytest.mark.parametrize("target", ["nvptx64-sm_80", "spirv64"])
+@pytest.mark.parametrize("make", [elementwise, whole])
+def test_no_kernel_has_a_race_that_is_not_ruled_out(
+    make: Callable[[DType], Function], target: str
+) -> None:
+    program = lower_gpu(Module.of(make(DType.F32)), "f", GpuTarget.named(target))
+    assert len(program.launches) > 1 or make is elementwise
+    assert [race for kernel in program.launches for race in unproven_races(kernel)] == []
