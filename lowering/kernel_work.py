@@ -29,6 +29,8 @@ class Division:
     """Whether lanes run over all outer indices as one, rather than over the last of them."""
     least_lanes: int = 8
     """Vectors do not run along a last outer index of fewer than this, where there is another."""
+    many_elements: int = 0
+    """From so many elements on a flat lane does several (0: never)."""
     least_row: int = 0
     """Rows that are shorter than this have no lanes of their own."""
 

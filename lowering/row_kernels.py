@@ -23,6 +23,9 @@ from mapsto.lowering.row_passes import RowPasses
 
 __all__ = ["RowKernel"]
 
+ELEMENTS_PER_LANE = 4
+"""Of elementwise kernels with many elements: reads of several are under way at a time."""
+
 
 class RowKernel(RowPasses):
     """Writes the statements of a kernel."""
@@ -46,6 +49,11 @@ class RowKernel(RowPasses):
     def _work(self) -> int:
         """Scalar operations of the whole kernel."""
         return sum(stage_work(stage) for stage in self.space.stages)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether nothing is done along the rows."""
+        return all(not self.space.inner_dims(stage) for stage in self.space.stages)
 
     def _row_tasks(self) -> None:
         groups = self.space.groups
@@ -101,6 +109,8 @@ class RowKernel(RowPasses):
         groups = self.space.groups
         extent = product(tuple(group.extent for group in groups))
         width = self.division.column_block
+        if self._is_plain and estimate((extent,)) >= self.division.many_elements > 0:
+            width *= ELEMENTS_PER_LANE
         with self._tasks("block", extent, width) as (start, stop):
             self.block_start = start
             self.allocate_locals((width,))
@@ -135,8 +145,8 @@ class RowKernel(RowPasses):
     @contextmanager
     def _lanes(self, group: OuterGroup, start: Index, stop: Index) -> Iterator[None]:
         """The vector loop over columns; each step reads whole cache lines of a row."""
-        plain = all(not self.space.inner_dims(stage) for stage in self.space.stages)
-        with self.loop(group.name, start, stop, LoopKind.VECTOR, unroll=0 if plain else 4):
+        unroll = 0 if self._is_plain else 4
+        with self.loop(group.name, start, stop, LoopKind.VECTOR, unroll=unroll):
             self.lane = variable(group.name)
             self.define(group, self.lane)
             yield

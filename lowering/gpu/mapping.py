@@ -27,6 +27,7 @@ from mapsto.lowering.gpu.launches import Launch, split_launches
 from mapsto.lowering.gpu.names import Names
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.gpu.threads import ThreadMapper, largest_extent
+from mapsto.lowering.gpu.turns import lay_out_turns
 from mapsto.lowering.indices import Index, to_dim, variable
 from mapsto.lowering.indices import floor_div as index_quotient
 from mapsto.lowering.loop_rewrite import Access, Rewriter
@@ -233,6 +234,7 @@ class _BlockTasks(_Tasks):
         if threads > 1:
             memory = BlockMemory(self.thread, threads, frozenset({block}), stored_buffers(mapped))
             mapped = BarrierInsertion(memory).run(mapped)
+        mapped = lay_out_turns(mapped, self.thread, threads)
         shared += combiner.shared
         inside: tuple[Statement, ...] = (self.thread_loop(threads, mapped),)
         inside = (*(Allocate(buffer) for buffer in shared), *inside)

@@ -32,7 +32,7 @@ from mapsto.lowering.loops import (
     compare,
 )
 
-__all__ = ["ThreadMapper", "largest_extent"]
+__all__ = ["ThreadMapper", "largest_extent", "upper_bounds"]
 
 
 class ThreadMapper:
@@ -109,7 +109,7 @@ class ThreadMapper:
 
 def _conditions(start: Index, stop: Index, index: Index, count: int) -> list[Expression] | None:
     """What says that a thread has an iteration, where none can have a second; else None."""
-    bounds = _bounds(stop)
+    bounds = upper_bounds(stop)
     extents = [bound - start for bound in bounds]
     known = [extent for extent in extents if isinstance(extent, int)]
     if not known or min(known) > count:
@@ -123,18 +123,18 @@ def _conditions(start: Index, stop: Index, index: Index, count: int) -> list[Exp
 
 def largest_extent(loop: For) -> int | None:
     """The most iterations that a loop can have, where that is known."""
-    extents = [bound - loop.start for bound in _bounds(loop.stop)]
+    extents = [bound - loop.start for bound in upper_bounds(loop.stop)]
     return min((extent for extent in extents if isinstance(extent, int)), default=None)
 
 
-def _bounds(stop: Index) -> Sequence[Index]:
+def upper_bounds(stop: Index) -> Sequence[Index]:
     """The indices of which the stop is the least."""
     if isinstance(stop, IndexExpression) and len(stop.terms) == 1:
         ((monomial, coefficient),) = stop.terms
         if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], Composite):
             atom = monomial[0]
             if atom.kind == "min":
-                return [*_bounds(atom.left), *_bounds(atom.right)]
+                return [*upper_bounds(atom.left), *upper_bounds(atom.right)]
     return [stop]
 
 
