@@ -161,7 +161,7 @@ def padded(w: Writer, x: Var) -> Var | None:
 def whole_reduction(w: Writer, x: Var) -> Var | None:
     if not x.rank or not x.is_float:
         return None
-    name = w.random.choice(["sum", "mean", "max", "min", "prod", "norm", "logsumexp", "var"])
+    name = w.reduction(x, ["sum", "mean", "max", "min", "prod", "norm", "logsumexp", "var"])
     axis = w.random.randrange(x.rank)
     if name == "logsumexp":
         return w.let(f"tanh(logsumexp({x.text}))", x.dtype, x.shape[:-1])

@@ -75,7 +75,7 @@ def window(w: Writer, x: Var) -> Var | None:
     if kernel is not None and w.chance(0.7):
         body = f"sum[r]({read} * {kernel.text}[r]) / {width}"
         return w.let(_lambda(binders, body), x.dtype, (*x.shape[:-1], extent))
-    name = w.random.choice(["max", "min", "mean", "prod"])
+    name = w.reduction(x, ["max", "min", "mean", "prod"])
     body = f"{name}[r < {width}]({read})"
     return w.let(_lambda(binders, body), x.dtype, (*x.shape[:-1], extent))
 
@@ -86,7 +86,7 @@ def reduction(w: Writer, x: Var) -> Var | None:
     names = list(INDICES[: x.rank])
     bound = sorted(w.random.sample(names, w.random.randint(1, x.rank)))
     free = [name for name in names if name not in bound]
-    name = w.random.choice(["sum", "mean", "max", "min", "prod"])
+    name = w.reduction(x, ["sum", "mean", "max", "min", "prod"])
     y = w.like(x)
     inside = w.random.choice(["{}", "{}^2", "{} * {}", "cos({})", "if {} > 0.2 then {} else 0.1"])
     texts = iter([_access(x, names), _access(y, names)])

@@ -133,6 +133,15 @@ class Writer:
                 return False
         return elements <= (LARGEST if self.depth < 2 else LARGEST // 10)
 
+    def reduction(self, x: Var, names: Sequence[str]) -> str:
+        """One of these reductions; of large tensors no product, whose second derivative takes the
+        reference evaluator a cube of memory."""
+        name = self.random.choice(names)
+        elements = 1
+        for dim in x.shape:
+            elements *= self.size(dim)
+        return "max" if name == "prod" and elements > 64 else name
+
     def size(self, dim: Dim) -> int:
         """What a dimension is when the program runs."""
         return dim_value(dim, self.shared.sizes)
