@@ -8,8 +8,8 @@ divided into tasks by sizes alone.  What happens in a row is in `row_passes`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from math import isqrt
+from contextlib import ExitStack, contextmanager
+from math import isqrt, prod
 
 from mapsto.ir.dims import Dim, product
 from mapsto.ir.dims import floor_div as dim_quotient
@@ -63,16 +63,48 @@ class RowKernel(RowPasses):
             self.run_passes()
             return
         step = self.division.rows_per_task(rows, self._work)
-        with self._tasks("row", rows, step) as (start, stop):
-            self.allocate_locals(())
-            self._loop_over_rows(groups, start, stop)
-
-    def _loop_over_rows(self, groups: Sequence[OuterGroup], start: Index, stop: Index) -> None:
-        """Loops over flat row numbers and runs the passes of each row."""
-        name = groups[0].name if len(groups) == 1 else "row"
-        with self.loop(name, start, stop, LoopKind.SERIAL):
-            self._split_row(groups, variable(name))
+        with self._row_loops(groups, step, ()):
             self.run_passes()
+
+    @contextmanager
+    def _row_loops(
+        self, groups: Sequence[OuterGroup], step: int, shape: tuple[Dim, ...]
+    ) -> Iterator[None]:
+        """Tasks of about so many rows, with local buffers of a shape, and the loops in each."""
+        inner = self._inner_groups(groups, step)
+        each = prod(extent for group in inner if isinstance(extent := group.extent, int))
+        outer = groups[: len(groups) - len(inner)]
+        rows = product(tuple(group.extent for group in outer))
+        with self._tasks("row", rows, -(-step // each)) as (start, stop):
+            self.allocate_locals(shape)
+            with self._rows(outer, start, stop), self._every_row(inner):
+                yield
+
+    @contextmanager
+    def _every_row(self, groups: Sequence[OuterGroup]) -> Iterator[None]:
+        """Loops over all indices of the groups."""
+        if self.division.flat:
+            extents = tuple(group.extent for group in groups)
+            with self._rows(groups, 0, from_dim(product(extents))):
+                yield
+            return
+        with ExitStack() as loops:
+            for group in groups:
+                bounds = 0, from_dim(group.extent)
+                loops.enter_context(self.loop(group.name, *bounds, LoopKind.SERIAL))
+                self.define(group, variable(group.name))
+            yield
+
+    def _inner_groups(self, groups: Sequence[OuterGroup], step: int) -> Sequence[OuterGroup]:
+        """The last groups, which have loops of their own in a task of so many rows.  Their indices
+        need no division, and conditions on them are those of a loop."""
+        count, rows = 0, 1
+        while not self.division.flat and count < len(groups) - 1:
+            extent = groups[-1 - count].extent
+            if not isinstance(extent, int) or not 0 < rows * extent <= step:
+                break
+            count, rows = count + 1, rows * extent
+        return groups[len(groups) - count :]
 
     def _split_row(self, groups: Sequence[OuterGroup], row: Index) -> None:
         """Makes the groups' indices known from a flat row number."""
@@ -86,16 +118,14 @@ class RowKernel(RowPasses):
         rows = product(tuple(group.extent for group in groups))
         step = self.division.rows_per_task(rows, self._work)
         if groups and (not isinstance(rows, int) or rows > 2 * step):
-            with self._tasks("row", rows, step) as (start, stop):
-                self.allocate_locals((last.extent,))
-                with self._rows(groups, start, stop):
-                    self._columns(last, 0, from_dim(last.extent))
+            with self._row_loops(groups, step, (last.extent,)):
+                self._columns(last, 0, from_dim(last.extent))
             return
         width = self._column_block(last)
         with self._tasks("block", last.extent, width) as (start, stop):
             self.block_start = start
             self.allocate_locals((width,))
-            with self._rows(groups, 0, from_dim(rows)):
+            with self._every_row(groups):
                 self._columns(last, start, stop)
 
     def _column_block(self, last: OuterGroup) -> Dim:
@@ -228,7 +258,7 @@ class RowKernel(RowPasses):
         """Loops over all outer indices, in one task."""
         groups = self.space.groups
         rows = groups[:-1] if self.columns else groups
-        with self._rows(rows, 0, from_dim(product(tuple(group.extent for group in rows)))):
+        with self._every_row(rows):
             if not self.columns:
                 yield
                 return

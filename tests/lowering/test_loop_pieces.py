@@ -49,6 +49,9 @@ map joined(a: f32[n, i], b: f32[n, j], c: f32[n, k]) -> f32[n, i + j + k]:
 map stacked(a: f32[n, h], b: f32[n, h]) -> f32[h, 2]:
     stack([sum(a, axis=0), max(b, axis=0)], axis=1)
 
+map looked_up(x: f32[n, 16], a: f32[9, 16], b: f32[9, 16], ids: i32[n, 2]) -> f32[n, 3, 16]:
+    stack([x, a[ids[:, 0]], b[ids[:, 1]]], axis=1)
+
 map shifted(x: f32[n]) -> f32[n]:
     [i] |-> x[i - 1] + x[i + 1]
 """
@@ -100,6 +103,18 @@ def test_parts_that_are_short_stay_conditions(library: mt.Library) -> None:
 def test_edges_stay_conditions(library: mt.Library) -> None:
     text = kernels(library, "shifted", x=mt.f32[64])
     assert text.count("vector") == 1 and " if " in text
+
+
+def test_short_outer_indices_have_loops_of_their_own(library: mt.Library) -> None:
+    table = mt.f32[9, 16]
+    types = {"x": mt.f32[64, 16], "a": table, "b": table, "ids": mt.i32[64, 2]}
+    text = kernels(library, "looked_up", **types)
+    assert "%" not in text and "//" not in text and text.count("for i1 in") == 3
+    random = np.random.default_rng(1)
+    a, b, x = (random.normal(size=(k, 16)).astype(np.float32) for k in (9, 9, 64))
+    ids = random.integers(0, 9, (64, 2)).astype(np.int32)
+    expected = np.stack([x, a[ids[:, 0]], b[ids[:, 1]]], axis=1)
+    assert np.array_equal(library.looked_up(x, a, b, ids), expected)
 
 
 SIZES = [(1, 16, 16, 16), (3, 32, 64, 16), (2, 17, 40, 31), (5, 3, 64, 20)]
