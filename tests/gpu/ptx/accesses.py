@@ -9,7 +9,7 @@ import numpy as np
 from ptx import floats
 from ptx.decoding import Context, Execute, Opcode, Write, address, decoder, source, space_of, target
 from ptx.errors import InvalidProgram, OutOfBounds, UnknownInstruction
-from ptx.memory import LOCAL_WINDOW, SHARED_WINDOW, WINDOW, Memory
+from ptx.memory import LOCAL_WINDOW, SHARED_WINDOW, VARIABLES_BASE, WINDOW, Memory
 from ptx.races import Access
 from ptx.state import Lanes, State
 from ptx.syntax import Instruction, Operand, Vector
@@ -32,6 +32,8 @@ def resolve(
     memories = state.memories
     if space is None:
         space, addresses = _from_generic(addresses)
+    if space == "global" and int(addresses[0]) >> 32 == VARIABLES_BASE >> 32:
+        space, addresses = "const", addresses - np.uint64(VARIABLES_BASE)
     if space == "global":
         return memories.globals, memories.globals.offsets(addresses, size, access)
     if space == "shared":

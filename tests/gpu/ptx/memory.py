@@ -18,6 +18,8 @@ from ptx.races import Access, Shadow
 Array = np.ndarray
 
 GLOBAL_BASE = 0x7F00_0000_0000
+VARIABLES_BASE = 0x7E00_0000_0000
+"""Where variables of the program in global memory are; only constants have contents there."""
 SHARED_WINDOW = 1 << 40
 LOCAL_WINDOW = 2 << 40
 WINDOW = 1 << 32

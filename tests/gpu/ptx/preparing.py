@@ -10,6 +10,7 @@ import numpy as np
 from ptx import accesses, arithmetic, bits, copies, matrices, warps
 from ptx.decoding import Context, Execute, Layout, Read, decode, source, target
 from ptx.errors import InvalidProgram, PtxError, UnknownInstruction
+from ptx.memory import VARIABLES_BASE
 from ptx.state import Lanes, State
 from ptx.syntax import Instruction, Kernel, Name, Program, Variable
 from ptx.types import TYPES, type_named
@@ -94,10 +95,11 @@ def _place_constants(program: Program, places: dict[str, tuple[str, int]]) -> by
     for item in program.variables:
         if item.space not in ("const", "global"):
             continue
-        if item.space == "global":
-            raise InvalidProgram(f"a global variable: {item.name}")
+        if item.space == "global" and item.contents is None:
+            raise InvalidProgram(f"a global variable without contents: {item.name}")
         start = -(-len(contents) // item.alignment) * item.alignment
-        places[item.name] = (item.space, start)
+        base = VARIABLES_BASE if item.space == "global" else 0
+        places[item.name] = (item.space, base + start)
         data = item.contents or b"\0" * item.size
         contents = contents.ljust(start, b"\0") + data
     return contents
