@@ -22,7 +22,7 @@ from mapsto.ir.ops.logic import Cast
 from mapsto.ir.ops.random import Random
 from mapsto.ir.ops.shaping import Broadcast, Concat, Constant, Iota, Pad, Reshape, Slice, Transpose
 from mapsto.ir.types import DType
-from mapsto.lowering.affine_indices import contract_reads
+from mapsto.lowering.affine_indices import contract_reads, operand_read
 from mapsto.lowering.extended import EXTENDED
 from mapsto.lowering.indexed import IndexedEmitter, Indices, Rule
 from mapsto.lowering.indices import Index, flat_offset, from_dim, split_offset, value_of
@@ -243,11 +243,12 @@ def contract_product(
 ) -> tuple[Expression, Expression | None]:
     """The product of the operands at a point of the domain, in the element type of the sum, and
     where it is inside of all."""
-    reads, inside = contract_reads(op, point)
-    both = all_of(guard, inside)
+    reads = [operand_read(op, operand, point) for operand in range(len(op.operands))]
+    inside = all_of(*(own for _, own in reads))
+    # Each operand is touched where it is inside itself: a condition less for those that always are.
     factors = [
-        emitter.element(operand, indices, both)
-        for operand, indices in zip(op.operands, reads, strict=True)
+        emitter.element(operand, indices, all_of(guard, own))
+        for operand, (indices, own) in zip(op.operands, reads, strict=True)
     ]
     if len(factors) > 1:
         factors = [cast(factor, sum_type(factor.type)) for factor in factors]

@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from harness import Native, compare, random_arguments
 from loop_harness import machines, run_native
 from test_contraction_loops import agree, arrays, function, problem, reference
 
 from mapsto import ir
+from mapsto.ir.core import Module
+from mapsto.ir.parser import parse_module
 from mapsto.lowering.contraction_problem import ContractionProblem, analyze
 from mapsto.lowering.cpu.contraction_schedule import choose_orientation, choose_schedule
 from mapsto.lowering.cpu.machine import Machine
@@ -158,3 +161,22 @@ def test_windows_are_read_without_conditions() -> None:
     loads = [e for e in expressions(loops.body) if isinstance(e, Load)]
     assert {load.buffer.name for load in loads} >= {"window0"}
     assert not [load for load in loads if load.guard is not None]
+
+
+SYMBOLIC = """
+func @f(%x: {t}[n, 3, h, w], %k: {t}[5, 3, 3, 3]) -> ({t}[n, 5, h, w]) {{
+  %0 = contract %x, %k {{extents = [n, 5, h, w, 3, 3, 3], maps = [{d} -> (d0, d4, {a}*d2 + d5 - 1, \
+{a}*d3 + d6 - 1), {d} -> (d1, d4, d5, d6)], rank = 4}} : {t}[n, 5, h, w]
+  return %0
+}}
+"""
+
+
+@pytest.mark.parametrize(("stride", "dtype"), [(1, "f32"), (2, "f32"), (2, "f16")])
+def test_sizes_with_names_may_be_empty(stride: int, dtype: str) -> None:
+    dims = "(d0, d1, d2, d3, d4, d5, d6)"
+    function = parse_module(SYMBOLIC.format(a=stride, d=dims, t=dtype)).functions["f"]
+    native = Native(function, Machine.host())
+    for n, h, w in ((0, 5, 6), (3, 0, 4), (2, 4, 0), (1, 1, 1), (2, 7, 19)):
+        given = random_arguments(function, sizes={"n": n, "h": h, "w": w})
+        compare(native, given, ir.evaluate(Module.of(function), "f", given))
