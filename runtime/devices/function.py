@@ -46,6 +46,9 @@ class DeviceFunction:
         self.executable = executable
         self._lowered = executable.program.functions[entry]
         self._bound = _checked(signature.bound, bound, executable.device)
+        bound_addresses = iter(array.address for array in self._bound)
+        self._order = [next(bound_addresses) if a.bound else None for a in signature.arguments]
+        """The addresses of bound arguments among all."""
         self._needs_host = needs_host(self._lowered)
         self._sized: dict[tuple[int, ...], _Sized] = {}
         self._lock = threading.Lock()
@@ -114,13 +117,8 @@ class DeviceFunction:
         sizes = check_arrays(self.signature.inputs, arguments) if self.signature.symbols else {}
         with self._lock:
             sized = self._for_sizes(sizes)
-            passed = sized.passed(arguments)
             results = sized.new_results()
-            unbound = iter(passed)
-            bound = iter(array.address for array in self._bound)
-            order = self.signature.arguments
-            addresses = [next(bound if argument.bound else unbound) for argument in order]
-            sized.run((*addresses, *(array.address for array in results)))
+            sized.run(sized.passed(arguments), [array.address for array in results])
             self.executable.raise_errors()
         return results[0] if len(results) == 1 else tuple(results) or None
 
@@ -128,8 +126,8 @@ class DeviceFunction:
         key = tuple(sizes[name] for name in self.signature.symbols)
         found = self._sized.get(key)
         if found is None:
-            where = self.executable, self._lowered, self.signature, self._needs_host
-            found = self._sized[key] = _Sized(*where, sizes)
+            where = self.executable, self._lowered, self.signature, self._order
+            found = self._sized[key] = _Sized(*where, self._needs_host, sizes)
         return found
 
 
@@ -141,11 +139,13 @@ class _Sized:
         executable: Executable,
         lowered: Any,
         signature: Signature,
+        order: Sequence[int | None],
         needs_host: bool,
         sizes: Mapping[str, int],
     ) -> None:
         self.executable = executable
         self.lowered = lowered
+        self.order = order
         self.needs_host = needs_host
         self.sizes = sizes
         self._results = [(s.dtype, _shape(s, sizes)) for s in signature.results]
@@ -170,23 +170,26 @@ class _Sized:
         """Memory for the results."""
         return [DeviceArray(self.executable.pool, *result) for result in self._results]
 
-    def run(self, addresses: tuple[int, ...]) -> None:
-        """Runs the function on the addresses of arguments and results."""
+    def run(self, passed: Sequence[int], results: Sequence[int]) -> None:
+        """Runs the function on the addresses of the arguments that are passed, and of results."""
         if self.needs_host:
-            self._walk(addresses).flush()
+            self._walk(passed, results).flush()
             return
-        found = self._kept.get(addresses)
+        key = (*passed, *results)
+        found = self._kept.get(key)
         if found is None:
-            found = _Repeated(self.executable.device, self._walk(addresses).commands)
-            self._kept[addresses] = found
-        self._kept.move_to_end(addresses)
+            found = _Repeated(self.executable.device, self._walk(passed, results).commands)
+            self._kept[key] = found
+        self._kept.move_to_end(key)
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
         found()
 
-    def _walk(self, addresses: Sequence[int]) -> Walk:
+    def _walk(self, passed: Sequence[int], results: Sequence[int]) -> Walk:
         walk = Walk(self.executable, self.sizes)
-        walk.run(self.lowered, addresses, self._arena.address)
+        rest = iter(passed)
+        arguments = [next(rest) if address is None else address for address in self.order]
+        walk.run(self.lowered, [*arguments, *results], self._arena.address)
         return walk
 
 
