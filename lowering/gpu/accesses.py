@@ -4,7 +4,7 @@ An `Access` may have an owner: a form of its index that tells the thread.  Two a
 touch the same element only in the same thread, so they never race:
 
 - `thread + c` along some axis, or as the flat index of all axes, and what a loop from there in
-  steps of the number of threads reads (the form is the index in its first round);
+  steps of the number of threads reads (the form is the index in its first round), laid out or not;
 - everything in statements that one thread executes.
 """
 
@@ -195,7 +195,8 @@ class BlockMemory:
         if self.below == 1:
             return frozenset({"alone"})
         first = [self._in_first_round(index) for index in indices]
-        flat = folded(flat_offset(first, buffer.shape))
+        flat = self._in_first_turn(folded(flat_offset(first, buffer.shape)))
+        first = [self._in_first_turn(index) for index in first]
         forms = {axis: index for axis, index in enumerate(first) if self._tells_thread(index)}
         if self._tells_thread(flat):
             forms[len(first)] = flat
@@ -207,6 +208,19 @@ class BlockMemory:
         first = substitute_index(index, self.rounds)
         quotient = Composite("floordiv", self._number, self.multiple)
         return map_atoms(first, lambda atom: self._number if atom == quotient else None)
+
+    def _in_first_turn(self, index: Index) -> Index:
+        """The index without whole turns, `threads` times a loop's variable: whatever its value, no
+        thread comes to another one's element by it."""
+        parts = linear_parts(index, self.thread)
+        if parts is None or not isinstance(parts[0], int) or parts[0] == 0:
+            return index
+        for name in {atom for atom in atoms(index) if isinstance(atom, str)}:
+            turn = None if self._is_stable(name) else linear_parts(index, name)
+            whole = turn is not None and isinstance(turn[0], int)
+            if turn is not None and whole and turn[0] % (parts[0] * self.count) == 0:
+                index = turn[1]
+        return index
 
     def _tells_thread(self, index: Index) -> bool:
         """Whether an index is another one in each thread of a block."""
