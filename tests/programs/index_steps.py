@@ -63,7 +63,7 @@ def shifted(w: Writer, x: Var) -> Var | None:
 
 def window(w: Writer, x: Var) -> Var | None:
     """A reduction over a window that moves, as a convolution or a pooling does."""
-    if not x.rank or not x.is_float:
+    if not x.rank or x.rank > len(INDICES) or not x.is_float:
         return None
     width, stride = w.random.randint(1, 3), w.random.randint(1, 2)
     extent = (x.shape[-1] - width) // stride + 1
