@@ -33,6 +33,8 @@ DIRECT_USES = 2
 """A side whose elements are used by at most so many tiles is read where it lies."""
 DIRECT_USES_ALONG_K = 16
 """The same of rows that are in order along the reduction: packing would only move them together."""
+LEAST_GAIN = 1.25
+"""By how much fuller vectors have to be for results to be stored across them."""
 CACHE_WAYS = 8
 """So many rows of any stride have their lines in the first-level cache at once."""
 LONG_REDUCTION = 64
@@ -53,7 +55,8 @@ def choose_orientation(
         return first
     if _known(first.reduced.size) < LONG_REDUCTION:
         return first
-    return min(first, second, key=lambda problem: _cycles(problem, machine))
+    gain = _cycles(first, machine) / _cycles(second, machine)
+    return second if gain >= LEAST_GAIN else first
 
 
 def _cycles(problem: ContractionProblem, machine: Machine) -> float:
