@@ -33,6 +33,8 @@ class Division:
     """From so many elements on a flat lane does several (0: never)."""
     least_row: int = 0
     """Rows that are shorter than this have no lanes of their own."""
+    most_ranked: int = 0
+    """Rows are sorted by counting what comes before each element up to this length."""
 
     def rows_per_task(self, rows: Dim, work: int) -> int:
         """How many of the rows make one task, where all rows together are this much work."""

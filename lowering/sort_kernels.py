@@ -2,6 +2,9 @@
 
 Rows are independent and divided into tasks.  Keys are copied to scratch memory with their positions
 and merged bottom up (runs of 1, 2, 4, ..) between two halves of it, without branches on keys.
+
+Where the lanes of a task are many, as on a GPU, each counts instead what comes before its element:
+that is the element's place.
 """
 
 from __future__ import annotations
@@ -20,12 +23,15 @@ from mapsto.lowering.loops import (
     Buffer,
     Expression,
     IndexValue,
+    LoopKind,
+    Reduce,
     Space,
     Statement,
     Store,
     apply,
     bitcast,
     cast,
+    compare,
     constant,
     select,
 )
@@ -51,15 +57,21 @@ def argsort_body(
     others = [d for d in range(len(shape)) if d != axis]
     rows = product(tuple(shape[d] for d in others))
     extent = estimate((shape[axis],))
+    ranked = isinstance(shape[axis], int) and _is_ranked(extent, division)
     steps = 1 if _is_short(op) else extent.bit_length() * _COMPARE_COST
     with emitter.scope() as statements:
-        step = division.rows_per_task(rows, estimate(shape) * steps)
+        step = 1 if ranked else division.rows_per_task(rows, estimate(shape) * steps)
         with tasks(emitter, rows, step) as range_:
-            sorter = _sorter(op, emitter)
+            sorter = _Ranking(op, emitter) if ranked else _sorter(op, emitter)
             with loop(emitter, "row", range_) as row:
                 indices = split_offset(row, [shape[d] for d in others])
                 sorter.row(output, dict(zip(others, indices, strict=True)))
     return tuple(statements)
+
+
+def _is_ranked(extent: int, division: Division) -> bool:
+    """Whether lanes count what comes before each element: rows fill them, and are not too long."""
+    return max(1, division.least_row) <= extent <= division.most_ranked
 
 
 def _is_short(op: ArgSort) -> bool:
@@ -67,19 +79,21 @@ def _is_short(op: ArgSort) -> bool:
     return isinstance(count, int) and count <= min(_SHORT_LIST, estimate((extent,)) // 4)
 
 
-def _sorter(op: ArgSort, emitter: IndexedEmitter) -> _Insertion | _Merge:
+def _sorter(op: ArgSort, emitter: IndexedEmitter) -> _TwoRows:
     if _is_short(op):
         return _Insertion(op, emitter, op.count)
     return _Merge(op, emitter, op.operands[0].shape[op.axis])
 
 
 class _Sorter:
-    """What both ways have in common; memory is declared once for all rows of a task."""
+    """What all ways have in common; memory is declared once for all rows of a task."""
 
-    def __init__(self, op: ArgSort, emitter: IndexedEmitter, length: Dim) -> None:
+    def __init__(self, op: ArgSort, emitter: IndexedEmitter) -> None:
         self.op, self.emitter = op, emitter
-        self.keys = self._allocate("keys", self.key_type, length)
-        self.positions = self._allocate("positions", DType.I32, length)
+
+    def row(self, output: Buffer, at: dict[int, Index]) -> None:
+        """Sorts one row and stores its positions."""
+        raise NotImplementedError
 
     @property
     def extent(self) -> Dim:
@@ -92,9 +106,9 @@ class _Sorter:
         wide = sum_type(self.op.operands[0].dtype)
         return DType.I64 if wide.bits == 64 or wide is DType.U32 else DType.I32
 
-    def _allocate(self, prefix: str, dtype: DType, length: Dim) -> Buffer:
-        """Two rows of scratch memory of the task."""
-        buffer = Buffer(self.emitter.fresh(prefix), dtype, (2, length), Space.LOCAL)
+    def allocate(self, prefix: str, dtype: DType, shape: tuple[Dim, ...]) -> Buffer:
+        """Scratch memory of the task."""
+        buffer = Buffer(self.emitter.fresh(prefix), dtype, shape, Space.LOCAL)
         self.emitter.append(Allocate(self.emitter.declare(buffer)))
         return buffer
 
@@ -129,11 +143,44 @@ def _ordered_bits(x: Expression) -> Expression:
     return select(apply("ne", x, x), greatest, ordered)
 
 
-class _Merge(_Sorter):
+class _Ranking(_Sorter):
+    """The place of an element is the number of those that come before it."""
+
+    def __init__(self, op: ArgSort, emitter: IndexedEmitter) -> None:
+        super().__init__(op, emitter)
+        self.keys = self.allocate("keys", self.key_type, (self.extent,))
+
+    def row(self, output: Buffer, at: dict[int, Index]) -> None:
+        emitter, whole = self.emitter, (0, from_dim(self.extent))
+        with loop(emitter, "j", whole, LoopKind.VECTOR) as j:
+            emitter.append(Store(self.keys, (j,), self.key(at, j)))
+        with loop(emitter, "j", whole, LoopKind.VECTOR) as j:
+            key = emitter.let("key", self.keys[j])
+            before = self.variable(constant(0, DType.I32))
+            with loop(emitter, "k", whole) as k:
+                other = emitter.let("other", self.keys[k])
+                earlier = apply("and", apply("eq", other, key), compare("lt", k, j))
+                first = apply("or", apply("lt", other, key), earlier)
+                emitter.append(Reduce("add", before, (), cast(first, DType.I32)))
+            place = value_of(emitter.let("place", before[()]))
+            position = IndexValue(j, DType.I32)
+            wanted = compare("lt", place, from_dim(self.op.count))
+            emitter.append(Store(output, self.place(at, place), position, wanted))
+
+
+class _TwoRows(_Sorter):
+    """Keys and positions in two rows of scratch memory."""
+
+    def __init__(self, op: ArgSort, emitter: IndexedEmitter, length: Dim) -> None:
+        super().__init__(op, emitter)
+        self.keys = self.allocate("keys", self.key_type, (2, length))
+        self.positions = self.allocate("positions", DType.I32, (2, length))
+
+
+class _Merge(_TwoRows):
     """A bottom-up merge sort of one row after another."""
 
     def row(self, output: Buffer, at: dict[int, Index]) -> None:
-        """Sorts one row and stores its positions."""
         emitter, extent = self.emitter, from_dim(self.extent)
         with loop(emitter, "j", (0, extent)) as j:
             key = self.key(at, j)
@@ -192,11 +239,10 @@ class _Merge(_Sorter):
         return first
 
 
-class _Insertion(_Sorter):
+class _Insertion(_TwoRows):
     """Keeps the best so far in order; the second row of the memory is not used."""
 
     def row(self, output: Buffer, at: dict[int, Index]) -> None:
-        """Finds the first positions of one row and stores them."""
         emitter, count = self.emitter, self.op.count
         assert isinstance(count, int)
         if count == 0:

@@ -13,6 +13,7 @@ from mapsto.lowering.scheduling import Scheduling
 __all__ = ["gpu_scheduling"]
 
 _FEW_TASKS = 8
+_MOST_RANKED = 1 << 14
 
 
 def gpu_scheduling(target: GpuTarget) -> Scheduling:
@@ -24,6 +25,7 @@ def gpu_scheduling(target: GpuTarget) -> Scheduling:
         flat=True,
         many_elements=target.processors * target.processor_threads,
         least_row=target.warp,
+        most_ranked=_MOST_RANKED,
     )
 
     def contraction(
