@@ -3,14 +3,15 @@
 An `Access` may have an owner: a form of its index that tells the thread.  Two accesses of one form
 touch the same element only in the same thread, so they never race:
 
-- `thread + c` along some axis, or as the flat index of all axes, and what a loop from there in
-  steps of the number of threads reads (the form is the index in its first round), laid out or not;
+- `a*thread + c` along some axis, or as the flat index of all axes, and what a loop from there in
+  steps of `a` times the number of threads touches (the form is the index in its first round), and
+  what is less than `a` behind (the form is the index of the first in a chunk), laid out or not;
 - everything in statements that one thread executes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from mapsto.lowering.index_facts import index_bounds
@@ -20,13 +21,14 @@ from mapsto.lowering.indices import (
     atoms,
     flat_offset,
     folded,
+    index_terms,
     linear_parts,
     map_atoms,
     modulo,
     substitute_index,
     variable,
 )
-from mapsto.lowering.loop_walk import direct_expressions, direct_indices, subexpressions
+from mapsto.lowering.loop_walk import direct_expressions, direct_indices, statements, subexpressions
 from mapsto.lowering.loops import (
     Apply,
     AsyncCopy,
@@ -44,7 +46,7 @@ from mapsto.lowering.loops import (
     Store,
 )
 
-__all__ = ["Access", "BlockMemory", "in_step", "mentions"]
+__all__ = ["Access", "BlockMemory", "in_step", "mentions", "static_loops"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,27 @@ def mentions(name: str, statement: Statement) -> bool:
 
 
 def in_step(loop: For, thread: str, count: int) -> bool:
-    """Whether a loop starts at the thread's number, or that and more, and goes on in steps of the
-    number of threads."""
+    """Whether a loop starts at a multiple of the thread's number, or that and more, and goes on in
+    steps of that multiple of the number of threads."""
     parts = linear_parts(loop.start, thread)
-    return loop.step == count and parts is not None and parts[0] == 1
+    slope = None if parts is None else parts[0]
+    return isinstance(slope, int) and slope > 0 and loop.step == slope * count
+
+
+def static_loops(body: Iterable[Statement]) -> dict[str, int]:
+    """The variables of loops from 0 to a known number, with the greatest of these."""
+    found: dict[str, int] = {}
+    for statement in statements(body):
+        if isinstance(statement, For) and statement.start == 0 and isinstance(statement.stop, int):
+            name = statement.variable
+            found[name] = max(found.get(name, 0), statement.stop)
+    return found
+
+
+def _slope(index: Index, name: str) -> int:
+    """The constant by which a variable is multiplied in an index; 0 where it is none."""
+    parts = linear_parts(index, name)
+    return parts[0] if parts is not None and isinstance(parts[0], int) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +127,8 @@ class BlockMemory:
     stable: frozenset[str]
     written: frozenset[str]
     rounds: Mapping[str, Index] = field(default_factory=dict)
+    lanes: Mapping[str, int] = field(default_factory=dict)
+    """Variables that are less than these numbers, and not negative."""
     below: int = 0
     """Where only threads below this number come; 0: all do."""
     multiple: int = 1
@@ -195,8 +216,8 @@ class BlockMemory:
         if self.below == 1:
             return frozenset({"alone"})
         first = [self._in_first_round(index) for index in indices]
-        flat = self._in_first_turn(folded(flat_offset(first, buffer.shape)))
-        first = [self._in_first_turn(index) for index in first]
+        flat = self._first_of_chunk(folded(flat_offset(first, buffer.shape)))
+        first = [self._first_of_chunk(index) for index in first]
         forms = {axis: index for axis, index in enumerate(first) if self._tells_thread(index)}
         if self._tells_thread(flat):
             forms[len(first)] = flat
@@ -221,6 +242,19 @@ class BlockMemory:
             if turn is not None and whole and turn[0] % (parts[0] * self.count) == 0:
                 index = turn[1]
         return index
+
+    def _first_of_chunk(self, index: Index) -> Index:
+        """The index of the first element of a chunk in the first turn; that in the first turn where
+        it is not in the thread's chunk."""
+        index = self._in_first_turn(index)
+        slope = _slope(index, self.thread)
+        slopes = {name: _slope(index, name) for name in self.lanes}
+        near = {name: each for name, each in slopes.items() if each > 0}
+        if slope <= sum(each * (self.lanes[name] - 1) for name, each in near.items()):
+            return index
+        first = substitute_index(index, dict.fromkeys(near, 0))
+        constant = dict(index_terms(first)).get((), 0)
+        return first - constant + constant % (slope * self.count)
 
     def _tells_thread(self, index: Index) -> bool:
         """Whether an index is another one in each thread of a block."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import combinations_with_replacement
 
-from mapsto.lowering.gpu.accesses import Access, BlockMemory, mentions
+from mapsto.lowering.gpu.accesses import Access, BlockMemory, mentions, static_loops
 from mapsto.lowering.loops import Barrier, For, If, Statement
 
 __all__ = ["BarrierInsertion", "RaceSearch"]
@@ -40,6 +40,8 @@ class Intervals:
 
     def run(self, body: Iterable[Statement]) -> tuple[Statement, ...]:
         """The statements, with the barriers that were put between them."""
+        body = tuple(body)
+        self.memory = replace(self.memory, lanes=static_loops(body))
         return self._block(body, frozenset())[0]
 
     def _block(

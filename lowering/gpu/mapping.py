@@ -21,13 +21,14 @@ from dataclasses import dataclass, replace
 from mapsto.ir.dims import Dim, floor_div, product
 from mapsto.lowering.gpu.accesses import BlockMemory
 from mapsto.lowering.gpu.barriers import BarrierInsertion
+from mapsto.lowering.gpu.chunks import Rows, is_plain
 from mapsto.lowering.gpu.combining import Combiner
 from mapsto.lowering.gpu.kernel import SCRATCH_ALIGNMENT, GpuKernel
 from mapsto.lowering.gpu.launches import Launch, split_launches
 from mapsto.lowering.gpu.names import Names
 from mapsto.lowering.gpu.target import GpuTarget
-from mapsto.lowering.gpu.threads import ThreadMapper, largest_extent
-from mapsto.lowering.gpu.turns import lay_out_turns
+from mapsto.lowering.gpu.threads import ThreadMapper
+from mapsto.lowering.gpu.turns import largest_extent, lay_out_turns
 from mapsto.lowering.indices import Index, to_dim, variable
 from mapsto.lowering.indices import floor_div as index_quotient
 from mapsto.lowering.loop_rewrite import Access, Rewriter
@@ -50,6 +51,8 @@ __all__ = ["map_kernel", "shared_bytes"]
 _SHARED_BUDGET = 8192
 """Local buffers of a task are in shared memory up to so many bytes: more would keep others out."""
 _SHARED_ALIGNMENT = 16
+_HELD = 16
+"""Rows of more elements a thread than this get more threads."""
 
 
 def map_kernel(function: LoopFunction, target: GpuTarget) -> tuple[GpuKernel, ...]:
@@ -226,11 +229,14 @@ class _BlockTasks(_Tasks):
         variables: dict[str, Index] = {}
         if self.loop is not None and self.loop.start != 0:
             variables = {block: self.loop.start + variable(block)}
-        shared, scratch, places = self._place_locals(block)
         ranges = {} if self.loop is None else _range_of(self.loop)
         body = Rewriter(ranges=ranges).block(self.body)
+        rows = Rows(variable(self.thread), threads)
+        rows.find(body, self.locals)
+        self.locals = [each for each in self.locals if each.name not in rows.registers]
+        shared, scratch, places = self._place_locals(block)
         body = Rewriter(variables, places).block(body)
-        mapped = ThreadMapper(self.thread, threads, combiner, self.names).block(body)
+        mapped = ThreadMapper(rows, combiner, self.names).block(body)
         if threads > 1:
             memory = BlockMemory(self.thread, threads, frozenset({block}), stored_buffers(mapped))
             mapped = BarrierInsertion(memory).run(mapped)
@@ -241,10 +247,15 @@ class _BlockTasks(_Tasks):
         return _Mapped(For(block, 0, self.tasks, inside, LoopKind.BLOCK), tuple(scratch))
 
     def _threads(self) -> int:
-        """As many as the longest vector loop keeps busy, in whole warps."""
+        """As many as the longest vector loop keeps busy, in whole warps; more than usual for long
+        rows, of which a thread then has fewer elements."""
         most, warp = self.target.block_threads, self.target.warp
         extents = [largest_extent(loop) for loop in self.vectors]
         longest = max(most if extent is None else extent for extent in extents)
+        rows = [largest_extent(loop) or 0 for loop in self.vectors if is_plain(loop)]
+        row, limit = max(rows, default=0), self.target.max_threads // 2
+        while row > _HELD * most and 2 * most <= limit:
+            most *= 2
         return min(most, max(1, -(-longest // warp)) * warp)
 
     def _place_locals(

@@ -1,6 +1,7 @@
 """The statements of a task as those of each thread of a block.
 
-A vector loop is divided among the threads, iteration `i` going to thread `i % threads`.  Statements
+A vector loop is divided among the threads (`chunks`; where that cannot be, iteration `i` goes to
+thread `i % threads`).  Statements
 outside of vector loops are executed by all threads alike, each on registers of its own, but for
 stores to memory, which one thread does.  What a vector loop reduces into a register becomes a
 partial result of each thread; these are combined in a fixed order (`combining`), and then the
@@ -9,15 +10,18 @@ register has the same value in all threads again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from mapsto.lowering.gpu.chunks import Rows
 from mapsto.lowering.gpu.combining import Combiner
 from mapsto.lowering.gpu.names import Names
 from mapsto.lowering.gpu.totals import find_totals, into
-from mapsto.lowering.indices import Composite, Index, IndexExpression, variable
+from mapsto.lowering.gpu.turns import upper_bounds
+from mapsto.lowering.indices import Index
 from mapsto.lowering.loop_rewrite import Rewriter
 from mapsto.lowering.loops import (
+    Allocate,
     Comment,
     Expression,
     For,
@@ -32,14 +36,14 @@ from mapsto.lowering.loops import (
     compare,
 )
 
-__all__ = ["ThreadMapper", "largest_extent", "upper_bounds"]
+__all__ = ["ThreadMapper"]
 
 
 class ThreadMapper:
-    """Maps the statements of one task to `count` threads, of which `thread` is the number."""
+    """Maps the statements of one task to threads, whose vector loops are divided as `rows` say."""
 
-    def __init__(self, thread: str, count: int, combiner: Combiner, names: Names) -> None:
-        self.thread, self.count = variable(thread), count
+    def __init__(self, rows: Rows, combiner: Combiner, names: Names) -> None:
+        self.rows, self.thread, self.count = rows, rows.thread, rows.count
         self.first = compare("eq", self.thread, 0)
         self.combiner = combiner
         self.names = names
@@ -63,6 +67,8 @@ class ThreadMapper:
                 yield from self.block(once)
             case For():
                 yield from self._combined(statement, self._in_common)
+            case Allocate(buffer) if buffer.name in self.rows.registers:
+                yield Allocate(self.rows.registers[buffer.name])
             case Prefetch() | Comment():
                 return
             case _:
@@ -76,35 +82,42 @@ class ThreadMapper:
 
     # ---- loops
 
-    def _in_common(self, loop: For) -> Statement:
+    def _in_common(self, loop: For) -> Iterator[Statement]:
         """A loop that all threads go through together."""
         kind = LoopKind.SERIAL if loop.kind is LoopKind.PARALLEL else loop.kind
-        return replace(loop, kind=kind, body=self.block(loop.body))
+        yield replace(loop, kind=kind, body=self.block(loop.body))
 
-    def _combined(self, loop: For, map_loop: Callable[[For], Statement]) -> Iterator[Statement]:
+    def _combined(
+        self, loop: For, map_loop: Callable[[For], Iterable[Statement]]
+    ) -> Iterator[Statement]:
         """A loop with partial results of what it only reduces into, combined after it."""
         totals = find_totals(loop, frozenset(self.parts)) if self.count > 1 else []
         if not totals:
-            yield map_loop(loop)
+            yield from map_loop(loop)
             return
         partials = [self.combiner.partial(total, self.names) for total in totals]
         for partial in partials:
             yield from partial.declaration()
         self.parts.update(partial.buffer.name for partial in partials)
-        yield map_loop(replace(loop, body=into(partials, loop.body)))
+        yield from map_loop(replace(loop, body=into(partials, loop.body)))
         yield from self.combiner.combine(partials, self.names)
 
-    def _share(self, loop: For) -> Statement:
+    def _share(self, loop: For) -> Iterator[Statement]:
         """The iterations of one thread: a loop, unless there is one at most."""
+        chunks = self.rows.chunks(loop)
+        if chunks is not None:
+            yield chunks.share(loop, self.names.fresh("lane"), self.rows.registers)
+            return
         first = loop.start + self.thread
         conditions = _conditions(loop.start, loop.stop, first, self.count)
         if conditions is None:
             kind, step = LoopKind.SERIAL, self.count
-            return For(loop.variable, first, loop.stop, loop.body, kind, step=step)
+            yield For(loop.variable, first, loop.stop, loop.body, kind, step=step)
+            return
         body = Rewriter({loop.variable: first}).block(loop.body)
         condition = all_of(*conditions)
         once = If(condition, body) if condition is not None else None
-        return once or For(self.names.fresh("once"), 0, 1, body, LoopKind.UNROLL)
+        yield once or For(self.names.fresh("once"), 0, 1, body, LoopKind.UNROLL)
 
 
 def _conditions(start: Index, stop: Index, index: Index, count: int) -> list[Expression] | None:
@@ -119,23 +132,6 @@ def _conditions(start: Index, stop: Index, index: Index, count: int) -> list[Exp
         for bound, extent in zip(bounds, extents, strict=True)
         if not (isinstance(extent, int) and extent >= count)
     ]
-
-
-def largest_extent(loop: For) -> int | None:
-    """The most iterations that a loop can have, where that is known."""
-    extents = [bound - loop.start for bound in upper_bounds(loop.stop)]
-    return min((extent for extent in extents if isinstance(extent, int)), default=None)
-
-
-def upper_bounds(stop: Index) -> Sequence[Index]:
-    """The indices of which the stop is the least."""
-    if isinstance(stop, IndexExpression) and len(stop.terms) == 1:
-        ((monomial, coefficient),) = stop.terms
-        if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], Composite):
-            atom = monomial[0]
-            if atom.kind == "min":
-                return [*upper_bounds(atom.left), *upper_bounds(atom.right)]
-    return [stop]
 
 
 def _together(body: Iterable[Statement], condition: Expression) -> Iterator[Statement]:

@@ -9,12 +9,11 @@ It comes last: where barriers stand was found from loops in steps of the number 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from mapsto.lowering.gpu.accesses import in_step
-from mapsto.lowering.gpu.threads import upper_bounds
-from mapsto.lowering.indices import variable
+from mapsto.lowering.indices import Composite, Index, IndexExpression, linear_parts, variable
 from mapsto.lowering.loop_rewrite import Rewriter
 from mapsto.lowering.loops import (
     For,
@@ -25,10 +24,27 @@ from mapsto.lowering.loops import (
     compare,
 )
 
-__all__ = ["MOST_TURNS", "lay_out_turns"]
+__all__ = ["MOST_TURNS", "largest_extent", "lay_out_turns", "upper_bounds"]
 
 MOST_TURNS = 8
 """Iterations of a thread that are laid out."""
+
+
+def upper_bounds(stop: Index) -> Sequence[Index]:
+    """The indices of which the stop of a loop is the least."""
+    if isinstance(stop, IndexExpression) and len(stop.terms) == 1:
+        ((monomial, coefficient),) = stop.terms
+        if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], Composite):
+            atom = monomial[0]
+            if atom.kind == "min":
+                return [*upper_bounds(atom.left), *upper_bounds(atom.right)]
+    return [stop]
+
+
+def largest_extent(loop: For) -> int | None:
+    """The most iterations that a loop can have, where that is known."""
+    extents = [bound - loop.start for bound in upper_bounds(loop.stop)]
+    return min((extent for extent in extents if isinstance(extent, int)), default=None)
 
 
 def lay_out_turns(body: Iterable[Statement], thread: str, count: int) -> tuple[Statement, ...]:
@@ -42,28 +58,30 @@ def _laid_out(statement: Statement, thread: str, count: int) -> Iterator[Stateme
             parts = (lay_out_turns(part, thread, count) for part in (then, otherwise))
             yield If(condition, *parts)
         case For() if in_step(statement, thread, count):
-            yield from _turns(statement, thread, count)
+            yield from _turns(statement, thread)
         case For(body=body):
             yield replace(statement, body=lay_out_turns(body, thread, count))
         case _:
             yield statement
 
 
-def _turns(loop: For, thread: str, count: int) -> Iterator[Statement]:
+def _turns(loop: For, thread: str) -> Iterator[Statement]:
     """The turns that all threads have, and those that some may have."""
-    bounds, first = upper_bounds(loop.stop), loop.start - variable(thread)
+    parts, step = linear_parts(loop.start, thread), loop.step
+    assert parts is not None, "the loop starts at a multiple of the thread's number"
+    bounds, first = upper_bounds(loop.stop), parts[1]
     extents = [bound - first for bound in bounds]
     known = [extent for extent in extents if isinstance(extent, int)]
-    if not known or min(known) > MOST_TURNS * count:
+    if not known or min(known) > MOST_TURNS * step:
         yield loop
         return
-    turns = max(0, -(-min(known) // count))
-    whole = max(0, min(known) // count) if len(known) == len(extents) else 0
-    body = Rewriter({loop.variable: loop.start + variable(loop.variable) * count}).block(loop.body)
+    turns = max(0, -(-min(known) // step))
+    whole = max(0, min(known) // step) if len(known) == len(extents) else 0
+    index = loop.start + variable(loop.variable) * step
+    body = Rewriter({loop.variable: index}).block(loop.body)
     if whole:
         yield For(loop.variable, 0, whole, body, LoopKind.UNROLL)
     if turns > whole:
-        index = loop.start + variable(loop.variable) * count
         inside = all_of(*(compare("lt", index, bound) for bound in bounds))
         assert inside is not None, "a loop has a bound"
         yield For(loop.variable, whole, turns, (If(inside, body),), LoopKind.UNROLL)

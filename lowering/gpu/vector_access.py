@@ -22,7 +22,7 @@ from mapsto.lowering.indices import (
     linear_parts,
     substitute_index,
 )
-from mapsto.lowering.loop_walk import subexpressions
+from mapsto.lowering.loop_walk import expressions, subexpressions
 from mapsto.lowering.loops import (
     Apply,
     Buffer,
@@ -30,12 +30,13 @@ from mapsto.lowering.loops import (
     IndexValue,
     Let,
     Load,
+    Reduce,
     Space,
     Statement,
     Store,
 )
 
-__all__ = ["LARGEST_ACCESS", "buffer_alignment", "vector_statements", "with_lane"]
+__all__ = ["LARGEST_ACCESS", "buffer_alignment", "is_one_access", "vector_statements", "with_lane"]
 
 LARGEST_ACCESS = 16
 """Bytes that a thread reads or writes in one access."""
@@ -83,6 +84,16 @@ def vector_statements(
     parts = [_vector_statement(statement, lane, width) for statement in body]
     known = tuple(part for part in parts if part is not None)
     return known if len(known) == len(parts) else None
+
+
+def is_one_access(body: Sequence[Statement], lane: str, width: int) -> bool:
+    """Whether every access to memory in statements of one block is one access, without guards."""
+    accesses = [(e.buffer, e.indices, e.guard) for e in expressions(body) if isinstance(e, Load)]
+    for statement in body:
+        if isinstance(statement, Store | Reduce) and statement.buffer.space is not Space.REGISTER:
+            accesses.append((statement.buffer, statement.indices, statement.guard))
+    slopes = [_slope(buffer, indices, lane, width) for buffer, indices, _ in accesses]
+    return None not in slopes and not any(guard for _, _, guard in accesses)
 
 
 def _vector_statement(statement: Statement, lane: str, width: int) -> Statement | None:
