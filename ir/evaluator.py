@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mapsto.ir.core import Array, Block, Function, Module, Operation
-from mapsto.ir.dims import Dim, symbols
+from mapsto.ir.dims import Dim, dim_value, symbols
 from mapsto.ir.ops.control import Call
 from mapsto.ir.ops.flow import Flow
 from mapsto.ir.rounding import evaluated, rounded
@@ -31,17 +31,34 @@ def evaluate(module: Module, name: str, arguments: Sequence[Array]) -> tuple[Arr
     return evaluate_block(specialize(function, sizes).block, arguments, module)
 
 
-def infer_sizes(function: Function, arguments: Sequence[Array]) -> dict[str, Dim]:
-    """The value of each named size that stands alone as a dimension of an argument."""
-    sizes: dict[str, Dim] = {}
+def infer_sizes(function: Function, arguments: Sequence[Array]) -> dict[str, int]:
+    """The values of the named sizes, from the arguments' shapes: of those that stand alone as a
+    dimension, then of those in a dimension, such as `2*h + 1`, that is linear in one more.
+
+    Raises ValueError where they disagree.
+    """
+    sizes: dict[str, int] = {}
+    found: list[tuple[str, Dim, int]] = []
     for value, array in zip(function.arguments, arguments, strict=True):
         if len(value.shape) != np.ndim(array):
             raise ValueError(f"argument {value.hint}: {value.type} got shape {np.shape(array)}")
-        for dim, size in zip(value.shape, np.shape(array), strict=True):
-            name = str(dim)
-            if symbols(dim) == {name} and sizes.setdefault(name, size) != size:
-                raise ValueError(f"argument {value.hint}: {name} is {sizes[name]} and {size}")
+        found += [(value.hint or "", *pair) for pair in zip(value.shape, array.shape, strict=True)]
+    for hint, dim, size in sorted(found, key=lambda entry: str(entry[1]) not in symbols(entry[1])):
+        unknown = symbols(dim) - sizes.keys()
+        if len(unknown) == 1:
+            _solve(dim, next(iter(unknown)), size, sizes)
+        at = dim_value(dim, sizes) if symbols(dim) <= sizes.keys() else size
+        if at != size:
+            raise ValueError(f"argument {hint}: {dim} is {at} and {size}")
     return sizes
+
+
+def _solve(dim: Dim, name: str, size: int, sizes: dict[str, int]) -> None:
+    """Finds the size with which a dimension that is linear in it comes next to a value."""
+    at = [dim_value(dim, {**sizes, name: n}) for n in range(3)]
+    slope = at[1] - at[0]
+    if slope and slope == at[2] - at[1]:
+        sizes[name] = (size - at[0]) // slope
 
 
 def evaluate_block(
