@@ -173,6 +173,6 @@ DEFECTS: dict[str, tuple[Change, type[Exception] | tuple[type[Exception], ...]]]
 @pytest.mark.parametrize("name", DEFECTS)
 def test_defects(name: str) -> None:
     change, error = DEFECTS[name]
-    function = product(64, 64, 64, DType.F32)
+    function = product(128, 128, 64, DType.F32)
     with pytest.raises(error):
         check(function, integers(function), change=change)
