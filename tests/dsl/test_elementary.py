@@ -98,9 +98,18 @@ def test_what_is_finite() -> None:
     np.testing.assert_array_equal(replaced, np.nan_to_num(SPECIAL, posinf=9, neginf=-9))
 
 
-def test_no_slope_at_the_origin_is_nan() -> None:
-    source = """
+@pytest.mark.parametrize(
+    "derivative", ["grad(g, argnums=[0, 1])(x, y)", "jvp(g, argnums=[0, 1])(x, y, x + 1, y - 1)"]
+)
+def test_no_slope_at_the_origin_is_nan(derivative: str) -> None:
+    source = f"""
 map g(x: f64[n], y: f64[n]) -> f64: sum(hypot(x, y) + atan2(y, x))
-map f(x: f64[n], y: f64[n]): grad(g, argnums=[0, 1])(x, y)
+map f(x: f64[n], y: f64[n]): {derivative}
 """
-    assert np.isfinite(run_map(source, {"x": np.zeros(2), "y": np.zeros(2)})).all()
+    for found in run_map(source, {"x": np.zeros(2), "y": np.zeros(2)}):
+        assert np.isfinite(found).all()
+
+
+def test_lengths_of_what_is_no_number_are_none() -> None:
+    found = run_map("map f(x: f64[n]): hypot(x, 1)", {"x": np.array([np.nan, 0.0])})
+    np.testing.assert_array_equal(found, [np.nan, 1])
