@@ -78,7 +78,7 @@ def text(vocabulary: int, *shape: int) -> Callable[[np.random.Generator], Batch]
     def make(random: np.random.Generator) -> Batch:
         steps = random.integers(0, 3, (shape[0], shape[1] + 1)).cumsum(1) % vocabulary
         steps = steps.astype(np.int32)
-        return {"x": steps[:, :-1].copy(), "y": steps[:, 1:].copy()}
+        return {"ids": steps[:, :-1].copy(), "y": steps[:, 1:].copy()}
 
     return make
 
