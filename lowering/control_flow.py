@@ -157,18 +157,13 @@ def _kept_bytes(sizes: Sizes, op: Operation, body: LoweredFunction) -> Operand:
     buffers of values that are carried and not updated in place."""
     assert isinstance(op, Scan | While)
     total = sizes.dim(body.prepared_bytes)
-    for number in _exchanged(body, len(op.carried)):
+    for number in body.exchanged(len(op.carried)):
         total = sizes.f.add(total, sizes.dim(_value_bytes(op.carried[number])))
     return total
 
 
 def _value_bytes(value: Value) -> Dim:
     return padded_bytes(value.type.elements, value.dtype)
-
-
-def _exchanged(body: LoweredFunction, carried: int) -> list[int]:
-    in_place = {result for result, _ in alias_pairs(body.function)}
-    return [number for number in range(carried) if number not in in_place]
 
 
 class _Buffers:
@@ -181,9 +176,7 @@ class _Buffers:
         arguments, results = len(body.entry.arguments), len(body.entry.results)
         self.prepared = arguments + results
         self.pointer = writer.f.alloca(PTR, max(2, self.prepared + 1), 8)
-        aliased = {result for result, _ in alias_pairs(body.function)}
-        free = [i for i in range(len(body.function.results)) if i not in aliased]
-        self._slots = {result: arguments + i for i, result in enumerate(free)}
+        self._slots = body.result_places
 
     def argument(self, number: int) -> Operand:
         """The address of the pointer to an argument."""
@@ -226,7 +219,7 @@ class _Carried:
         """The second buffers of those that are exchanged."""
         self.arena = arena
         """What is left of the scratch memory."""
-        for number in _exchanged(buffers.body, count):
+        for number in buffers.body.exchanged(count):
             self.second[number] = self.arena
             size = writer.sizes.dim(_value_bytes(writer.op.results[number]))
             self.arena = writer.past(self.arena, size)

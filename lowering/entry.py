@@ -20,17 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from mapsto.ir.core import Array, Operation, Value
+from mapsto.ir.core import Operation, Value
 from mapsto.ir.dims import Dim
-from mapsto.ir.ops.shaping import Constant
-from mapsto.ir.rounding import evaluated
-from mapsto.ir.types import DType
 from mapsto.lowering.apart import ApartWriter, Sizes
 from mapsto.lowering.apart_rules import apart_rule
 from mapsto.lowering.assertions import AssertionTable
 from mapsto.lowering.buffers import Ahead, Arena, Argument, Literal, Place, Result
+from mapsto.lowering.literals import literal_array
 from mapsto.lowering.llvm.loop_scratch import scratch_sizes
 from mapsto.lowering.llvm.types import I8, I32, I64, PTR, VOID, Operand, constant
 from mapsto.lowering.llvm.writer import FunctionWriter, ModuleWriter
@@ -202,16 +198,7 @@ class _EntryWriter:
 
 def _literal(module: ModuleWriter, name: str, value: Value) -> Operand:
     """A constant array as data of the program."""
-    op = value.owner
-    assert isinstance(op, Constant)
-    (array,) = evaluated(op, ())
-    if value.dtype is DType.BF16:
-        array = _bfloat_bits(array)
+    array = literal_array(value)
     text = "".join(f"\\{byte:02X}" for byte in array.tobytes())
     data = f'internal constant [{array.nbytes} x i8] c"{text}", align 64'
     return module.add_global(name, data)
-
-
-def _bfloat_bits(array: Array) -> Array:
-    """The bits of bf16 values."""
-    return (array.view(np.uint32) >> 16).astype(np.uint16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mapsto.ir.bodies import alias_pairs
 from mapsto.ir.core import Function, Operation
 from mapsto.ir.dims import Dim
 from mapsto.ir.types import TensorType
@@ -64,6 +65,19 @@ class LoweredFunction:
     """What is done ahead of a loop whose body the function is."""
     prepared_bytes: Dim = 0
     """The memory that the preparation fills."""
+
+    @property
+    def result_places(self) -> dict[int, int]:
+        """Where, among its buffers, each result is that aliases no argument."""
+        aliased = {result for result, _ in alias_pairs(self.function)}
+        free = [i for i in range(len(self.function.results)) if i not in aliased]
+        return {result: len(self.entry.arguments) + i for i, result in enumerate(free)}
+
+    def exchanged(self, carried: int) -> list[int]:
+        """Of the first `carried` results, which a loop carries, those that are not written over an
+        argument: they have two buffers."""
+        places = self.result_places
+        return [number for number in range(carried) if number in places]
 
     @property
     def steps(self) -> list[Operation]:

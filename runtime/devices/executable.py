@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mapsto.ir.core import Array, Value
+from mapsto.ir.core import Value
 from mapsto.ir.dims import dim_value
-from mapsto.ir.ops.shaping import Constant
-from mapsto.ir.rounding import evaluated
-from mapsto.ir.types import DType
 from mapsto.lowering.buffers import Literal
 from mapsto.lowering.gpu.program import GpuProgram
+from mapsto.lowering.literals import literal_array
 from mapsto.lowering.lowered import KernelCall, LoweredFunction
 from mapsto.runtime.devices.device import Command, Device, DeviceKernel, Fill, Launch
 from mapsto.runtime.devices.memory import Block, Pool
@@ -22,7 +20,6 @@ __all__ = [
     "Executable",
     "is_checked",
     "launches_of",
-    "literal_array",
     "literals_of",
     "scratch_bytes_of",
 ]
@@ -106,16 +103,6 @@ def scratch_bytes_of(program: GpuProgram, call: KernelCall, sizes: Mapping[str, 
     """The memory that the launches of a kernel need beside its buffers."""
     kernels = program.kernels[call.loops.name]
     return max((dim_value(kernel.scratch_bytes, sizes) for kernel in kernels), default=0)
-
-
-def literal_array(value: Value) -> Array:
-    """The elements of a constant as they are in memory."""
-    op = value.owner
-    assert isinstance(op, Constant)
-    (array,) = evaluated(op, ())
-    if value.dtype is DType.BF16:
-        array = (np.ascontiguousarray(array).view(np.uint32) >> 16).astype(np.uint16)
-    return np.require(array, requirements=["C", "A"])
 
 
 def literals_of(lowered: LoweredFunction) -> list[Value]:

@@ -31,9 +31,7 @@ class _Buffers:
     def __init__(self, body: LoweredFunction) -> None:
         arguments, results = len(body.entry.arguments), len(body.entry.results)
         self.addresses = [0] * (arguments + results)
-        aliased = {result for result, _ in alias_pairs(body.function)}
-        free = [i for i in range(len(body.function.results)) if i not in aliased]
-        self.results = {result: arguments + i for i, result in enumerate(free)}
+        self.results = body.result_places
         """Where the address of a result that aliases no argument stands."""
 
     def pass_arguments(self, addresses: Sequence[int]) -> None:
@@ -56,7 +54,7 @@ class _Carried:
         self.arena = step.scratch
         """What is left of the scratch memory behind the second buffers."""
         self.second: dict[int, int] = {}
-        for number in _exchanged(body, len(self.values)):
+        for number in body.exchanged(len(self.values)):
             self.second[number] = self.arena
             self.arena += padded(walk.bytes(self.values[number]))
 
@@ -237,13 +235,8 @@ def _carried(op: object) -> int:
 
 def _second_bytes(walk: Walk, call: ApartCall, body: LoweredFunction) -> int:
     """The second buffers of values that are carried and not updated in place."""
-    numbers = _exchanged(body, _carried(call.op))
+    numbers = body.exchanged(_carried(call.op))
     return sum(padded(walk.bytes(call.op.results[number])) for number in numbers)
-
-
-def _exchanged(body: LoweredFunction, carried: int) -> list[int]:
-    in_place = {result for result, _ in alias_pairs(body.function)}
-    return [number for number in range(carried) if number not in in_place]
 
 
 def _widened(array: Array, value: Value) -> Array:

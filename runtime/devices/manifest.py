@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from mapsto.ir.core import Array, Value
 from mapsto.ir.types import TensorType
 from mapsto.lowering.gpu.program import GpuProgram
+from mapsto.lowering.literals import literal_array
 from mapsto.lowering.lowered import KernelCall, LoweredFunction
 from mapsto.runtime.devices import host_steps  # noqa: F401  fills the table of rules
 from mapsto.runtime.devices.device import Command, Copy, Device, DeviceKernel, Fill, Launch
 from mapsto.runtime.devices.executable import (
     is_checked,
     launches_of,
-    literal_array,
     literals_of,
     scratch_bytes_of,
 )
