@@ -1,6 +1,5 @@
 """The models of the speed table at their full sizes: the same scores as PyTorch's to 1e-4."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,9 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.oracle
 
 import torch_models  # noqa: E402 (imports PyTorch)
+from speed_models import MODELS, PEERS  # noqa: E402
 from torch_weights import copy_weights  # noqa: E402
 
-MODELS = Path(__file__).parents[2] / "benchmarks" / "models"
 RANDOM = np.random.default_rng(3)
 
 
@@ -35,13 +34,13 @@ def encoder() -> torch.nn.Module:
 
 
 MODEL: dict[str, tuple[str, Any, list[np.ndarray]]] = {
-    "mlp": ("MLP", lambda: torch_models.MLP(784, 512), [normal(128, 784)]),
-    "cnn": ("CNN", torch_models.LargeCNN, [normal(4, 1, 28, 28)]),
+    "mlp": ("MLP", PEERS["mlp"], [normal(128, 784)]),
+    "cnn": ("CNN", PEERS["cnn"], [normal(4, 1, 28, 28)]),
     "gpt": ("GPT", torch_models.GPT, [ids(65, 2, 64)]),
     "encoder": ("Encoder", encoder, [ids(30522, 1, 128)]),
-    "lstm": ("Reader", torch_models.Reader, [normal(2, 100, 40)]),
-    "dlrm": ("DLRM", torch_models.DLRM, [normal(16, 13), ids(10000, 16, 8)]),
-    "resnet18": ("ResNet18", torch_models.ResNet18, [normal(1, 3, 224, 224)]),
+    "lstm": ("Reader", PEERS["lstm"], [normal(2, 100, 40)]),
+    "dlrm": ("DLRM", PEERS["dlrm"], [normal(16, 13), ids(10000, 16, 8)]),
+    "resnet18": ("ResNet18", PEERS["resnet18"], [normal(1, 3, 224, 224)]),
 }
 
 

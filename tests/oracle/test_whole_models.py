@@ -14,11 +14,11 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.oracle
 
 import torch_models  # noqa: E402 (imports PyTorch)
+from speed_models import MODELS, PEERS  # noqa: E402
 from torch_weights import copy_weights  # noqa: E402
 
 F = torch.nn.functional
 HERE = Path(__file__).parent
-SPEED_TABLE = HERE.parents[1] / "benchmarks" / "models"
 STEPS = 50
 
 Batch = Mapping[str, np.ndarray]
@@ -106,17 +106,17 @@ CASES = {
     "mlp": Case(OWN, "Perceptron", "Classify", {}, torch_models.MLP, classified, images(32, 64)),
     "cnn": Case(OWN, "CNN", "Classify", {}, torch_models.CNN, classified, images(16, 1, 8, 8)),
     "resnet18": Case(
-        SPEED_TABLE / "resnet18.mto",
+        MODELS / "resnet18.mto",
         "ResNet18",
         "Step",
         {"width": 8, "classes": 10},
-        lambda: torch_models.ResNet18(8, 10),
+        lambda: PEERS["resnet18"](8, 10),
         classified,
         images(2, 3, 64, 64),
         steps=2,
     ),
     "gpt": Case(
-        SPEED_TABLE / "gpt.mto",
+        MODELS / "gpt.mto",
         "GPT",
         "Step",
         GPT,
@@ -128,11 +128,11 @@ CASES = {
         OWN, "BiLSTM", "Classify", {}, torch_models.BiLSTM, classified, images(8, 12, 8)
     ),
     "dlrm": Case(
-        SPEED_TABLE / "dlrm.mto",
+        MODELS / "dlrm.mto",
         "DLRM",
         "Step",
         {"rows": 100},
-        lambda: torch_models.DLRM(100),
+        lambda: PEERS["dlrm"](100),
         clicked,
         clicks,
     ),

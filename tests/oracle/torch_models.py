@@ -1,4 +1,4 @@
-"""The whole models of `test_whole_models.py` as a user of PyTorch writes them.
+"""Whole models that the speed table has not, or has at one size, as a user of PyTorch writes them.
 
 Submodules have the names that they have in the language, so that weights are copied by path.
 """
@@ -11,14 +11,10 @@ from torch.nn import functional as F
 
 __all__ = [
     "CNN",
-    "DLRM",
     "GPT",
     "MLP",
     "VAE",
     "BiLSTM",
-    "LargeCNN",
-    "Reader",
-    "ResNet18",
     "UNet",
     "ViT",
 ]
@@ -53,61 +49,6 @@ class CNN(nn.Module):
         x = F.max_pool2d(F.relu(self.first_norm(self.first(x))), 2)
         x = F.max_pool2d(F.relu(self.second_norm(self.second(x))), 2)
         return self.head(x.flatten(1))
-
-
-class LargeCNN(nn.Module):
-    """The convolutional network of the speed table."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(1, 32, 3, padding=1)
-        self.second = nn.Conv2d(32, 64, 3, padding=1)
-        self.hidden, self.head = nn.Linear(64 * 7 * 7, 128), nn.Linear(128, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.max_pool2d(F.relu(self.first(x)), 2)
-        x = F.max_pool2d(F.relu(self.second(x)), 2)
-        return self.head(F.relu(self.hidden(x.flatten(1))))
-
-
-class Residual(nn.Module):
-    """The basic block of a residual network."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.first_norm = nn.BatchNorm2d(outputs)
-        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.second_norm = nn.BatchNorm2d(outputs)
-        self.shortcut: nn.Module | None = None
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.shortcut_norm = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = F.relu(self.first_norm(self.first(x)))
-        y = self.second_norm(self.second(y))
-        return F.relu(y + (self.shortcut_norm(self.shortcut(x)) if self.shortcut else x))
-
-
-class ResNet18(nn.Module):
-    """He et al., "Deep residual learning for image recognition", 2015."""
-
-    def __init__(self, width: int = 64, classes: int = 1000) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        self.stem_norm = nn.BatchNorm2d(width)
-        widths = [width, width, 2 * width, 2 * width, 4 * width, 4 * width, 8 * width, 8 * width]
-        strides = [1, 1, 2, 1, 2, 1, 2, 1]
-        triples = zip([width, *widths[:-1]], widths, strides, strict=True)
-        self.blocks = nn.ModuleList(Residual(a, b, stride) for a, b, stride in triples)
-        self.head = nn.Linear(8 * width, classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.max_pool2d(F.relu(self.stem_norm(self.stem(x))), 3, 2, 1)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(x.mean((2, 3)))
 
 
 class Attention(nn.Module):
@@ -220,37 +161,6 @@ class BiLSTM(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.lstm(x)[0].mean(1))
-
-
-class Reader(nn.Module):
-    """The recurrent network of the speed table; see BiLSTM about its biases."""
-
-    def __init__(self, inputs: int = 40, hidden: int = 256, classes: int = 10) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(inputs, hidden, batch_first=True)
-        self.head = nn.Linear(hidden, classes)
-        rest_at_zero(self.lstm)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.lstm(x)[0][:, -1])
-
-
-class DLRM(nn.Module):
-    """Naumov et al., "Deep learning recommendation model", 2019."""
-
-    def __init__(self, rows: int = 10000, d: int = 16, tables: int = 8) -> None:
-        super().__init__()
-        self.tables = nn.ModuleList(nn.Embedding(rows, d) for _ in range(tables))
-        self.bottom = nn.ModuleList([nn.Linear(13, 64), nn.Linear(64, d)])
-        pairs = tables * (tables + 1) // 2
-        self.top = nn.ModuleList([nn.Linear(d + pairs, 64), nn.Linear(64, 1)])
-
-    def forward(self, dense: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.bottom[1](F.relu(self.bottom[0](dense))))
-        z = torch.stack([x, *(table(ids[:, i]) for i, table in enumerate(self.tables))], 1)
-        rows, columns = torch.tril_indices(z.shape[1], z.shape[1], -1)
-        pairs = torch.bmm(z, z.transpose(1, 2))[:, rows, columns]
-        return self.top[1](F.relu(self.top[0](torch.cat([x, pairs], 1))))[:, 0]
 
 
 class Double(nn.Module):
