@@ -21,6 +21,7 @@ from mapsto.ir.kernel_key import kernel_key
 from mapsto.ir.ops.control import Kernel
 from mapsto.ir.stages import is_literal
 from mapsto.ir.types import DType
+from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.sharing import KernelSharing, PairSharing, Sharing
 
 __all__ = [
@@ -116,16 +117,22 @@ def padded_bytes(elements: Dim, dtype: DType) -> Dim:
 
 
 def assign_buffers(
-    function: Function, in_place: Mapping[Operation, PairSharing] | None = None
+    function: Function,
+    division: Division,
+    in_place: Mapping[Operation, PairSharing] | None = None,
 ) -> BufferPlan:
-    """Places for all tensors of a fused function; `in_place` says which results of ops that are
-    lowered on their own may be written over which operands."""
-    return _Assignment(function, in_place or {}).run()
+    """Places for all tensors of a fused function whose kernels are lowered with this division of
+    work; `in_place` says which results of ops that are lowered on their own may be written over
+    which operands."""
+    return _Assignment(function, division, in_place or {}).run()
 
 
 class _Assignment:
-    def __init__(self, function: Function, in_place: Mapping[Operation, PairSharing]) -> None:
+    def __init__(
+        self, function: Function, division: Division, in_place: Mapping[Operation, PairSharing]
+    ) -> None:
         self.function = function
+        self.division = division
         self.steps = [op for op in function.block.operations if is_step(op)]
         self._rules: dict[Hashable, Sharing] = dict(in_place.items())
         """By op, and by what kernels that are the same have in common."""
@@ -207,7 +214,7 @@ class _Assignment:
             if isinstance(step, Kernel):
                 key = kernel_key(step)
                 known = self._rules.get(key)
-                self._rules[key] = self._rules[step] = known or KernelSharing(step)
+                self._rules[key] = self._rules[step] = known or KernelSharing(step, self.division)
             else:
                 self._rules[step] = PairSharing()
         return self._rules[step]

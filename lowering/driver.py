@@ -172,7 +172,8 @@ class _Lowering:
         return tuple(each.run() if agree else each.run_repeated() for each in lowerings)
 
     def _plan(self, function: Function) -> BufferPlan:
-        return assign_buffers(function, {op: _in_place(op, b) for op, b in self.bodies.items()})
+        in_place = {op: _in_place(op, body) for op, body in self.bodies.items()}
+        return assign_buffers(function, self.kernels.scheduling.division, in_place)
 
     def _with_plan(self, function: Function, plan: BufferPlan) -> LoweredFunction:
         calls = tuple(self._call(op, plan) for op in self.steps)

@@ -28,7 +28,8 @@ class Division:
     flat: bool = False
     """Whether lanes run over all outer indices as one, rather than over the last of them."""
     least_lanes: int = 8
-    """Vectors do not run along a last outer index of fewer than this, where there is another."""
+    """Vectors do not run along a last outer index of fewer than this, where there is another
+    (0: they may)."""
     many_elements: int = 0
     """From so many elements on a flat lane does several (0: never)."""
     least_row: int = 0

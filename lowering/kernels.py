@@ -172,7 +172,7 @@ def _lower_rows(
     block: Block, stages: Sequence[Stage], scheduling: Scheduling, shared: frozenset[str]
 ) -> _Lowered:
     division = scheduling.division
-    space = kernel_space(stages, 0 if division.flat else division.least_lanes)
+    space = kernel_space(stages, division.least_lanes)
     frame = _Frame(block, shared, space.shape)
     rows = RowKernel(space, frame.emitter, frame.outputs, division)
     return frame, scheduling.rows(rows.body()), ()

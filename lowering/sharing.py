@@ -11,6 +11,7 @@ from mapsto.ir.ops.control import Kernel
 from mapsto.ir.ops.updates import DynamicUpdate
 from mapsto.ir.stages import Read, Stage, find_stages
 from mapsto.lowering.kernel_space import KernelSpace, kernel_space
+from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.kernels import heavy_contraction
 from mapsto.lowering.stage_loops import PassPlan, plan_passes
 
@@ -36,13 +37,14 @@ class PairSharing:
 
 
 class KernelSharing:
-    """Of a kernel, whose plan is made once."""
+    """Of a kernel, whose plan is made once; `division` is that with which it is lowered."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, division: Division) -> None:
         self.block: Block = kernel.regions[0].block
         self.stages = find_stages(self.block)
         self.heavy = heavy_contraction(self.stages)
         self.is_whole = any(s.op is not None and s.op.has(Trait.WHOLE) for s in self.stages)
+        self.division = division
         self._rows: _Rows | None = None
 
     def may_share(self, operand: int, result: int) -> bool:
@@ -59,10 +61,13 @@ class KernelSharing:
         if source is target:
             return True
         readers = [(s, read) for s in self.stages for read in s.reads if read.value is source]
-        if self.heavy is not None:
-            return all(s.op is not self.heavy and is_identity(read.place) for s, read in readers)
+        if self.heavy is not None and not all(
+            s.op is not self.heavy and is_identity(read.place) for s, read in readers
+        ):
+            return False
+        # Contractions without a schedule for the target are lowered as rows too.
         if self._rows is None:
-            space = kernel_space(self.stages)
+            space = kernel_space(self.stages, self.division.least_lanes)
             self._rows = _Rows(space, plan_passes(space))
         return all(self._rows.is_safe(target, stage, read) for stage, read in readers)
 

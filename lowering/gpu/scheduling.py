@@ -23,6 +23,7 @@ def gpu_scheduling(target: GpuTarget) -> Scheduling:
         column_block=target.block_threads,
         few_tasks=_FEW_TASKS,
         flat=True,
+        least_lanes=0,
         many_elements=target.processors * target.processor_threads,
         least_row=target.warp,
         most_ranked=_MOST_RANKED,

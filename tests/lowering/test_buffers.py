@@ -17,7 +17,7 @@ from mapsto.ir.fusion import buffer_of, fuse_function
 from mapsto.ir.ops.contraction import access, contract, reduce_axes
 from mapsto.ir.types import DType
 from mapsto.lowering.buffers import Arena, Argument, BufferPlan, Result, assign_buffers, is_step
-from mapsto.lowering.cpu.scheduling import cpu_scheduling
+from mapsto.lowering.cpu.scheduling import DIVISION, cpu_scheduling
 from mapsto.lowering.driver import KernelTable, LoweredFunction, lower_function
 
 F32 = DType.F32
@@ -27,7 +27,7 @@ SQUARE = (F32, (64, 64))
 
 
 def plan_of(function: Function) -> BufferPlan:
-    return assign_buffers(fuse_function(function))
+    return assign_buffers(fuse_function(function), DIVISION)
 
 
 def product(b: ir.Builder, x: ir.Value, w: ir.Value) -> ir.Value:
@@ -131,6 +131,18 @@ def test_an_update_that_reads_elsewhere_is_copied() -> None:
         check(function)
 
 
+def test_a_sum_that_reads_the_old_value_in_a_later_pass_waits() -> None:
+    """Each lane loops over a last outer index of 1, so that the sum has a pass of its own, after
+    the one that writes the update."""
+
+    def body(b, p, g):
+        h = b.emit(ir.Reshape, g, shape=p.shape)
+        return [b.emit(ir.Sub, p, h), reduce_axes(b, "sum", b.emit(ir.Mul, p, h), [0]), h]
+
+    function, _ = updated(body, [(F32, (4, 2, 1)), (F32, (8,))], ((0, 0),))
+    check(function)
+
+
 def test_a_row_is_updated_in_place_after_its_sum() -> None:
     def body(b, p):
         total = reduce_axes(b, "sum", p, [1])
@@ -226,7 +238,7 @@ def test_identical_kernels_are_compiled_once() -> None:
 def test_the_places_of_arguments_are_their_own() -> None:
     function = build("f", [SQUARE, SQUARE], lambda b, x, w: product(b, x, w))
     fused = fuse_function(function)
-    plan = assign_buffers(fused)
+    plan = assign_buffers(fused, DIVISION)
     assert [plan.place(a) for a in fused.arguments] == [Argument(0), Argument(1)]
     assert np.prod(fused.arguments[0].shape) == 64 * 64
 
