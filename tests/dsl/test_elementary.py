@@ -110,6 +110,16 @@ map f(x: f64[n], y: f64[n]): {derivative}
         assert np.isfinite(found).all()
 
 
-def test_lengths_of_what_is_no_number_are_none() -> None:
-    found = run_map("map f(x: f64[n]): hypot(x, 1)", {"x": np.array([np.nan, 0.0])})
-    np.testing.assert_array_equal(found, [np.nan, 1])
+def test_lengths_of_what_is_no_number_are_none_and_of_infinite_sides_infinite() -> None:
+    found = run_map("map f(x: f64[n]): hypot(x, 1)", {"x": np.array([np.nan, 0.0, -np.inf])})
+    np.testing.assert_array_equal(found, [np.nan, 1, np.inf])
+
+
+def test_the_norm_of_nothing_has_slope_0() -> None:
+    source = """
+map g(x: f64[n, m]) -> f64: sum(norm(x, axis=1))
+map f(x: f64[n, m]): (grad(g)(x), jvp(g)(x, x + 1))
+"""
+    slope, (_, along) = run_map(source, {"x": np.array([[0.0, 0.0], [3.0, 4.0]])})
+    np.testing.assert_allclose(slope, [[0, 0], [0.6, 0.8]])
+    np.testing.assert_allclose(along, 0.6 * 4 + 0.8 * 5)
