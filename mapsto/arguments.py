@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -184,11 +185,13 @@ def _arrays(parameters: Sequence[Parameter], given: Mapping[str, object]) -> dic
 
 def _spread(parameter: Parameter, value: object) -> Iterator[tuple[Parameter, object]]:
     """The parts of a tuple or a record: of a tuple, a list, or a dict of the fields."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if not parameter.parts and not parameter.is_tensor:
+        parameter = _with_parts(parameter, value)
     if not parameter.parts or value is None:
         yield parameter, value
         return
-    if hasattr(value, "_asdict"):
-        value = value._asdict()
     names = [part.name.rpartition(".")[2] for part in parameter.parts]
     if isinstance(value, Mapping) and sorted(map(str, value)) == sorted(names):
         value = [value[name] for name in names]
@@ -199,11 +202,35 @@ def _spread(parameter: Parameter, value: object) -> Iterator[tuple[Parameter, ob
         yield from _spread(replace(part, is_tensor=not part.parts), item)
 
 
+def _holds_arrays(value: object) -> bool:
+    """Whether there are arrays in a dict, a list or a tuple, or in those inside of it."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return isinstance(value, list | tuple) and any(_is_array(v) or _holds_arrays(v) for v in value)
+
+
+def _with_parts(parameter: Parameter, value: Any) -> Parameter:
+    """A parameter that takes any structure, with the parts of what it is given.  Raises
+    ArgumentError for keys that are no names."""
+    if not _holds_arrays(value):
+        return parameter
+    if isinstance(value, Mapping):
+        for key in value:
+            if not (isinstance(key, str) and key.isidentifier()):
+                raise ArgumentError(f"the key {key!r} of the argument {parameter.name} is no name")
+    items = value.items() if isinstance(value, Mapping) else enumerate(value)
+    named = [(Parameter(f"{parameter.name}.{part}", False, None, False), v) for part, v in items]
+    return replace(parameter, parts=tuple(_with_parts(part, v) for part, v in named))
+
+
 def _is_tensor(parameter: Parameter, value: object) -> bool:
     if value is None and parameter.has_default:
         return False
-    is_array = isinstance(value, DeviceArray) or any(hasattr(value, n) for n in _ARRAY_PROTOCOLS)
-    return parameter.is_tensor or is_array
+    return parameter.is_tensor or _is_array(value)
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, DeviceArray) or any(hasattr(value, n) for n in _ARRAY_PROTOCOLS)
 
 
 def _array(parameter: Parameter, value: object) -> Array:

@@ -22,6 +22,9 @@ map scale(x: f32[n], k: int = 2, f: map = relu) -> f32[n]:
 map parts(x: f32[n, m]) -> (f32[n], f32):
     (sum(x, axis=1), sum(x))
 
+map layer(p: any, x: f32[n]) -> f32:
+    sum(p.pair[0] * x) * p.scale + sum(p.pair[1])
+
 map twice[T](x: T[n]) -> T[n]:
     x + x
 
@@ -160,9 +163,21 @@ def test_several_results() -> None:
     assert total.shape == () and total == pytest.approx(BATCH.sum(), rel=1e-5)
 
 
+def test_structures_of_arrays_where_any_is_declared() -> None:
+    for pair in ([X, X + 1], (X, X + 1)):
+        given = {"pair": pair, "scale": 2.0}
+        assert LIB.layer(given, X) == 2 * (X * X).sum() + (X + 1).sum()
+        slope = mt.grad(LIB.layer)(given, X)
+        np.testing.assert_array_equal(slope.pair[0], 2 * X)
+        np.testing.assert_array_equal(slope.pair[1], np.ones(4))
+        assert slope.scale == (X * X).sum()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: LIB.layer({"a b": X}, X), "the key 'a b' of the argument p is no name"),
+        (lambda: LIB.layer({"pair": (X, "x")}, X), "the argument p.pair.1 is an array, found str"),
         (lambda: LIB.add(X), "the argument b is missing"),
         (lambda: LIB.add(X, X, X), r"expected at most 2 arguments \(a, b\), found 3"),
         (lambda: LIB.add(X, X, c=X), "there is no parameter c; there are a, b"),
