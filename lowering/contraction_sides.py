@@ -216,6 +216,8 @@ class Columns(Side):
     ) -> list[Statement]:
         """Square blocks of a full tile, read along k and written along the positions; nothing where
         the part is not one of whole runs along k."""
+        if self.k_run == 0:
+            return []
         steps = Steps(self.steps.group, self.k_run)
         k: Index = variable("k")
         start, depth = self.flat_range(part)

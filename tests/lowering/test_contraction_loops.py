@@ -3,6 +3,7 @@ the loop interpreter and with NumPy."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -142,6 +143,19 @@ def test_accumulators_stay_in_registers(machine: Machine) -> None:
     inner = [line for line in assembly.splitlines() if "vfmadd" in line or "mulps" in line]
     assert inner, "the innermost loop multiplies vectors"
     assert not [line for line in inner if "(%rsp" in line or "(%rbp" in line]
+
+
+@pytest.mark.parametrize("layout", ["nn", "tn", "nt", "tt"])
+def test_packing_moves_vectors(layout: str) -> None:
+    machine = Machine.named("x86-64-v3")
+    found = product(96, 160, 128, layout)
+    schedule = choose_schedule(found, machine)
+    assert schedule.pack_rows or schedule.pack_columns
+    assembly = emit_assembly(module_text(function(found, schedule), machine), machine)
+    scalars = [
+        line for line in assembly.splitlines() if re.search(r"v(movss|extractps)\t.*\)$", line)
+    ]
+    assert not scalars
 
 
 def test_small_products_stay_on_one_thread() -> None:
