@@ -30,7 +30,7 @@ from mapsto.runtime.function import NativeFunction
 from mapsto.runtime.jit import CompiledModule, compile_module
 from mapsto.runtime.timing import Timing, samples_of
 
-__all__ = ["Report", "StepReport", "benchmark"]
+__all__ = ["Report", "StepReport", "benchmark", "describe_kernel"]
 
 ROUNDS = 5
 """How often the program as it is and the one with the clock take turns."""
@@ -200,10 +200,10 @@ def _report(step: TimedStep, runs: int, seconds: float) -> StepReport:
     if not isinstance(op, Kernel):
         return StepReport(call.loops.name, "packs ahead of a loop", runs, seconds, Work())
     work = work_of(call, op, {}) * runs
-    return StepReport(call.loops.name, _description(op), runs, seconds, work)
+    return StepReport(call.loops.name, describe_kernel(op), runs, seconds, work)
 
 
-def _description(kernel: Kernel) -> str:
+def describe_kernel(kernel: Kernel) -> str:
     """What a kernel computes, in a few words: its largest contraction, or its ops."""
     ops = [op for op in kernel.regions[0].block.operations if not isinstance(op, Return | Constant)]
     heavy = [op for op in ops if isinstance(op, Contract) and len(op.operands) == 2 and op.reduced]

@@ -252,7 +252,11 @@ def _bench(subparsers: Subparsers) -> None:
         "--roofline", action="store_true", help="also print what the machine can do at most"
     )
     parser.add_argument("--json", action="store_true", help="report in JSON")
+    parser.add_argument(
+        "--target", dest="gpu", metavar="GPU", help="what it asks of a GPU that is not here"
+    )
     _add_static(parser, "n=64", "fix a size; all have to be known")
+    _add_device(parser)
     _add_compilation(parser)
     parser.set_defaults(run=_command("bench", "bench"))
 

@@ -5,25 +5,28 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from mapsto.benchmark import Report, StepReport, benchmark
-from mapsto.commands.compilation import compile_options
+from mapsto.commands.compilation import compile_options, gpu_target
+from mapsto.commands.device_bench import launch_records, print_launches
 from mapsto.commands.entries import Entry, open_target
+from mapsto.commands.figures import bytes_text, console_of, table, time_text
 from mapsto.commands.running import read_inputs, type_of
 from mapsto.commands.sample_inputs import index_bounds, sample
 from mapsto.commands.settings import parse_settings
 from mapsto.commands.weights import fill, read_weights
 from mapsto.compiler import Options, bound_slots
+from mapsto.device_benchmark import inspect, measure
 from mapsto.dsl.elaborated import Elaborated
 from mapsto.errors import MapstoError
 from mapsto.ir.core import Array, Function
 from mapsto.lowering.cpu.machine import Machine
+from mapsto.runtime.devices.registry import CPU, find_device
 from mapsto.runtime.roofline import Roofline, measure_roofline
 
 __all__ = ["bench"]
@@ -36,6 +39,8 @@ def bench(options: argparse.Namespace) -> int:
     if options.seconds <= 0:
         raise MapstoError(f"--seconds {options.seconds}: give a positive number")
     compilation = compile_options(options)
+    if options.gpu is not None or compilation.device != CPU:
+        return _bench_gpu(options, compilation)
     found: dict[str, Any] = {}
     report = None if options.target is None else _measured(options, compilation)
     peak = measure_roofline(compilation.machine)
@@ -46,7 +51,7 @@ def bench(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found))
         return 0
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+    console = console_of(sys.stdout)
     if "machine" in found:
         _print_machine(console, peak, compilation.machine)
     if report is not None:
@@ -55,29 +60,68 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def _measured(options: argparse.Namespace, compilation: Options) -> Report:
-    settings = parse_settings(options.static)
-    opened = open_target(options.target, compilation, settings, options.seed)
-    if len(opened.entries) != 1:
-        raise MapstoError(f"{options.target}: name one entry to measure")
-    entry = opened.entries[0]
-    weights = read_weights(options.weights)
-    given = read_inputs(entry, options.input)
-    types = {name: type_of(array) for name, array in given.items()}
-    elaborated = entry.elaborate(settings, weights, types)
-    _check_sizes(entry, elaborated)
-    arrays = fill(entry, elaborated, weights, options.weights, options.seed)
+    measured = Measured.of(options, compilation)
+    return benchmark(
+        measured.elaborated, compilation, measured.arrays, measured.inputs, options.seconds
+    )
 
-    def inputs(function: Function) -> Sequence[Array]:
+
+def _bench_gpu(options: argparse.Namespace, compilation: Options) -> int:
+    """Measures an entry on a device, or tells what it asks of a kind of GPU."""
+    if options.roofline:
+        raise MapstoError("--roofline measures the CPU; leave it out for a GPU")
+    if options.gpu is not None and compilation.device != CPU:
+        raise MapstoError("give --device, to measure there, or --target, to measure nothing")
+    device = find_device(compilation.device)
+    here = compilation.on(CPU)
+    measured = Measured.of(options, here)
+    if device is None:
+        report = inspect(measured.elaborated, here, gpu_target(options.gpu))
+    else:
+        report = measure(
+            device, measured.elaborated, here, measured.arrays, measured.inputs, options.seconds
+        )
+    if options.json:
+        print(json.dumps(launch_records(report)))
+    else:
+        print_launches(console_of(sys.stdout), report)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """An entry of known sizes, the arrays of its parameters, what was given for its arguments."""
+
+    elaborated: Elaborated
+    arrays: Mapping[str, Array]
+    given: Mapping[str, Array]
+    seed: int
+
+    @staticmethod
+    def of(options: argparse.Namespace, compilation: Options) -> Measured:
+        """What the command line names."""
+        settings = parse_settings(options.static)
+        opened = open_target(options.target, compilation, settings, options.seed)
+        if len(opened.entries) != 1:
+            raise MapstoError(f"{options.target}: name one entry to measure")
+        entry = opened.entries[0]
+        weights = read_weights(options.weights)
+        given = read_inputs(entry, options.input)
+        types = {name: type_of(array) for name, array in given.items()}
+        elaborated = entry.elaborate(settings, weights, types)
+        _check_sizes(entry, elaborated)
+        arrays = fill(entry, elaborated, weights, options.weights, options.seed)
+        return Measured(elaborated, arrays, given, options.seed)
+
+    def inputs(self, function: Function) -> Sequence[Array]:
         """Those of the files, and random ones for the rest."""
-        bounds, first = index_bounds(function), len(bound_slots(elaborated))
+        bounds, first = index_bounds(function), len(bound_slots(self.elaborated))
         return [
-            given[spec.name]
-            if spec.name in given
-            else sample(spec.type, bounds.get(first + i), options.seed)
-            for i, spec in enumerate(elaborated.inputs)
+            self.given[spec.name]
+            if spec.name in self.given
+            else sample(spec.type, bounds.get(first + i), self.seed)
+            for i, spec in enumerate(self.elaborated.inputs)
         ]
-
-    return benchmark(elaborated, compilation, arrays, inputs, options.seconds)
 
 
 def _check_sizes(entry: Entry, elaborated: Elaborated) -> None:
@@ -157,21 +201,21 @@ def _bound(step: StepReport, peak: Roofline) -> str:
 def _print_machine(console: Console, peak: Roofline, machine: Machine) -> None:
     threads = f"{peak.threads} thread{'' if peak.threads == 1 else 's'}"
     console.print(f"{machine.cpu}, {machine.vector_bits}-bit vectors, {threads}", highlight=False)
-    table = _table("", "fits", "reading", "writing")
-    table.add_row("multiply-adds", "", f"{peak.operations / 1e9:.1f} GFLOP/s", "")
+    rows = table("", "fits", "reading", "writing")
+    rows.add_row("multiply-adds", "", f"{peak.operations / 1e9:.1f} GFLOP/s", "")
     for level in peak.levels:
         speeds = (f"{speed / 1e9:.1f} GB/s" for speed in (level.read, level.written))
-        table.add_row(level.name, _bytes(level.bytes), *speeds)
-    console.print(table)
+        rows.add_row(level.name, bytes_text(level.bytes), *speeds)
+    console.print(rows)
 
 
 def _print_report(console: Console, report: Report, peak: Roofline) -> None:
-    table = _table("kernel", "what", "runs", "time", "share", "GFLOP/s", "GB/s", "of peak", "bound")
-    table.columns[1].justify = table.columns[8].justify = "left"
+    rows = table("kernel", "what", "runs", "time", "share", "GFLOP/s", "GB/s", "of peak", "bound")
+    rows.columns[1].justify = rows.columns[8].justify = "left"
     total = sum(step.seconds for step in report.steps)
     for step in sorted(report.steps, key=lambda step: -step.seconds):
-        table.add_row(step.name.removeprefix(f"{report.entry}."), *_cells(step, total, peak))
-    console.print(table)
+        rows.add_row(step.name.removeprefix(f"{report.entry}."), *_cells(step, total, peak))
+    console.print(rows)
     for line in _summary(report, peak):
         console.print(line, highlight=False)
 
@@ -181,7 +225,7 @@ def _cells(step: StepReport, total: float, peak: Roofline) -> Iterator[str]:
     bytes_ = work.read + work.written
     yield step.what
     yield str(step.runs)
-    yield _time(step.seconds)
+    yield time_text(step.seconds)
     yield f"{100 * step.seconds / total:.1f} %" if total else ""
     yield f"{work.operations / seconds / 1e9:.1f}" if work.operations else ""
     yield f"{bytes_ / seconds / 1e9:.1f}" if bytes_ else ""
@@ -194,40 +238,21 @@ def _summary(report: Report, peak: Roofline) -> Iterator[str]:
     inside = sum(step.seconds for step in report.steps)
     floor = sum(_floor(step, peak) for step in report.steps)
     yield (
-        f"a call takes {_time(call.median)} (+- {100 * call.spread:.0f} %), {_time(inside)} in the"
-        f" kernels, which could be done in {_time(floor)} ({100 * floor / call.median:.0f} %)"
+        f"a call takes {time_text(call.median)} (+- {100 * call.spread:.0f} %),"
+        f" {time_text(inside)} in the kernels, which could be done in {time_text(floor)}"
+        f" ({100 * floor / call.median:.0f} %)"
     )
     yield (
         f"{work.operations / 1e6:.4g} million operations,"
         f" {work.operations / call.median / 1e9:.1f} GFLOP/s; the kernels read and write"
-        f" {_bytes(work.read + work.written)}"
+        f" {bytes_text(work.read + work.written)}"
     )
     over = report.arena_bytes / report.live_bytes - 1 if report.live_bytes else 0
     yield (
-        f"memory: {_bytes(report.arena_bytes)} between kernels ({100 * over:.0f} % above the most"
-        f" that is needed at once), {_bytes(report.scratch_bytes)} inside kernels,"
-        f" {_bytes(report.bound_bytes)} of parameters and states"
+        f"memory: {bytes_text(report.arena_bytes)} between kernels"
+        f" ({100 * over:.0f} % above the most that is needed at once),"
+        f" {bytes_text(report.scratch_bytes)} inside kernels,"
+        f" {bytes_text(report.bound_bytes)} of parameters and states"
     )
     phases = ", ".join(f"{name} {s:.2f} s" for name, s in report.compile_seconds.items())
     yield f"compiled in {sum(report.compile_seconds.values()):.2f} s: {phases}"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
-    return table
-
-
-def _time(seconds: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.4g} {unit}"
-    return f"{seconds * 1e9:.3g} ns"
-
-
-def _bytes(count: float) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.4g} {unit}"
-    return f"{count:.0f} B"

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_float, c_size_t, c_uint64, c_void_p
 from functools import cached_property, lru_cache
+from itertools import pairwise
 
 from mapsto.ir.core import Array
 from mapsto.lowering.gpu.program import GpuKernel, GpuProgram, assemble
@@ -23,6 +24,7 @@ _DYNAMIC_SHARED = 8
 _STATIC_SHARED_LIMIT = 48 * 1024
 _NON_BLOCKING = 1
 _CAPTURE_RELAXED = 2
+_EVENT_IN_GRAPH = 1
 
 
 class CudaDevice:
@@ -102,13 +104,12 @@ class CudaDevice:
     def run(self, commands: Sequence[Command]) -> None:
         """Starts the commands, in order."""
         with self._turn:
-            for command in commands:
-                self._start(command)
+            self._start_all(commands)
 
     def record(self, commands: Sequence[Command]) -> Callable[[], None]:
         """Captures the commands as a graph."""
         with self._turn:
-            graph = _Graph(self.driver, self._capture(commands))
+            graph = _Graph(self.driver, self._capture(lambda: self._start_all(commands)))
 
         def replay() -> None:
             with self._turn:
@@ -121,35 +122,56 @@ class CudaDevice:
         with self._turn:
             self.driver.call("cuStreamSynchronize", self._stream)
 
-    def seconds(self, work: Callable[[], object]) -> float:
-        """How long the device takes for what a function starts."""
+    def times(self, commands: Sequence[Command]) -> list[float]:
+        """Runs the commands; the seconds of each, by events that stand between them in a graph, so
+        that none waits for the host."""
         with self._turn:
-            first, last = (self.driver.handle("cuEventCreate", 0) for _ in range(2))
-            self.driver.call("cuEventRecord", first, self._stream)
-            work()
-            self.driver.call("cuEventRecord", last, self._stream)
-            self.driver.call("cuEventSynchronize", last)
-            milliseconds = c_float()
-            self.driver.call("cuEventElapsedTime", ctypes.byref(milliseconds), first, last)
-            for event in (first, last):
-                self.driver.call("cuEventDestroy_v2", event)
+            events = [self.driver.handle("cuEventCreate", 0) for _ in range(len(commands) + 1)]
+            try:
+                return self._between(commands, events)
+            finally:
+                for event in events:
+                    self.driver.call("cuEventDestroy_v2", event)
+
+    def _between(self, commands: Sequence[Command], events: Sequence[c_void_p]) -> list[float]:
+        def start() -> None:
+            self._mark(events[0])
+            for command, event in zip(commands, events[1:], strict=True):
+                self._start(command)
+                self._mark(event)
+
+        graph = _Graph(self.driver, self._capture(start))
+        self.driver.call("cuGraphLaunch", graph.handle, self._stream)
+        self.synchronize()
+        return [self._elapsed(*pair) for pair in pairwise(events)]
+
+    def _mark(self, event: c_void_p) -> None:
+        """Records an event as a part of the graph that is captured."""
+        self.driver.call("cuEventRecordWithFlags", event, self._stream, _EVENT_IN_GRAPH)
+
+    def _elapsed(self, first: c_void_p, last: c_void_p) -> float:
+        milliseconds = c_float()
+        self.driver.call("cuEventElapsedTime", ctypes.byref(milliseconds), first, last)
         return milliseconds.value / 1000
 
-    def _capture(self, commands: Sequence[Command]) -> c_void_p:
-        """An executable graph of the commands.
+    def _capture(self, start: Callable[[], None]) -> c_void_p:
+        """An executable graph of what a function starts.
 
         What the collector of cycles may unload meanwhile is no part of it: the capture is relaxed.
         """
         call, graph = self.driver.call, c_void_p()
         call("cuStreamBeginCapture_v2", self._stream, _CAPTURE_RELAXED)
         try:
-            for command in commands:
-                self._start(command)
+            start()
         finally:
             call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
         executable = self.driver.handle("cuGraphInstantiateWithFlags", graph, 0)
         call("cuGraphDestroy", graph)
         return executable
+
+    def _start_all(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            self._start(command)
 
     def _start(self, command: Command) -> None:
         call = self.driver.call

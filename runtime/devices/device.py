@@ -6,6 +6,7 @@ without the host (a CUDA graph).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +15,16 @@ from mapsto.ir.core import Array
 from mapsto.lowering.gpu.program import GpuProgram
 from mapsto.lowering.gpu.target import GpuTarget
 
-__all__ = ["Command", "Copy", "Device", "DeviceKernel", "Fill", "Launch", "LoadedProgram"]
+__all__ = [
+    "Command",
+    "Copy",
+    "Device",
+    "DeviceKernel",
+    "Fill",
+    "Launch",
+    "LoadedProgram",
+    "times_by_the_clock",
+]
 
 Extent = tuple[int, int, int]
 
@@ -108,5 +118,20 @@ class Device(Protocol):
     def record(self, commands: Sequence[Command]) -> Callable[[], None]:
         """A function that starts the commands, in order, with less work each time."""
 
+    def times(self, commands: Sequence[Command]) -> list[float]:
+        """Does the commands, in order; the seconds that each of them took."""
+
     def synchronize(self) -> None:
         """Waits for the work so far."""
+
+
+def times_by_the_clock(device: Device, commands: Sequence[Command]) -> list[float]:
+    """What `times` gives for a device that has no clock of its own: the host waits for each."""
+    found: list[float] = []
+    device.synchronize()
+    for command in commands:
+        start = time.perf_counter()
+        device.run([command])
+        device.synchronize()
+        found.append(time.perf_counter() - start)
+    return found

@@ -26,7 +26,7 @@ from mapsto.runtime.devices.walk import Walk, needs_host
 from mapsto.runtime.errors import ArtifactError
 from mapsto.runtime.signature import Argument, Signature, TensorSpec
 
-__all__ = ["FunctionPlan", "kernel_facts", "plan_of"]
+__all__ = ["FunctionPlan", "commands_of", "kernel_facts", "plan_of"]
 
 _SHIFT = 48
 """A number that stands for an address has the buffer above these bits, the offset below."""
@@ -61,6 +61,21 @@ def plan_of(
 
     Raises ArtifactError where a size is open, or the host has to decide something on the way.
     """
+    return _plan(program, entry, signature).plan(updated)
+
+
+def commands_of(
+    program: GpuProgram, entry: str, signature: Signature
+) -> tuple[Sequence[Command], int]:
+    """The commands of an entry, with numbers for addresses, and the bytes of its workspace.
+
+    Raises ArtifactError as `plan_of` does.
+    """
+    walk = _plan(program, entry, signature).walk()
+    return walk.commands, walk.arena_bytes(program.functions[entry])
+
+
+def _plan(program: GpuProgram, entry: str, signature: Signature) -> _Plan:
     lowered = program.functions[entry]
     if signature.symbols:
         name = signature.symbols[0]
@@ -70,7 +85,7 @@ def plan_of(
             f"{entry}: `while`, `if`, `print` and `assert` on tensors need the host on the way;"
             " run such a program with --device"
         )
-    return _Plan(program, lowered, signature).plan(updated)
+    return _Plan(program, lowered, signature)
 
 
 class _Plan:
@@ -95,10 +110,15 @@ class _Plan:
         """None is there: nothing is run."""
         raise AssertionError("a plan is not run")
 
-    def plan(self, updated: Sequence[str]) -> FunctionPlan:
-        """All of it."""
+    def walk(self) -> Walk:
+        """The walk through the function, with its commands."""
         walk = Walk(self, {})
         walk.run(self.lowered, [*self.arguments, *self.results], self.workspace)
+        return walk
+
+    def plan(self, updated: Sequence[str]) -> FunctionPlan:
+        """All of it."""
+        walk = self.walk()
         facts = {
             "arguments": [_argument(a, updated) for a in self.signature.arguments],
             "results": [_buffer(spec) for spec in self.signature.results],

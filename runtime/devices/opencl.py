@@ -24,7 +24,14 @@ import numpy as np
 from mapsto.ir.core import Array
 from mapsto.lowering.gpu.program import GpuProgram, assemble
 from mapsto.lowering.gpu.target import GpuTarget
-from mapsto.runtime.devices.device import Command, Copy, DeviceKernel, Fill, Launch
+from mapsto.runtime.devices.device import (
+    Command,
+    Copy,
+    DeviceKernel,
+    Fill,
+    Launch,
+    times_by_the_clock,
+)
 from mapsto.runtime.errors import DeviceError
 
 __all__ = ["OpenClDevice", "open_opencl", "opencl_devices"]
@@ -100,6 +107,10 @@ class OpenClDevice:
     def record(self, commands: Sequence[Command]) -> Callable[[], None]:
         """The commands as they are."""
         return partial(self.run, tuple(commands))
+
+    def times(self, commands: Sequence[Command]) -> list[float]:
+        """Runs the commands; the seconds of each."""
+        return times_by_the_clock(self, commands)
 
     def synchronize(self) -> None:
         """Waits for the work so far."""

@@ -17,7 +17,14 @@ from mapsto.ir.types import DType
 from mapsto.lowering.gpu.program import GpuProgram, assemble
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.runtime.arrays import aligned_empty
-from mapsto.runtime.devices.device import Command, Copy, DeviceKernel, Fill, Launch
+from mapsto.runtime.devices.device import (
+    Command,
+    Copy,
+    DeviceKernel,
+    Fill,
+    Launch,
+    times_by_the_clock,
+)
 from mapsto.runtime.errors import DeviceError
 from mapsto.runtime.jit import CompiledModule, load_object
 
@@ -81,6 +88,10 @@ class SimulatedDevice:
         """The commands as they are."""
         kept = tuple(commands)
         return lambda: self.run(kept)
+
+    def times(self, commands: Sequence[Command]) -> list[float]:
+        """Runs the commands; the seconds of each."""
+        return times_by_the_clock(self, commands)
 
     def synchronize(self) -> None:
         """Nothing: each command has ended when the next begins."""

@@ -202,6 +202,7 @@ int cuGraphLaunch(struct graph *graph, void *on) {
 
 int cuEventCreate(void **made, unsigned flags) { *made = calloc(1, 8); return SUCCESS; }
 int cuEventDestroy_v2(void *event) { free(event); return SUCCESS; }
-int cuEventRecord(void *event, void *on) { return SUCCESS; }
-int cuEventSynchronize(void *event) { return SUCCESS; }
+int cuEventRecordWithFlags(void *event, void *on, unsigned flags) {
+    return flags == 1 && capturing ? SUCCESS : INVALID_VALUE;
+}
 int cuEventElapsedTime(float *milliseconds, void *first, void *last) { *milliseconds = 1.5f; return SUCCESS; }

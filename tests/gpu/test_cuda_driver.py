@@ -15,6 +15,7 @@ from mapsto.compiler import Options, compile_for
 from mapsto.runtime.devices.array import DeviceArray
 from mapsto.runtime.devices.cuda import target_for
 from mapsto.runtime.devices.cuda_driver import Driver, DriverError, open_driver
+from mapsto.runtime.devices.device import Copy, Fill
 from mapsto.runtime.devices.function import DeviceFunction
 from mapsto.runtime.devices.registry import pool_of
 from mapsto.runtime.errors import DeviceError
@@ -140,7 +141,17 @@ def test_targets_by_capability() -> None:
 
 
 def test_events_measure(fake_cuda: FakeCuda) -> None:
-    assert fake_cuda.device().seconds(lambda: None) == pytest.approx(0.0015)
+    device, before = fake_cuda.device(), fake_cuda.library.fake_live_graphs()
+    source, target = device.allocate(4), device.allocate(4)
+    device.write(source, np.array([7], np.int32))
+    commands = [Copy(target, source, 4), Fill(source, 4)]
+    assert device.times(commands) == [pytest.approx(0.0015)] * 2
+    found = np.zeros(2, np.int32)
+    device.read(target, found[:1])
+    device.read(source, found[1:])
+    assert found.tolist() == [7, 0]
+    gc.collect()
+    assert fake_cuda.library.fake_live_graphs() == before
 
 
 def test_modules_are_unloaded(fake_cuda: FakeCuda) -> None:
