@@ -125,7 +125,8 @@ def analyze(
 ) -> ContractionProblem | None:
     """Sorts the dimensions of a sum of products of two; None for what is not of that form.
 
-    `swapped`: with rows as columns, so that results are stored across vectors.
+    `swapped`: with rows as columns, so that results are stored across vectors; None where there
+    are no rows.
     """
     if op.kind != "sum" or len(op.operands) != 2 or not op.reduced or op.rank == 0:
         return None
@@ -141,7 +142,7 @@ def analyze(
     batch = [d for d in range(op.rank) if d in row_dims and d in column_dims]
     rows = [d for d in range(op.rank) if d in row_dims and d not in column_dims]
     columns = [d for d in range(op.rank) if d in column_dims and d not in row_dims]
-    if len(batch) + len(rows) + len(columns) != op.rank:
+    if len(batch) + len(rows) + len(columns) != op.rank or not columns:
         return None
     # The order of the sum is the same whichever way round: which one is better may depend on sizes
     # that another program for the same operands does not know.

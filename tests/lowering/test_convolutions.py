@@ -181,3 +181,21 @@ def test_sizes_with_names_may_be_empty(stride: int, dtype: str) -> None:
     for n, h, w in ((0, 5, 6), (3, 0, 4), (2, 4, 0), (1, 1, 1), (2, 7, 19)):
         given = random_arguments(function, sizes={"n": n, "h": h, "w": w})
         compare(native, given, ir.evaluate(Module.of(function), "f", given))
+
+
+CORRELATION = """
+func @f(%x: f64[n + 200], %y: f64[n]) -> (f64[201]) {
+  %0 = contract %x, %y {extents = [201, n], maps = [(d0, d1) -> (d0 + d1), (d0, d1) -> (d1)], \
+rank = 1} : f64[201]
+  return %0
+}
+"""
+
+
+def test_correlations_of_signals_of_named_length() -> None:
+    """There are no rows: only one of the operands has dimensions of the result."""
+    function = parse_module(CORRELATION).functions["f"]
+    native = Native(function, Machine.host())
+    for n in (0, 1, 300):
+        given = random_arguments(function, sizes={"n": n})
+        compare(native, given, ir.evaluate(Module.of(function), "f", given))
