@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 
 from mapsto import ir
 from mapsto.dsl import syntax
@@ -38,6 +39,7 @@ from mapsto.dsl.values import (
 __all__ = [
     "Instance",
     "copy_for",
+    "duplicate",
     "holds_tensors",
     "instances_in",
     "instantiate",
@@ -125,6 +127,12 @@ def copied(instance: Instance, frame: Frame) -> Instance:
     for node in definition.members:
         _bind_member(copy, node, frame.inside(scope))
     return copy
+
+
+def duplicate(instance: Instance) -> Instance:
+    """Another instance that is the same in all: its sizes are those of this one, and what is shared
+    in it, such as a parameter that two layers have in common, is shared in the other as well."""
+    return deepcopy(instance)
 
 
 def _copied_part(parameter: syntax.Parameter, value: Value, frame: Frame) -> Value:

@@ -17,7 +17,7 @@ from mapsto.dsl.applications import elaborate_application
 from mapsto.dsl.elaborated import Elaborated, InputSpec, ParameterSpec, Structure
 from mapsto.dsl.evaluation import apply, find
 from mapsto.dsl.initialization import elaborate_initializers
-from mapsto.dsl.instances import Instance, slots_in
+from mapsto.dsl.instances import Instance, duplicate, slots_in
 from mapsto.dsl.library import DiagnosticsError, file_scope
 from mapsto.dsl.parser import parse
 from mapsto.dsl.scope import FileScope
@@ -183,6 +183,10 @@ class ModuleInstance:
     def name(self) -> str:
         """The name of the module."""
         return self.value.title
+
+    def duplicate(self) -> ModuleInstance:
+        """Another instance with the same configuration and sizes, and parameters of its own."""
+        return ModuleInstance(self.program, duplicate(self.value))
 
     def maps(self) -> tuple[str, ...]:
         """The names of its maps; the unnamed one is the empty string."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from mapsto.dsl import syntax
 from mapsto.dsl.source import Span
@@ -105,6 +106,10 @@ class FileScope(Scope):
         self.resolving: set[str] = set()
         """Names whose value is being found, to notice one that depends on itself."""
 
+    def __deepcopy__(self, memo: object) -> Self:
+        """What is copied with all that it refers to stands in the same file."""
+        return self
+
     def own_names(self) -> Iterator[str]:
         yield from self.definitions
 
@@ -123,6 +128,10 @@ class LibraryScope(Scope):
         """The library file of each name."""
         self.registered = registered
         """Gives the function of an op that was registered since, by a plugin."""
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """There is one library."""
+        return self
 
     def own_names(self) -> Iterator[str]:
         yield from self.names

@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 __all__ = ["Position", "Source", "Span"]
 
@@ -30,6 +31,10 @@ class Source:
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self.text = text.removeprefix("\ufeff")
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """What is copied with all that it refers to comes from the same text."""
+        return self
 
     def __repr__(self) -> str:
         return f"Source({self.name!r}, {len(self.text)} characters)"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from typing import Self
 
 from mapsto.dsl.operators import BinaryOperator, UnaryOperator
 from mapsto.dsl.source import Span
@@ -18,6 +19,10 @@ class Node:
     """A piece of syntax."""
 
     span: Span = field(compare=False, repr=False)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """What is copied with all that it refers to refers to the same text."""
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 A body has the interface of a function: arguments, results, and `aliases`, the results that take the
 place of arguments.  From step to step of a loop these are the values carried along.  `constants`
-is the number of first arguments that all steps have in common.
+are the numbers of the arguments that all steps have in common; those of a program are the same at
+each call, as the parameters of a net that is frozen.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ def body_functions(op: Operation, prefix: str = "") -> tuple[Function, ...]:
 
 
 def _facts(op: Operation, number: int) -> dict[str, Attribute]:
-    return {"aliases": op.region_aliases(number), "constants": op.region_constants(number)}
+    constants = tuple(range(op.region_constants(number)))
+    return {"aliases": op.region_aliases(number), "constants": constants}
 
 
 def constant_arguments(function: Function) -> frozenset[Value]:
-    """The arguments of a body that all steps have in common; none of another function."""
-    count = function.attributes.get("constants", 0)
-    assert isinstance(count, int)
-    return frozenset(function.arguments[:count])
+    """The arguments of a body that all steps have in common, of a program that all calls have."""
+    numbers = function.attributes.get("constants", ())
+    assert isinstance(numbers, tuple)
+    return frozenset(function.arguments[number] for number in numbers if isinstance(number, int))

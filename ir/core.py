@@ -380,7 +380,8 @@ class Function:
     """A named block; its arguments are the function's, its terminator's operands its results.
 
     `attributes` hold facts for later stages.  `aliases`: pairs (result, argument) that share one
-    buffer, so that the result is an update in place.  `private`: true where only this module calls
+    buffer, so that the result is an update in place.  `constants`: numbers of arguments that are
+    the same at each call, and never written.  `private`: true where only this module calls
     the function, so that it goes when nothing here does.
     """
 

@@ -14,14 +14,17 @@ What holds of every module between passes:
 8. Named sizes in a function are sizes of its arguments, and known sizes are not negative.
 9. A callee exists; operands and results have the types that it takes and gives, its named sizes
    replaced.  `wrt` and `outputs` name arguments and results of floating point.
-10. `aliases` are pairs (result, argument) of one type, no result or argument twice.
+10. `aliases` are pairs (result, argument) of one type, no result or argument twice; `constants` are
+    numbers of arguments that no alias updates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from mapsto.ir.attributes import attribute_problems, is_attribute
+from mapsto.ir.bodies import alias_pairs
 from mapsto.ir.core import (
     Attribute,
     Block,
@@ -69,7 +72,8 @@ class _Verifier:
     def check(self) -> None:
         """Checks the function."""
         self._check_block(self.function.block)
-        problem = next(_alias_problems(self.function), None)
+        problems = chain(_alias_problems(self.function), _constant_problems(self.function))
+        problem = next(problems, None)
         if problem is not None:
             self._fail(problem, self.function.location)
 
@@ -247,6 +251,19 @@ def _alias_problems(function: Function) -> Iterator[str]:
     for kind, numbers in zip(("result", "argument"), zip(*pairs, strict=True), strict=False):
         if len(set(numbers)) != len(numbers):
             yield f"`aliases` has the same {kind} twice"
+
+
+def _constant_problems(function: Function) -> Iterator[str]:
+    numbers = function.attributes.get("constants", ())
+    if not (isinstance(numbers, tuple) and all(isinstance(n, int) for n in numbers)):
+        yield "`constants` is a tuple of numbers"
+        return
+    updated = {argument for _, argument in alias_pairs(function)}
+    for number in numbers:
+        if number not in range(len(function.arguments)):
+            yield f"`constants` names argument {number}, which there is not"
+        elif number in updated:
+            yield f"`constants` names argument {number}, which is updated"
 
 
 def _pair_problems(function: Function, pair: Attribute) -> Iterator[str]:

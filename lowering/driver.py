@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from mapsto.ir.bodies import alias_pairs, body_functions, constant_arguments
 from mapsto.ir.core import Function, Module, Operation
-from mapsto.ir.dims import Dim, product
+from mapsto.ir.dims import Dim, dim_value, product
 from mapsto.ir.fusion import buffer_of, fuse_function
 from mapsto.ir.kernel_key import kernel_key
 from mapsto.ir.levels import FUSED, check_level
@@ -65,6 +65,10 @@ class Compiled:
     def entry(self, name: str) -> EntryPoint:
         """The interface of an entry function."""
         return self.functions[name].entry
+
+    def prepared_bytes(self, name: str) -> int:
+        """The memory that an entry function has prepared before it is called."""
+        return dim_value(self.functions[name].prepared_bytes, {})
 
 
 def lower(
@@ -137,6 +141,7 @@ class _Lowering:
         self.function = function
         self.entry = entry
         self.kernels = kernels
+        self.repeated = False
         self.preparation: list[KernelCall] = []
         self.prepared_bytes: Dim = 0
         self.steps = [op for op in function.block.operations if is_step(op)]
@@ -152,6 +157,7 @@ class _Lowering:
     def run_repeated(self) -> LoweredFunction:
         """The function of a region; results that cannot be written to their arguments while these
         are read alias them no longer."""
+        self.repeated = True
         plan = self._plan(self.function)
         if not plan.copies:
             return self._with_plan(self.function, plan)
@@ -185,13 +191,20 @@ class _Lowering:
         places = tuple(plan.place(value) for value in (*op.operands, *op.results))
         if not isinstance(op, Kernel):
             return ApartCall(op, places, self.bodies[op])
-        invariant = self._invariant_names(op)
-        kernel = self.kernels.find(op, _shared_names(op, plan), invariant, self.function.name)
+        kernel = self._kernel(op, _shared_names(op, plan))
         ahead = tuple(self._prepare(loops, places) for loops in kernel.ahead)
         return KernelCall(kernel.loops, places, has_errors(op.regions[0].block), ahead)
 
+    def _kernel(self, op: Kernel, shared: frozenset[str]) -> LoweredKernel:
+        name = self.function.name
+        kernel = self.kernels.find(op, shared, self._invariant_names(op), name)
+        if self.repeated or not any(loops.sizes for loops in kernel.ahead):
+            return kernel
+        # What a program prepares is there before a call tells any size.
+        return self.kernels.find(op, shared, frozenset(), name)
+
     def _invariant_names(self, op: Kernel) -> frozenset[str]:
-        """The names of a kernel's operands that all steps have in common."""
+        """The names of a kernel's operands that all steps, or calls, have in common."""
         same = constant_arguments(self.function)
         bases = enumerate(map(buffer_of, op.operands))
         return frozenset(f"x{i}" for i, base in bases if base in same)

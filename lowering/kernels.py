@@ -25,8 +25,8 @@ from mapsto.lowering.contraction_loops import Packing
 from mapsto.lowering.element_rules import ELEMENT_RULES
 from mapsto.lowering.indexed import IndexedEmitter
 from mapsto.lowering.kernel_space import kernel_space
-from mapsto.lowering.loop_walk import expressions
-from mapsto.lowering.loops import Buffer, Load, LoopFunction, Statement
+from mapsto.lowering.loop_walk import free_names
+from mapsto.lowering.loops import Buffer, LoopFunction, Statement
 from mapsto.lowering.row_kernels import RowKernel
 from mapsto.lowering.scheduling import Scheduling
 from mapsto.lowering.whole_kernels import WHOLE_KERNELS
@@ -84,10 +84,12 @@ def lower_kernel(
 
 
 def _function_of(packing: Packing, frame: _Frame, sizes: tuple[str, ...]) -> LoopFunction:
-    loads = (e for e in expressions(packing.body) if isinstance(e, Load))
-    read = {load.buffer.name for load in loads}
-    buffers = [buffer for buffer in frame.buffers if buffer.name in read]
-    return LoopFunction("", (*buffers, packing.buffer), sizes, packing.body)
+    used = free_names(packing.body)
+    read = {buffer.name for buffer in used.buffers}
+    buffers = [*(buffer for buffer in frame.buffers if buffer.name in read), packing.buffer]
+    symbols = frozenset().union(*(_attribute_sizes(buffer.shape) for buffer in buffers))
+    needed = [name for name in sizes if name in symbols or f"${name}" in used.indices]
+    return LoopFunction("", tuple(buffers), tuple(needed), packing.body)
 
 
 def has_errors(block: Block) -> bool:

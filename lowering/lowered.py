@@ -62,9 +62,9 @@ class LoweredFunction:
     plan: BufferPlan
     calls: tuple[Call, ...]
     preparation: tuple[KernelCall, ...] = ()
-    """What is done ahead of a loop whose body the function is."""
+    """What is done ahead of a loop whose body the function is, or of all calls of a program."""
     prepared_bytes: Dim = 0
-    """The memory that the preparation fills."""
+    """The memory that the preparation fills; a program fills a known number of bytes."""
 
     @property
     def result_places(self) -> dict[int, int]:

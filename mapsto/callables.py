@@ -28,7 +28,7 @@ from mapsto.ir.evaluator import evaluate
 from mapsto.ir.printer import module_text
 from mapsto.ir.types import TensorType
 from mapsto.outputs import outputs_of
-from mapsto.placement import Mover, User, place_of
+from mapsto.placement import Mover, User, is_writeable, place_of
 from mapsto.runtime.devices.device import Device
 from mapsto.runtime.devices.function import DeviceFunction
 from mapsto.runtime.devices.registry import find_device
@@ -236,6 +236,7 @@ class Compilable:
     ) -> tuple[Compiled, Structure]:
         elaborated = self.elaborate(types, static)
         arrays = self._arrays(bound_slots(elaborated), static)
+        _check_writeable(elaborated.updated, arrays)
         for store in self._all_stores(static):
             store.add_user(self)
         if device is None:
@@ -311,6 +312,13 @@ class Map(Compilable):
 
     def own_stores(self) -> Iterable[Store]:
         return self._parts.values()
+
+
+def _check_writeable(updated: Iterable[ParameterSpec], arrays: Mapping[str, Array]) -> None:
+    for slot in updated:
+        if not is_writeable(arrays[slot.path]):
+            kind = "state" if slot.is_state else "parameter"
+            raise ArgumentError(f"the call would change {slot.path}, a {kind} of a frozen net")
 
 
 def _place_among(arrays: Iterable[object]) -> Device | None:

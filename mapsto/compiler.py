@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +16,7 @@ from mapsto.ir.types import TensorType
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.driver import Compiled, lower
 from mapsto.lowering.gpu.program import lower_gpu
-from mapsto.placement import device_name
+from mapsto.placement import device_name, is_writeable
 from mapsto.program_code import ProgramCode, has_extensions, program_key
 from mapsto.runtime.devices.device import Device
 from mapsto.runtime.devices.executable import Executable
@@ -34,6 +34,7 @@ __all__ = [
     "lowered",
     "optimized",
     "signature_of",
+    "with_constants",
     "without_collection",
 ]
 
@@ -94,12 +95,26 @@ def signature_of(elaborated: Elaborated) -> Signature:
 def compile_native(
     elaborated: Elaborated, options: Options, arrays: Mapping[str, Array]
 ) -> NativeFunction:
-    """The compiled function, bound to the arrays of its parameters and states by path."""
-    program = _code(elaborated, options)
-    loaded = compile_module(program.text, options.machine)
+    """The compiled function, bound to the arrays of its parameters and states by path.
+
+    Arrays that nobody may write are constants: what depends on them alone is computed once.
+    """
     bound = [arrays[slot.path] for slot in bound_slots(elaborated)]
-    signature = signature_of(elaborated)
+    program = _code(with_constants(elaborated, bound), options)
+    loaded = compile_module(program.text, options.machine)
+    signature = replace(signature_of(elaborated), prepared_bytes=program.prepared_bytes)
     return NativeFunction(loaded, elaborated.entry, signature, bound, program.assertions)
+
+
+def with_constants(elaborated: Elaborated, bound: Sequence[Array]) -> Elaborated:
+    """The same function, told which of its bound arrays are the same at each call: those that
+    cannot be written."""
+    numbers = tuple(number for number, array in enumerate(bound) if not is_writeable(array))
+    if not numbers:
+        return elaborated
+    function = elaborated.function
+    told = replace(function, attributes={**function.attributes, "constants": numbers})
+    return replace(elaborated, module=elaborated.module.with_function(told))
 
 
 def compile_for(
@@ -131,7 +146,8 @@ def _code(elaborated: Elaborated, options: Options) -> ProgramCode:
 
 def _new_code(elaborated: Elaborated, options: Options) -> ProgramCode:
     program = lowered(elaborated, options)
-    return ProgramCode(program.text, program.assertions)
+    prepared = program.prepared_bytes(elaborated.entry)
+    return ProgramCode(program.text, program.assertions, prepared)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from mapsto.dsl.values import Closure, Value
 from mapsto.ir.core import Array
 from mapsto.ir.evaluator import evaluate
 from mapsto.ir.types import DType, TensorType
-from mapsto.placement import Mover, User, move, placed
+from mapsto.placement import Mover, User, move, placed, read_only
 from mapsto.runtime.checkpoint import load_checkpoint, save_checkpoint
 from mapsto.runtime.devices.device import Device
 from mapsto.runtime.errors import ArgumentError, CheckpointError
@@ -104,9 +104,11 @@ class Instance(Method):
         seed: int = 0,
         storage: dict[str, Array] | None = None,
         parts: Sequence[Instance] = (),
+        is_frozen: bool = False,
     ) -> None:
         self.inner = inner
         self.seed = seed
+        self.is_frozen = is_frozen
         self._parts = tuple(parts)
         self._storage: dict[str, Array] = {} if storage is None else storage
         self._unchecked: str | None = None
@@ -167,9 +169,13 @@ class Instance(Method):
     def storage_for(self, specs: Iterable[ParameterSpec]) -> Mapping[str, Array]:
         """The arrays of parameters and states; new ones are initialized.
 
-        Raises CheckpointError where a file that was read before the sizes were known does not fit.
+        Raises CheckpointError where a file that was read before the sizes were known does not fit,
+        ArgumentError where a frozen net lacks one.
         """
         wanted = list(specs)
+        if self.is_frozen:
+            self._require(wanted)
+            return self._storage
         self._share(wanted)
         if any(spec.path not in self._storage for spec in wanted):
             initializers = self.inner.elaborate_initializers()
@@ -177,6 +183,14 @@ class Instance(Method):
         if self._unchecked is not None:
             _check_loaded(wanted, self._storage, self._unchecked)
         return self._storage
+
+    def _require(self, specs: Sequence[ParameterSpec]) -> None:
+        for spec in specs:
+            if spec.path not in self._storage:
+                raise ArgumentError(
+                    f"{self.inner.name} was frozen before it had {spec.path}: call the net, or its"
+                    " `init`, before `freeze`"
+                )
 
     def _share(self, specs: Sequence[ParameterSpec]) -> None:
         """Takes the arrays of the parts; what was loaded for them before goes into these."""
@@ -206,9 +220,11 @@ class Instance(Method):
         """Reads parameters and states from a safetensors file; gives the instance itself.
 
         Before the first call the file decides the sizes that the configuration leaves open.  Raises
-        CheckpointError where it cannot be read or does not fit; then nothing has changed.  Sizes
-        that only the first call tells are checked there.
+        CheckpointError where it cannot be read or does not fit, or the net is frozen; then nothing
+        has changed.  Sizes that only the first call tells are checked there.
         """
+        if self.is_frozen:
+            raise CheckpointError(f"{self.inner.name} is frozen: load into a net, then freeze it")
         arrays, _ = load_checkpoint(path)
         if self._storage:
             restore(self._storage, arrays, str(path))
@@ -221,10 +237,26 @@ class Instance(Method):
     def with_passes(self, passes: str) -> Instance:
         """The instance on the same parameters, compiled by another pipeline."""
         options = self.options.with_passes(passes)
-        made = Instance(self.inner, options, self.seed, self._storage, self._parts)
+        parts, is_frozen = self._parts, self.is_frozen
+        made = Instance(self.inner, options, self.seed, self._storage, parts, is_frozen)
         made.add_user(self)
         self.add_user(made)
         return made
+
+    def freeze(self) -> Instance:
+        """A net for inference: the same maps on read-only copies of the parameters and states.
+
+        What depends on these alone, such as the order in which products read weights, is computed
+        once and not at each call.  Later changes of this instance do not reach it; maps that update
+        states, and training, refuse it.  Raises ArgumentError where there are no parameters yet.
+        """
+        if not self._storage:
+            raise ArgumentError(
+                f"{self.inner.name} has no parameters yet: call it, or its `init`, before `freeze`"
+            )
+        device = self.options.device
+        copies = {path: read_only(placed(a, device)) for path, a in self._storage.items()}
+        return Instance(self.inner.duplicate(), self.options, self.seed, copies, is_frozen=True)
 
     # ---- devices
 
@@ -249,6 +281,8 @@ class Instance(Method):
     def relocate(self, mover: Mover) -> None:
         """Moves the arrays."""
         mover.move(self._storage)
+        if self.is_frozen:
+            self._storage.update({path: read_only(a) for path, a in self._storage.items()})
         self.options = replace(self.options, device=mover.device)
         self.updates.clear()
         super().relocate(mover)

@@ -24,9 +24,11 @@ __all__ = [
     "device_name",
     "device_put",
     "devices",
+    "is_writeable",
     "move",
     "place_of",
     "placed",
+    "read_only",
 ]
 
 
@@ -92,6 +94,22 @@ def placed(array: Array, device: str) -> Array:
     copy = aligned_empty(dtype, array.shape)
     copy[...] = array
     return copy
+
+
+def read_only(array: Array) -> Array:
+    """An array that `placed` made, as one that nobody can write from here on."""
+    if isinstance(array, DeviceArray):
+        array.writeable = False
+        return array
+    assert isinstance(array.base, np.ndarray), "a view of memory that is aligned"
+    array.base.flags.writeable = False
+    array.flags.writeable = False
+    return array
+
+
+def is_writeable(array: Array) -> bool:
+    """Whether programs may write the array."""
+    return array.writeable if isinstance(array, DeviceArray) else bool(array.flags.writeable)
 
 
 def device_put(array: object, device: str | Device) -> DeviceArray:

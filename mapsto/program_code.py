@@ -26,22 +26,25 @@ __all__ = ["ProgramCode", "has_extensions", "program_key"]
 
 @dataclass(frozen=True, slots=True)
 class ProgramCode:
-    """LLVM text, and the assertions in it by the error code that stands for each."""
+    """LLVM text, the assertions in it by the error code that stands for each, and the bytes that
+    the entry has prepared once for all calls."""
 
     text: str
     assertions: Mapping[int, Assertion]
+    prepared_bytes: int = 0
 
     def to_bytes(self) -> bytes:
         """All of it as JSON."""
         table = {code: asdict(assertion) for code, assertion in self.assertions.items()}
-        return json.dumps({"text": self.text, "assertions": table}).encode()
+        found = {"text": self.text, "assertions": table, "prepared_bytes": self.prepared_bytes}
+        return json.dumps(found).encode()
 
     @staticmethod
     def from_bytes(data: bytes) -> ProgramCode:
         """What `to_bytes` gave."""
         found = json.loads(data)
         table = {int(code): _assertion(**given) for code, given in found["assertions"].items()}
-        return ProgramCode(found["text"], table)
+        return ProgramCode(found["text"], table, found["prepared_bytes"])
 
 
 def _assertion(message: str, location: Mapping[str, object] | None) -> Assertion:

@@ -29,11 +29,13 @@ def ctypes_entry(
     entry_name: str,
     signature: Signature,
     bound: list[Array],
+    prepared: Array,
     on_error: Callable[[int], None],
     into: bool = False,
 ) -> Callable[..., Any]:
     """A function of the unbound arguments, and of arrays for the results behind them if `into`;
-    `bound` may be changed between calls.  `on_error` raises the exception for an error code.
+    `bound` may be changed between calls; `prepared` is read beside them.  `on_error` raises the
+    exception for an error code.
 
     It converts its arguments itself, and returns NotImplemented where a result would have a
     negative dimension.
@@ -53,7 +55,7 @@ def ctypes_entry(
             return NotImplemented
         if into:
             results = check_outputs(signature, arrays, bound, arguments[count:])
-        buffers = _pointers([*_in_order(signature, arrays, bound), *results])
+        buffers = _pointers([*_in_order(signature, arrays, bound), *results, prepared])
         dims = (ctypes.c_int64 * len(signature.symbols))(*(sizes[n] for n in signature.symbols))
         arena = np.empty(arena_bytes(dims) + _ALIGNMENT, np.uint8)
         with guard:

@@ -20,7 +20,13 @@ from mapsto.runtime.errors import ArgumentError, ExecutionError
 from mapsto.runtime.jit import CompiledModule, compile_module
 from mapsto.runtime.numpy_abi import layout_is_known, numpy_symbols
 from mapsto.runtime.outputs import check_outputs
-from mapsto.runtime.python_entry import BOUND_OFFSET, ENTRY_NAME, python_entry_text
+from mapsto.runtime.prepared import prepared_memory
+from mapsto.runtime.python_entry import (
+    BOUND_OFFSET,
+    ENTRY_NAME,
+    prepared_offset,
+    python_entry_text,
+)
 from mapsto.runtime.signature import Signature, TensorSpec
 
 __all__ = ["NativeFunction"]
@@ -31,7 +37,8 @@ class NativeFunction:
 
     `bound` are the arrays of the signature's bound arguments, in order: dense, of the right types.
     They are kept alive, read, and (by a training step) written in place.  Raises ArgumentError if
-    one does not fit.  `assertions` are those of the program, by error code.
+    one does not fit.  Where the signature says so, what depends on them alone is computed here,
+    once for all calls.  `assertions` are those of the program, by error code.
 
     `fast` is the C function: positional NumPy arrays only; `NotImplemented` if they do not fit.
     `fast_into` takes arrays for the results behind the arguments, and gives them back.
@@ -55,6 +62,7 @@ class NativeFunction:
         for position, array in enumerate(self._bound):
             self._context[BOUND_OFFSET + position] = array.ctypes.data
             self._context[BOUND_OFFSET + len(self._bound) + position] = array.nbytes
+        self._prepare()
         self._entries: list[object] = []
         self._capsule = _new_capsule(self) if layout_is_known() else None
         self.fast: Callable[..., Any] = self._make()
@@ -95,10 +103,22 @@ class NativeFunction:
         if layout_is_known():
             return _c_function(self, into)
         where = self.compiled, self.entry_name, self.signature
-        return ctypes_entry(*where, self._bound, self._raise, into)
+        return ctypes_entry(*where, self._bound, self._prepared, self._raise, into)
+
+    def _prepare(self) -> None:
+        where = self.compiled, self.entry_name, self.signature
+        self._prepared = prepared_memory(*where, self._bound)
+        self._context[prepared_offset(len(self._bound))] = self._prepared.ctypes.data
 
     def rebind(self, position: int, array: Array) -> None:
-        """Replaces the array of a bound argument.  Raises ArgumentError if it does not fit."""
+        """Replaces the array of a bound argument.
+
+        Raises ArgumentError if it does not fit, or if something was prepared for the old one.
+        """
+        if self.signature.prepared_bytes:
+            raise ArgumentError(
+                f"{self.entry_name} was prepared for the arrays that it is bound to"
+            )
         check_bound([self.signature.bound[position]], [array], self.signature.exclusive)
         self._bound[position] = array
         self._context[BOUND_OFFSET + position] = array.ctypes.data
@@ -106,7 +126,8 @@ class NativeFunction:
     @property
     def keepalive(self) -> tuple[object, ...]:
         """What must live as long as the C functions; `rebind` changes the list of bound arrays."""
-        return (self.compiled, self._context, self._bound, self._raise, self._entries)
+        kept = self.compiled, self._context, self._bound, self._prepared, self._raise
+        return (*kept, self._entries)
 
     @property
     def context_address(self) -> int:
@@ -132,7 +153,7 @@ def _new_context(
     compiled: CompiledModule, entry_name: str, bound: int, on_error: Callable[[int], None]
 ) -> Array:
     """The words that python_support.ll describes."""
-    context = np.zeros(BOUND_OFFSET + 2 * bound, np.int64)
+    context = np.zeros(prepared_offset(bound) + 1, np.int64)
     context[0] = compiled.address(entry_name)
     context[1] = compiled.address(f"{entry_name}.arena_bytes")
     context[5] = id(on_error)

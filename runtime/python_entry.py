@@ -23,7 +23,7 @@ from mapsto.lowering.llvm.writer import Block, ModuleWriter
 from mapsto.runtime.dim_code import DimWriter
 from mapsto.runtime.signature import MAX_DIM, Signature, TensorSpec, plain_symbol
 
-__all__ = ["BOUND_OFFSET", "ENTRY_NAME", "PythonLayout", "python_entry_text"]
+__all__ = ["BOUND_OFFSET", "ENTRY_NAME", "PythonLayout", "prepared_offset", "python_entry_text"]
 
 ENTRY_NAME = "mapsto.python_entry"
 BOUND_OFFSET = 7
@@ -44,6 +44,12 @@ class PythonLayout:
         self.dims = header + 16
         self.descriptor = header + 40
         self.flags = header + 48
+
+
+def prepared_offset(bound: int) -> int:
+    """The word of a context where the address of prepared memory stands, behind those of so many
+    bound buffers and their sizes."""
+    return BOUND_OFFSET + 2 * bound
 
 
 def python_entry_text(signature: Signature, into: bool = False) -> str:
@@ -175,25 +181,29 @@ class _EntryWriter:
 
     def buffers(self, inputs: list[Operand], results: list[Operand]) -> Operand:
         """The entry's array of data pointers."""
-        f, arguments = self.f, self.signature.arguments
-        buffers = f.alloca(PTR, max(1, len(arguments) + len(results)), align=8)
+        f, signature, arguments = self.f, self.signature, self.signature.arguments
+        buffers = f.alloca(PTR, len(arguments) + len(results) + 1, align=8)
         position = copied = 0
         unbound = iter(inputs)
         for bound, run in groupby(arguments, key=lambda argument: argument.bound):
             count = len(list(run))
             if bound:
-                self.copy_bound(copied, count, f.getelementptr(PTR, buffers, position))
+                target = f.getelementptr(PTR, buffers, position)
+                self.copy_words(BOUND_OFFSET + copied, count, target)
                 copied += count
             else:
                 self.store_all(islice(unbound, count), buffers, position)
             position += count
         data = [self.field(array, self.layout.data) for array in results]
         self.store_all(data, buffers, position)
+        if signature.prepared_bytes:
+            prepared = self.f.getelementptr(PTR, buffers, position + len(data))
+            self.copy_words(prepared_offset(len(signature.bound)), 1, prepared)
         return buffers
 
-    def copy_bound(self, first: int, count: int, target: Operand) -> None:
-        """Copies pointers of bound arrays from the context."""
-        source = self.f.getelementptr(I64, self.context, BOUND_OFFSET + first)
+    def copy_words(self, first: int, count: int, target: Operand) -> None:
+        """Copies pointers from the context."""
+        source = self.f.getelementptr(I64, self.context, first)
         self.f.memcpy(target, source, constant(I64, 8 * count))
 
     def store_all(self, pointers: Iterable[Operand], array: Operand, position: int) -> None:

@@ -3,7 +3,7 @@
 ; A context is an array of words behind a capsule, the `self` of the Python function:
 ;   0 entry   1 arena_bytes   2 arena   3 its capacity   4 lock (i32)
 ;   5 on_error (a Python callable that raises)   6 what keeps all of it alive   7.. bound buffers
-;   and behind them their sizes in bytes
+;   and behind them their sizes in bytes, then the address of what was prepared for all calls
 
 @numpy.ndarray = external global i8
 

@@ -46,7 +46,8 @@ class Signature:
     """The arguments of an entry and the results that alias none of them, both in ABI order.
 
     `release_gil` lets other Python threads run during a call.  `exclusive` says that bound buffers
-    are written: calls then wait for each other.
+    are written: calls then wait for each other.  The entry reads `prepared_bytes` of memory that
+    are filled once, before the first call; their address follows those of the results.
 
     Raises ValueError if a bound argument has a named size, a named size stands alone in no unbound
     argument (its value could not be known), or an element type has no array type in NumPy.
@@ -56,6 +57,7 @@ class Signature:
     results: tuple[TensorSpec, ...]
     release_gil: bool = True
     exclusive: bool = False
+    prepared_bytes: int = 0
 
     def __post_init__(self) -> None:
         for spec in self.specs:

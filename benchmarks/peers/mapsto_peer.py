@@ -33,7 +33,8 @@ class Peer:
         self.net.init(**types)
         for path, parameter in self.net.params.items():
             parameter[...] = weights[path]
-        self.program: Any = self.net
+        # As the peers that read ONNX models have it: weights are no arguments there.
+        self.program: Any = self.net.freeze() if row.kind == "infer" else self.net
         self.arguments = tuple(self.inputs.values())
         if row.training:
             self.program = library.Step(net=self.net)

@@ -22,7 +22,7 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     It stays there until NumPy asks for it: `np.asarray(array)` and `float(loss)` wait for the
     device and copy.  Operators and NumPy's functions do so too, and give NumPy arrays.
-    `array[...] = values` writes to the device.
+    `array[...] = values` writes to the device; ValueError where the array is not `writeable`.
     """
 
     def __init__(self, pool: Pool, dtype: DType, shape: tuple[int, ...]) -> None:
@@ -31,6 +31,7 @@ class DeviceArray(NDArrayOperatorsMixin):
         self.element = dtype
         self.shape = shape
         self.dtype: np.dtype[Any] = dtype.numpy
+        self.writeable = True
 
     @classmethod
     def of(cls, pool: Pool, array: Array) -> DeviceArray:
@@ -95,6 +96,8 @@ class DeviceArray(NDArrayOperatorsMixin):
         return getattr(ufunc, method)(*hosted, **options)
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        if not self.writeable:
+            raise ValueError("assignment destination is read-only")
         if key is Ellipsis and isinstance(value, DeviceArray) and self._is_like(value):
             self.device.run([Copy(self.address, value.address, self.nbytes)])
             return

@@ -331,3 +331,18 @@ def test_aliases(aliases, message):
 def test_an_argument_is_aliased_once():
     block = block_of(exp, lambda values: ir.Return(values))
     fails(module_of(block, aliases=((0, 0), (1, 0))), "`aliases` has the same argument twice")
+
+
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        (3, "`constants` is a tuple of numbers"),
+        (((0, 0),), "`constants` is a tuple of numbers"),
+        ((2,), "`constants` names argument 2, which there is not"),
+        ((0,), "`constants` names argument 0, which is updated"),
+    ],
+)
+def test_constants(constants, message):
+    block = block_of(lambda values: ir.Exp(values[:1]), give_last, arguments=(VECTOR, SCALAR))
+    verify(module_of(block, aliases=((0, 0),), constants=(1,)))
+    fails(module_of(block, aliases=((0, 0),), constants=constants), message)

@@ -25,13 +25,15 @@ _WORKER_LIMIT = f"define internal i64 @mapsto_worker_limit() {{ ret i64 {WORKERS
 TOLERANCES = {DType.F16: 4e-3, DType.BF16: 2e-2, DType.F32: 2e-5, DType.F64: 1e-11}
 
 
-def build(name: str, arguments, body, aliases=()) -> Function:
+def build(name: str, arguments, body, aliases=(), constants=()) -> Function:
     """A function whose body is `body(builder, *arguments)`, given types as `(dtype, shape)`."""
     types = [TensorType(dtype, tuple(shape)) for dtype, shape in arguments]
     builder = ir.Builder(ir.Block(types, [f"x{i}" for i in range(len(types))]))
     results = body(builder, *builder.block.arguments)
     results = results if isinstance(results, (tuple, list)) else [results]
     attributes = {"aliases": tuple(aliases)} if aliases else {}
+    if constants:
+        attributes["constants"] = tuple(constants)
     return ir.finish_function(name, builder, results, attributes)
 
 
@@ -39,7 +41,8 @@ class Native:
     """A compiled function; calling it gives the results that alias no argument, or an error code
     as an `int`; arguments that are updated are changed in place.
 
-    A pool of one thread poses as several workers, unless `threads` asks for that of the process.
+    What is computed once for all calls is computed anew at each, as arguments may be others.  A
+    pool of one thread poses as several workers, unless `threads` asks for that of the process.
     """
 
     def __init__(self, function: Function, machine: Machine, threads: bool = False) -> None:
@@ -73,14 +76,37 @@ class Native:
         return code or list(guarded.arrays.values())[len(arguments) :]
 
     def _run(self, arrays: list[np.ndarray], sizes: list[int]) -> int:
-        pointers = (ctypes.c_void_p * max(1, len(arrays)))(*(a.ctypes.data for a in arrays))
         dims = (ctypes.c_int64 * max(1, len(sizes)))(*sizes)
-        size = self._arena_bytes(dims)
-        arena = np.full(size + 64, 0xA5, np.uint8)
-        start = -arena.ctypes.data % 64
-        code = self._entry(pointers, dims, arena.ctypes.data + start)
-        assert (arena[start + size :] == 0xA5).all(), "written past the end of the arena"
+        prepared = _Memory(self.compiled.prepared_bytes(self.function.name))
+        addresses = [*(array.ctypes.data for array in arrays), prepared.address]
+        pointers = (ctypes.c_void_p * len(addresses))(*addresses)
+        if prepared.size:
+            self._prepare(pointers)
+        arena = _Memory(self._arena_bytes(dims))
+        code = self._entry(pointers, dims, arena.address)
+        assert arena.is_kept_to(), "written past the end of the arena"
+        assert prepared.is_kept_to(), "written past the end of what is prepared"
         return int(code)
+
+    def _prepare(self, pointers: object) -> None:
+        """Fills the prepared memory, the last pointer; no size is known then."""
+        name, pointer = f"{self.function.name}.prepare", ctypes.c_void_p
+        run = ctypes.CFUNCTYPE(None, pointer, pointer, pointer)(self.module.address(name))
+        run(pointers, (ctypes.c_int64 * 16)(), None)
+
+
+class _Memory:
+    """Aligned memory of a size, and bytes behind it that nobody should write."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._bytes = np.full(size + 128, 0xA5, np.uint8)
+        self._start = -self._bytes.ctypes.data % 64
+        self.address = self._bytes.ctypes.data + self._start
+
+    def is_kept_to(self) -> bool:
+        """Whether nothing was written behind it."""
+        return bool((self._bytes[self._start + self.size :] == 0xA5).all())
 
 
 def _with_own_pool(text: str) -> str:

@@ -324,6 +324,24 @@ def test_weights_of_a_loop_with_a_condition_are_packed_ahead() -> None:
         assert [len(b.preparation) for b in native.compiled.functions["f"].bodies] == [1, 1]
 
 
+def test_constants_of_a_program_are_packed_before_it_runs() -> None:
+    def body(b, w, v, x):
+        return product(b, product(b, x, w), v)
+
+    types = [(F32, (40, 36)), (F32, (36, 24)), (F32, (n, 40))]
+    for native in check(build("f", types, body, constants=(0,)), sizes={"n": 21}):
+        (packs,) = native.compiled.functions["f"].preparation
+        assert not packs.loops.sizes
+        assert native.compiled.prepared_bytes("f") >= 40 * 36 * 4
+
+
+def test_what_a_size_decides_is_not_packed_before_it_is_known() -> None:
+    types = [(F32, (20, n)), (F32, (3, 20))]
+    function = build("f", types, lambda b, w, x: product(b, x, w), constants=(0,))
+    for native in check(function, sizes={"n": 33}):
+        assert native.compiled.prepared_bytes("f") == 0
+
+
 def test_what_runs_once_packs_nothing_ahead() -> None:
     function = build("f", [(F32, (20, 20)), (F32, (3, 20)), (F32, (1, 3, 20))], recurrent)
     (native, *_) = check(function, on=machines()[:1])

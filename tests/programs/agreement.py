@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from types import ModuleType
 
@@ -24,7 +24,7 @@ from mapsto.dsl.render import render_all
 from mapsto.dsl.source import Source
 from mapsto.ir import evaluator, fusion, stages
 from mapsto.ir.bodies import alias_pairs
-from mapsto.ir.core import Array, Module, Operation
+from mapsto.ir.core import Array, Function, Module, Operation
 from mapsto.ir.dims import dim_value
 from mapsto.ir.pass_runner import PassRunner
 from mapsto.ir.passes.differentiate import Differentiate
@@ -215,7 +215,7 @@ def _run_all_ways(run: Run, random: Random, native: bool) -> bool:
     if not native:
         return True
     machine = random.choice(machines())
-    function = module[run.elaborated.entry]
+    function = _with_constants(module[run.elaborated.entry], random)
     thresholds = small_thresholds() if random.random() < 0.5 else contextlib.nullcontext()
     with thresholds:
         compiled = Native(function, machine, threads=random.random() < 0.05)
@@ -231,6 +231,16 @@ def _run_all_ways(run: Run, random: Random, native: bool) -> bool:
     rest = iter(results)
     values = [copies[aliases[i]] if i in aliases else next(rest) for i in range(len(run.types))]
     return _same(run, values, what)
+
+
+def _with_constants(function: Function, random: Random) -> Function:
+    """The function, told in some programs that some arguments are the same at each call."""
+    updated = {argument for _, argument in alias_pairs(function)}
+    free = [number for number in range(len(function.arguments)) if number not in updated]
+    if random.random() < 0.5:
+        return function
+    constants = tuple(number for number in free if random.random() < 0.7)
+    return replace(function, attributes={**function.attributes, "constants": constants})
 
 
 def _same(run: Run, found: Sequence[Array], what: str) -> bool:
