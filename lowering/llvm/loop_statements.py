@@ -33,6 +33,9 @@ LARGEST_STACK_BUFFER = 4096
 
 _LEAST_ROW_PADDING = 16
 
+_MOST_TURNS = 2**31 - 1
+"""What LLVM is told of a loop with more."""
+
 
 def on_stack(buffer: Buffer) -> bool:
     """Whether a declared buffer is on the stack rather than in scratch memory."""
@@ -164,7 +167,8 @@ class StatementEmitter(VectorLoopEmitter):
             body(scope.nested(), atom_index(index.text))
 
         first, last = self.index_operand(scope, start), self.index_operand(scope, stop)
-        self.f.loop(first, last, step, emit_body, metadata=self.loop_metadata())
+        turns = min(-(-extent // step), _MOST_TURNS) if isinstance(extent, int) else None
+        self.f.loop(first, last, step, emit_body, metadata=self.loop_metadata(), turns=turns)
 
     def loop_metadata(self) -> str:
         """Keeps LLVM from vectorizing and unrolling what is already laid out as it should be."""

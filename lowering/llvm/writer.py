@@ -124,20 +124,30 @@ class FunctionWriter(MemoryWriter):
         body: Callable[[Operand], None],
         name: str = "loop",
         metadata: str = "",
+        turns: int | None = None,
     ) -> None:
-        """Run `body(index)` for start, start + step, ... while below `stop` (i64, signed)."""
+        """Run `body(index)` for start, start + step, ... while below `stop` (i64, signed).
+
+        `turns` is how often that is, where it is known: LLVM guesses otherwise that of two loops
+        the deeper one takes longer, and keeps its values in registers rather than the other's.
+        """
         header, inside, after = self.block(name), self.block(f"{name}.body"), self.block("after")
         before = self.current
         self.branch(header)
         self.begin(header)
         index = self.phi(I64, (start, before))
-        self.branch_if(self.icmp("slt", index.value, stop), inside, after)
+        weights = "" if turns is None else self._branch_weights(turns)
+        self.branch_if(self.icmp("slt", index.value, stop), inside, after, weights)
         self.begin(inside)
         body(index.value)
         following = self.add(index.value, constant(I64, step), "nsw")
         index.add(following, self.current)
         self.emit_void(f"br label %{header.label}{', ' + metadata if metadata else ''}")
         self.begin(after)
+
+    def _branch_weights(self, turns: int) -> str:
+        node = self.module.metadata(f'!{{!"branch_weights", i32 {turns}, i32 1}}')
+        return f"!prof {node}"
 
     # ---- calls and stack space
 

@@ -4,7 +4,9 @@ the loop interpreter and with NumPy."""
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -26,11 +28,16 @@ from mapsto.lowering.contraction_problem import ContractionProblem, analyze
 from mapsto.lowering.cpu.contraction_schedule import choose_schedule
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.cpu.tiles import Tile, choose_tile
+from mapsto.lowering.indices import Index
 from mapsto.lowering.loops import (
     Buffer,
+    Expression,
     For,
     LoopFunction,
     LoopKind,
+    Statement,
+    apply,
+    constant,
 )
 from mapsto.runtime.jit import emit_assembly
 
@@ -156,6 +163,36 @@ def test_packing_moves_vectors(layout: str) -> None:
         line for line in assembly.splitlines() if re.search(r"v(movss|extractps)\t.*\)$", line)
     ]
     assert not scalars
+
+
+class Activated(Plain):
+    """Results through a function that needs many constants."""
+
+    def store(
+        self, indices: Sequence[Index], value: Expression, guard: Expression | None
+    ) -> Sequence[Statement]:
+        number = partial(constant, dtype=value.type)
+        cube = apply("mul", apply("mul", value, value), value)
+        inner = apply("mul", number(0.8), apply("fma", number(0.04), cube, value))
+        gate = apply("add", number(1.0), apply("tanh", inner))
+        half = apply("mul", number(0.5), value)
+        return [self.result.store(tuple(indices), apply("mul", half, gate), guard)]
+
+
+def test_accumulators_stay_in_registers_before_a_long_epilogue() -> None:
+    machine = next((m for m in machines() if m.vector_bits == 256 and "x86" in m.triple), None)
+    if machine is None:
+        pytest.skip("no machine with 16 registers of 256 bits")
+    found = product(768, 512, 128)
+    assert isinstance(found.access, Plain)
+    found = replace(found, access=Activated(**vars(found.access)))
+    schedule = replace(choose_schedule(found, machine), tile=Tile(rows=6, vectors=2, lanes=8))
+    assembly = emit_assembly(module_text(function(found, schedule), machine), machine)
+    count = 2 * schedule.tile.rows * schedule.tile.vectors
+    blocks = assembly.split("\n.LBB")
+    loops = [block for block in blocks if block.count("vfmadd231ps") == count]
+    assert len(loops) == 1
+    assert "rsp" not in loops[0].split("\tj")[0]
 
 
 def test_small_products_stay_on_one_thread() -> None:
