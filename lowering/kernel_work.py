@@ -36,6 +36,8 @@ class Division:
     """Rows that are shorter than this have no lanes of their own."""
     most_ranked: int = 0
     """Rows are sorted by counting what comes before each element up to this length."""
+    most_sorted_updates: int = 0
+    """So many updates of a scatter at most are sorted by where they go."""
 
     def rows_per_task(self, rows: Dim, work: int) -> int:
         """How many of the rows make one task, where all rows together are this much work."""

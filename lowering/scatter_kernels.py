@@ -3,7 +3,8 @@
 Tasks own ranges of one axis of the result and do the updates that go there, so each element gets
 its updates in their order and the result does not depend on threads.  Where the positions along
 that axis count up with the updates, a task goes over its own updates only; else over all of them,
-and there are so few tasks that the looking is cheap.
+and there are so few tasks that the looking is cheap.  Where that would be too few, as on a GPU, the
+updates are sorted first (`sorted_scatter`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from mapsto.lowering.loops import (
     constant,
 )
 from mapsto.lowering.scalar_operations import REDUCTION_OPERATIONS
+from mapsto.lowering.sorted_scatter import SortedScatter, is_sorted
 from mapsto.lowering.whole_loops import Range, branch, nest, tasks, whole
 
 __all__ = ["scatter_body"]
@@ -53,6 +55,8 @@ def scatter_body(
 ) -> tuple[Statement, ...]:
     """The statements that compute the op into the buffer."""
     parts = _parts(op, division.task_work)
+    if parts.follows is None and is_sorted(op, division):
+        return _sorted_body(op, emitter, output, division)
     with emitter.scope() as statements, tasks(emitter, parts.extent, parts.step) as range_:
         _clear(op, emitter, output, parts, range_)
         ranges = whole(op.indices[0].shape)
@@ -64,6 +68,20 @@ def scatter_body(
             ranges,
             lambda at: _add_updates(op, emitter, output, parts, range_, at),
         )
+    return tuple(statements)
+
+
+def _sorted_body(
+    op: Scatter, emitter: IndexedEmitter, output: Buffer, division: Division
+) -> tuple[Statement, ...]:
+    """The same for many lanes: tasks that clear the result, then those of `SortedScatter`."""
+    extent = op.shape[op.axes[0]]
+    step = _step(extent, estimate(op.shape) // division.task_work)
+    with emitter.scope() as statements:
+        scatter = SortedScatter(op, emitter, output)
+        with tasks(emitter, extent, step) as range_:
+            _clear(op, emitter, output, _Parts(0, extent, step, None), range_)
+        scatter.write()
     return tuple(statements)
 
 

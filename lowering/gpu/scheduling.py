@@ -27,6 +27,7 @@ def gpu_scheduling(target: GpuTarget) -> Scheduling:
         many_elements=target.processors * target.processor_threads,
         least_row=target.warp,
         most_ranked=_MOST_RANKED,
+        most_sorted_updates=target.processors * target.processor_threads // 2,
     )
 
     def contraction(
