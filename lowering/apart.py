@@ -57,6 +57,8 @@ class ApartWriter:
     operands: tuple[Operand, ...]
     results: tuple[Operand, ...]
     scratch: Operand
+    ahead: tuple[Operand | None, ...] = ()
+    """Where what a body prepares is, if that is done."""
 
     def copy(self, target: Operand, source: Operand, value: Value) -> None:
         """Copies a tensor, unless it is there."""

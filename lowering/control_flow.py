@@ -187,10 +187,14 @@ class _Buffers:
         return self.writer.f.getelementptr(PTR, self.pointer, self._slots[number])
 
     def prepare(self, arena: Operand) -> Operand:
-        """Does what the body has done ahead, for arguments that are passed already; gives the rest
-        of the arena."""
+        """Does what the body has done ahead, for arguments that are passed already, if it is not
+        done yet; gives the rest of the arena."""
         f, body = self.writer.f, self.body
         if not body.preparation:
+            return arena
+        done = self.writer.ahead[self.writer.bodies.index(body)]
+        if done is not None:
+            f.store(done, f.getelementptr(PTR, self.pointer, self.prepared))
             return arena
         f.store(arena, f.getelementptr(PTR, self.pointer, self.prepared))
         rest = self.writer.past(arena, self.writer.sizes.dim(body.prepared_bytes))

@@ -35,7 +35,14 @@ from mapsto.lowering.kernels import LoweredKernel, has_errors, lower_kernel
 from mapsto.lowering.llvm.loop_emitter import emit_loop_function
 from mapsto.lowering.llvm.writer import ModuleWriter
 from mapsto.lowering.loops import LoopFunction
-from mapsto.lowering.lowered import ApartCall, Call, EntryPoint, KernelCall, LoweredFunction
+from mapsto.lowering.lowered import (
+    ApartCall,
+    BodyPreparation,
+    Call,
+    EntryPoint,
+    KernelCall,
+    LoweredFunction,
+)
 from mapsto.lowering.scheduling import Scheduling
 from mapsto.lowering.sharing import PairSharing
 from mapsto.lowering.step_timing import StepTimer, TimedStep
@@ -142,7 +149,7 @@ class _Lowering:
         self.entry = entry
         self.kernels = kernels
         self.repeated = False
-        self.preparation: list[KernelCall] = []
+        self.preparation: list[KernelCall | BodyPreparation] = []
         self.prepared_bytes: Dim = 0
         self.steps = [op for op in function.block.operations if is_step(op)]
         self.bodies = {
@@ -190,10 +197,26 @@ class _Lowering:
     def _call(self, op: Operation, plan: BufferPlan) -> Call:
         places = tuple(plan.place(value) for value in (*op.operands, *op.results))
         if not isinstance(op, Kernel):
-            return ApartCall(op, places, self.bodies[op])
+            bodies = self.bodies[op]
+            prepared = tuple(self._prepare_body(op, body, plan) for body in bodies)
+            return ApartCall(op, places, bodies, prepared)
         kernel = self._kernel(op, _shared_names(op, plan))
         ahead = tuple(self._prepare(loops, places) for loops in kernel.ahead)
         return KernelCall(kernel.loops, places, has_errors(op.regions[0].block), ahead)
+
+    def _prepare_body(self, op: Operation, body: LoweredFunction, plan: BufferPlan) -> Ahead | None:
+        """Plans the preparation of a body ahead of this function, where it is the same each time
+        that this runs; gives the place of its result."""
+        read = {number: op.operands[number] for number in body.prepared_from}
+        is_same = constant_arguments(self.function).issuperset(map(buffer_of, read.values()))
+        is_known = self.repeated or not body.prepares_by_size
+        if not (body.preparation and is_same and is_known):
+            return None
+        target = Ahead(self.prepared_bytes)
+        self.prepared_bytes += body.prepared_bytes
+        arguments = {number: plan.place(value) for number, value in read.items()}
+        self.preparation.append(BodyPreparation(body, arguments, target))
+        return target
 
     def _kernel(self, op: Kernel, shared: frozenset[str]) -> LoweredKernel:
         name = self.function.name
@@ -267,6 +290,7 @@ def _bodies(lowered: LoweredFunction) -> Iterator[LoweredFunction]:
 
 
 def _emit_kernels(module: ModuleWriter, lowered: LoweredFunction, machine: Machine) -> None:
-    for call in (*lowered.preparation, *lowered.kernel_calls):
+    packings = [call for call in lowered.preparation if isinstance(call, KernelCall)]
+    for call in (*packings, *lowered.kernel_calls):
         if not module.has_function(call.loops.name):
             emit_loop_function(module, call.loops, machine)

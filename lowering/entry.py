@@ -30,7 +30,13 @@ from mapsto.lowering.literals import literal_array
 from mapsto.lowering.llvm.loop_scratch import scratch_sizes
 from mapsto.lowering.llvm.types import I8, I32, I64, PTR, VOID, Operand, constant
 from mapsto.lowering.llvm.writer import FunctionWriter, ModuleWriter
-from mapsto.lowering.lowered import ApartCall, Call, KernelCall, LoweredFunction
+from mapsto.lowering.lowered import (
+    ApartCall,
+    BodyPreparation,
+    Call,
+    KernelCall,
+    LoweredFunction,
+)
 from mapsto.lowering.step_timing import StepTimer, TimedStep
 
 __all__ = ["write_entry"]
@@ -103,7 +109,7 @@ class _EntryWriter:
         """Writes the steps, the copies at the end and the return."""
         # All addresses are computed first, where they dominate every step.
         used = [place for call in self.lowered.calls for place in call.places]
-        used += [place for call in self.lowered.kernel_calls for place in call.ahead]
+        used += [place for call in self.lowered.calls for place in call.ahead if place]
         for place in (*used, *(self.plan.place(value) for value, _ in self.plan.copies)):
             self._pointer(place)
         for _, argument in self.plan.copies:
@@ -121,9 +127,21 @@ class _EntryWriter:
     def write_preparation(self) -> None:
         """Writes what is done ahead of a loop.  It takes the same buffers, of which only those are
         there that stay the same."""
-        calls = self.lowered.preparation
-        self._write_steps(calls, [None] * len(calls), self.arena)
+        for step in self.lowered.preparation:
+            if isinstance(step, BodyPreparation):
+                self._prepare_body(step)
+            else:
+                self._write_steps([step], [None], self.arena)
         self.f.ret()
+
+    def _prepare_body(self, step: BodyPreparation) -> None:
+        """Has a body do what it does ahead."""
+        f, entry = self.f, step.body.entry
+        last = len(entry.arguments) + len(entry.results)
+        buffers = f.alloca(PTR, last + 1, 8)
+        for number, place in (*step.arguments.items(), (last, step.target)):
+            f.store(self._pointer(place), f.getelementptr(PTR, buffers, number))
+        f.call(f"{entry.name}.prepare", VOID, [buffers, self.sizes.dims, self.arena])
 
     def _write_steps(
         self, calls: Sequence[Call], ops: Sequence[Operation | None], scratch: Operand
@@ -176,7 +194,8 @@ class _EntryWriter:
         count = len(call.op.operands)
         operands, results = pointers[:count], pointers[count:]
         where = self.f, self.module, self.assertions, self.sizes
-        writer = ApartWriter(*where, call.op, call.bodies, operands, results, scratch)
+        ahead = tuple(self._pointer(place) if place else None for place in call.ahead)
+        writer = ApartWriter(*where, call.op, call.bodies, operands, results, scratch, ahead)
         apart_rule(call.op).write(writer)
 
     def _error_code(self) -> Operand:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mapsto.ir.bodies import alias_pairs
 from mapsto.ir.core import Function, Operation
 from mapsto.ir.dims import Dim
 from mapsto.ir.types import TensorType
-from mapsto.lowering.buffers import Ahead, BufferPlan, Place, is_step
+from mapsto.lowering.buffers import Ahead, Argument, BufferPlan, Place, is_step
 from mapsto.lowering.loops import LoopFunction
 
-__all__ = ["ApartCall", "Call", "EntryPoint", "KernelCall", "LoweredFunction"]
+__all__ = ["ApartCall", "BodyPreparation", "Call", "EntryPoint", "KernelCall", "LoweredFunction"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +43,29 @@ class KernelCall:
 @dataclass(frozen=True, slots=True, eq=False)
 class ApartCall:
     """An op that is lowered on its own, where its operands and results are, and the functions of
-    its regions, whose named sizes are those of the function that the op is in."""
+    its regions, whose named sizes are those of the function that the op is in.
+
+    `ahead`: where what a body prepares is, if that is done ahead of the function around the op.
+    """
 
     op: Operation
     places: tuple[Place, ...]
     bodies: tuple[LoweredFunction, ...]
+    ahead: tuple[Ahead | None, ...] = ()
 
 
 Call = KernelCall | ApartCall
 """A step."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BodyPreparation:
+    """What the body of an op prepares, done ahead of the function that the op is in: where the
+    arguments of the body that it reads are, by their numbers, and the memory that it fills."""
+
+    body: LoweredFunction
+    arguments: Mapping[int, Place]
+    target: Ahead
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,10 +76,27 @@ class LoweredFunction:
     entry: EntryPoint
     plan: BufferPlan
     calls: tuple[Call, ...]
-    preparation: tuple[KernelCall, ...] = ()
+    preparation: tuple[KernelCall | BodyPreparation, ...] = ()
     """What is done ahead of a loop whose body the function is, or of all calls of a program."""
     prepared_bytes: Dim = 0
     """The memory that the preparation fills; a program fills a known number of bytes."""
+
+    @property
+    def prepared_from(self) -> frozenset[int]:
+        """The numbers of the arguments that the preparation reads."""
+        read = [
+            tuple(step.arguments.values()) if isinstance(step, BodyPreparation) else step.places
+            for step in self.preparation
+        ]
+        return frozenset(p.number for places in read for p in places if isinstance(p, Argument))
+
+    @property
+    def prepares_by_size(self) -> bool:
+        """Whether what is prepared depends on named sizes."""
+        return not isinstance(self.prepared_bytes, int) or any(
+            step.body.prepares_by_size if isinstance(step, BodyPreparation) else step.loops.sizes
+            for step in self.preparation
+        )
 
     @property
     def result_places(self) -> dict[int, int]:

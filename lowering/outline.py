@@ -21,7 +21,7 @@ from itertools import chain, count
 from mapsto.ir.bodies import alias_pairs
 from mapsto.ir.printer import attributes_text
 from mapsto.lowering.buffers import Ahead, Arena, Argument, Place, Result
-from mapsto.lowering.lowered import ApartCall, KernelCall, LoweredFunction
+from mapsto.lowering.lowered import ApartCall, BodyPreparation, KernelCall, LoweredFunction
 
 __all__ = ["outline_text"]
 
@@ -43,7 +43,7 @@ def _function_lines(lowered: LoweredFunction, title: str) -> Iterator[str]:
     ]
     yield f"{title}({', '.join(arguments)}) -> ({', '.join(results)}) {{"
     for call in lowered.preparation:
-        yield f"{_INDENT}ahead {_kernel_text(call, arguments)}"
+        yield f"{_INDENT}ahead {_preparation_text(call, arguments)}"
     for step in lowered.calls:
         if isinstance(step, KernelCall):
             yield f"{_INDENT}{_kernel_text(step, arguments)}"
@@ -68,6 +68,13 @@ def _apart_lines(call: ApartCall, arguments: list[str]) -> Iterator[str]:
     for name, body in zip(op.region_names, call.bodies, strict=True):
         yield from (_INDENT + line for line in _function_lines(body, name))
     yield "}"
+
+
+def _preparation_text(call: KernelCall | BodyPreparation, arguments: list[str]) -> str:
+    if isinstance(call, KernelCall):
+        return _kernel_text(call, arguments)
+    places = (*call.arguments.values(), call.target)
+    return f"{call.body.entry.name}({', '.join(_place_text(p, arguments) for p in places)})"
 
 
 def _kernel_text(call: KernelCall, arguments: list[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mapsto.callables import Compilable, Map
-from mapsto.compiler import Options, bound_slots, optimized, signature_of
+from mapsto.compiler import Options, bound_slots, optimized, signature_of, with_constants
 from mapsto.dsl.elaborated import Elaborated
 from mapsto.instances import Instance, Method
 from mapsto.ir.core import Array, Function, Module
@@ -41,6 +41,11 @@ class Part:
     arrays: Mapping[str, Array] = field(default_factory=dict)
     documentation: str = ""
     result_name: str = "result"
+
+    def with_constants(self) -> Part:
+        """The function told that its arrays are the same at each call."""
+        count = len(bound_slots(self.elaborated))
+        return replace(self, elaborated=with_constants(self.elaborated, range(count)))
 
 
 def build(
@@ -89,17 +94,18 @@ def make_library(
 ) -> Library:
     """The library of some parts; arrays of one path are shared between them.
 
-    Raises ArtifactError where a part cannot be called from C.
+    Where they are in the library and nothing writes them, what depends on them alone is computed
+    once.  Raises ArtifactError where a part cannot be called from C.
     """
-    functions = list(entry_functions(parts, options))
+    is_fixed = not external_weights and not any(part.elaborated.updated for part in parts)
+    told = [part.with_constants() for part in parts] if is_fixed else parts
+    functions = list(entry_functions(told, options))
     names = [function.name for function in functions]
     program = lower(Module.of(*functions), names, options.machine)
     arrays = {path: array for part in parts for path, array in part.arrays.items()}
     try:
         entries = [
-            LibraryEntry(
-                _unique(part, parts), name, named_signature(part), _brief(part.documentation)
-            )
+            _library_entry(part, _unique(part, parts), name, program.prepared_bytes(name))
             for part, name in zip(parts, names, strict=True)
         ]
         return Library(
@@ -107,6 +113,11 @@ def make_library(
         )
     except ValueError as error:
         raise ArtifactError(str(error)) from error
+
+
+def _library_entry(part: Part, name: str, entry: str, prepared_bytes: int) -> LibraryEntry:
+    signature = replace(named_signature(part), prepared_bytes=prepared_bytes)
+    return LibraryEntry(name, entry, signature, _brief(part.documentation))
 
 
 def write_library(

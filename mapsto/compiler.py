@@ -100,20 +100,19 @@ def compile_native(
     Arrays that nobody may write are constants: what depends on them alone is computed once.
     """
     bound = [arrays[slot.path] for slot in bound_slots(elaborated)]
-    program = _code(with_constants(elaborated, bound), options)
+    fixed = [number for number, array in enumerate(bound) if not is_writeable(array)]
+    program = _code(with_constants(elaborated, fixed), options)
     loaded = compile_module(program.text, options.machine)
     signature = replace(signature_of(elaborated), prepared_bytes=program.prepared_bytes)
     return NativeFunction(loaded, elaborated.entry, signature, bound, program.assertions)
 
 
-def with_constants(elaborated: Elaborated, bound: Sequence[Array]) -> Elaborated:
-    """The same function, told which of its bound arrays are the same at each call: those that
-    cannot be written."""
-    numbers = tuple(number for number, array in enumerate(bound) if not is_writeable(array))
+def with_constants(elaborated: Elaborated, numbers: Sequence[int]) -> Elaborated:
+    """The same function, told which of its arguments are the same at each call."""
     if not numbers:
         return elaborated
     function = elaborated.function
-    told = replace(function, attributes={**function.attributes, "constants": numbers})
+    told = replace(function, attributes={**function.attributes, "constants": tuple(numbers)})
     return replace(elaborated, module=elaborated.module.with_function(told))
 
 

@@ -82,8 +82,9 @@ def _entry(library: Library, entry: LibraryEntry) -> str:
     text = textwrap.indent(textwrap.fill(entry.documentation, 90), "   ").strip()
     about = _safe(text) + ("\n" if text else "")
     sizes = ", ".join(map(_declaration, size_parameters(entry))) or "void"
+    first = "  The first call also lays out the weights." * (entry.signature.prepared_bytes > 0)
     return (
-        f"/* {about}{'   ' if about else ''}Returns 0 or an error code. */\n"
+        f"/* {about}{'   ' if about else ''}Returns 0 or an error code.{first} */\n"
         f"{_prototype('int32_t ' + name, parameters)}\n"
         "\n"
         f"/* The bytes of workspace for {name}, or -1 if a size is not valid. */\n"

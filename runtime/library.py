@@ -1,8 +1,9 @@
 """C libraries: what one is made of, and the names and parameters of its C functions.
 
 A library holds programs (entries) and the arrays that they are bound to.  Where no entry writes its
-arrays they are constants of the library, and its functions need no handle; else (a training step) a
-handle owns a copy of them, and every entry takes it first.
+arrays they are constants of the library, its functions need no handle, and what depends on the
+arrays alone is computed at the first call; else (a training step) a handle owns a copy of them, and
+every entry takes it first.
 """
 
 from __future__ import annotations

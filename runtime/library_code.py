@@ -7,9 +7,10 @@ number of elements passed with it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from mapsto.lowering.llvm.types import I8, I32, I64, NULL, PTR, VOID, Operand, constant
-from mapsto.lowering.llvm.writer import ModuleWriter, Parameter
+from mapsto.lowering.llvm.writer import Block, ModuleWriter, Parameter
 from mapsto.runtime.c_code import (
     ALIGNMENT,
     BAD_DIMENSION,
@@ -69,6 +70,7 @@ class _EntryWriter:
         weights: Mapping[str, Operand],
     ) -> None:
         self.library = library
+        self.module = module
         self.weights = weights
         self.entry = entry
         self.signature = entry.signature
@@ -148,6 +150,8 @@ class _EntryWriter:
         """Calls the program, alone with its handle; the error code."""
         f, locked = self.f, self.library.has_lock
         buffers = store_all(f, self.buffers(), PTR)
+        if self.signature.prepared_bytes:
+            self.prepare(buffers, dims, arena)
         if locked:
             lock(f, self.values["model"])
         f.declare(self.entry.entry_name, I32, [PTR, PTR, PTR])
@@ -163,7 +167,41 @@ class _EntryWriter:
             self.bound(argument.spec.name) if argument.bound else next(passed)
             for argument in self.signature.arguments
         ]
-        return [*arguments, *passed]
+        prepared = [self.prepared] if self.signature.prepared_bytes else []
+        return [*arguments, *passed, *prepared]
+
+    @cached_property
+    def prepared(self) -> Operand:
+        """The memory that the program reads and that is filled once."""
+        size = self.signature.prepared_bytes
+        kind = f"internal global [{size} x i8] zeroinitializer, align {ALIGNMENT}"
+        return self.module.add_global(f"{self.entry.entry_name}.prepared", kind)
+
+    def prepare(self, buffers: Operand, dims: Operand, arena: Operand) -> None:
+        """Fills the prepared memory at the first call; others that come meanwhile wait."""
+        f, name = self.f, self.entry.entry_name
+        words = self.module.add_global(f"{name}.once", "internal global [2 x i32] zeroinitializer")
+        is_done = f.getelementptr(I32, words, 1)
+        first, mine, after = f.block("first"), f.block("mine"), f.block("after")
+        done = f.block("done")
+
+        def check(otherwise: Block, following: Block) -> None:
+            state = f.emit(I32, f"load atomic i32, {is_done} acquire, align 4")
+            f.branch_if(f.icmp("eq", state, constant(I32, 0)), otherwise, following)
+
+        check(first, after)
+        f.begin(first)
+        lock(f, words)
+        check(mine, done)
+        f.begin(mine)
+        f.declare(f"{name}.prepare", VOID, [PTR, PTR, PTR])
+        f.call(f"{name}.prepare", VOID, [buffers, dims, arena])
+        f.emit_void(f"store atomic i32 1, {is_done} release, align 4")
+        f.branch(done)
+        f.begin(done)
+        f.emit_void(f"store atomic i32 0, {words} release, align 4")
+        f.branch(after)
+        f.begin(after)
 
     def bound(self, name: str) -> Operand:
         """Where a bound array is: a constant of the library, or in the handle."""

@@ -15,6 +15,7 @@ from mapsto.ir.types import DType
 from mapsto.lowering.apart_rules import register_apart_rule
 from mapsto.lowering.loop_walk import statements
 from mapsto.lowering.loops import Allocate
+from mapsto.lowering.outline import outline_text
 from mapsto.runtime.threads import set_threads, threads
 
 BOOL, F32, F64, I64 = DType.BOOL, DType.F32, DType.F64, DType.I64
@@ -333,6 +334,34 @@ def test_constants_of_a_program_are_packed_before_it_runs() -> None:
         (packs,) = native.compiled.functions["f"].preparation
         assert not packs.loops.sizes
         assert native.compiled.prepared_bytes("f") >= 40 * 36 * 4
+
+
+@pytest.mark.parametrize("constants", [(0, 1), (0,), (1,)])
+def test_what_loops_pack_is_packed_before_a_program_runs(constants) -> None:
+    """Of loops in loops too, whose bodies stay as they are."""
+
+    def outer(b, w, v, x, xs):
+        def step(b, carried, slices):
+            def more(b, inner):
+                return [b.emit(ir.Lt, reduce_axes(b, "sum", inner[0], [0, 1]), b.constant(9, F32))]
+
+            def again(b, inner):
+                return [b.emit(ir.Add, inner[0], b.emit(ir.Abs, product(b, inner[0], w)))]
+
+            (grown,) = while_loop(b, more, again, [b.emit(ir.Abs, slices[0])])
+            return [b.emit(ir.Tanh, product(b, carried[0], v))], [grown]
+
+        finals, outputs = scan(b, step, [x], [xs])
+        return [*finals, *outputs]
+
+    types = [(F32, (24, 24)), (F32, (24, 24)), (F32, (n, 24)), (F32, (t, n, 24))]
+    function = build("f", types, outer, constants=constants)
+    for native in check(function, sizes={"n": 7, "t": 3}):
+        program = native.compiled.functions["f"]
+        is_whole = constants == (0, 1)
+        assert native.compiled.prepared_bytes("f") == is_whole * program.bodies[0].prepared_bytes
+        text = outline_text(program)
+        assert ("  ahead f.scan0.body(x0, x1, ahead+0)\n" in text) is is_whole
 
 
 def test_what_a_size_decides_is_not_packed_before_it_is_known() -> None:

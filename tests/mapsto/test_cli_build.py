@@ -18,6 +18,15 @@ from mapsto.specs import f32
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
 
+READER = """
+module Reader():
+    cell = LSTM(24)
+    head = Dense(40)
+
+    map (x: f32[n, t, d]) -> f32[n, 40]:
+        let (hidden, _, _) = cell(x)
+        head(hidden[:, -1])
+"""
 X = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 Y = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
 
@@ -66,11 +75,45 @@ int main(void) {
 """
 
 
+TOGETHER = r"""
+#define _POSIX_C_SOURCE 200809L
+#include "model.h"
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N = 5, X = N * 6 * 20, Y = N * 40, GUARD = 64 };
+static float x[X], y[4][Y];
+
+/* Calls in just the workspace that is asked for. */
+static void *caller(void *out) {
+    int64_t bytes = model_forward_workspace_bytes(N);
+    unsigned char *memory = malloc((size_t)bytes + GUARD);
+    memset(memory + bytes, 0xA5, GUARD);
+    if (model_forward(N, x, X, out, Y, memory, bytes)) exit(2);
+    for (int i = 0; i < GUARD; i++) if (memory[bytes + i] != 0xA5) exit(3);
+    free(memory);
+    return NULL;
+}
+
+int main(void) {
+    pthread_t threads[4];
+    if (fread(x, sizeof(float), X, stdin) != X) return 1;
+    for (int t = 0; t < 4; t++) pthread_create(&threads[t], NULL, caller, y[t]);
+    for (int t = 0; t < 4; t++) pthread_join(threads[t], NULL);
+    caller(y[3]);
+    fwrite(y, sizeof y, 1, stdout);
+    return 0;
+}
+"""
+
+
 def run_c(folder: Path, source: str, data: bytes) -> bytes:
     """What a C program that uses `libmodel.so` writes."""
     folder.joinpath("main.c").write_text(source)
     strict = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
-    files = ["main.c", "libmodel.so", "-o", "main", f"-Wl,-rpath,{folder}"]
+    files = ["main.c", "libmodel.so", "-o", "main", f"-Wl,-rpath,{folder}", "-lpthread"]
     subprocess.run([str(COMPILER), *strict, *files], check=True, cwd=folder)
     return subprocess.run(
         [str(folder / "main")], input=data, capture_output=True, check=True
@@ -90,6 +133,20 @@ def test_a_module_from_c(workspace: Workspace) -> None:
     )
     assert run_c(workspace.folder, FORWARD, X.tobytes()) == expected.tobytes()
     assert "A dense layer." in workspace.folder.joinpath("model.h").read_text()
+
+
+@needs_compiler
+def test_weights_are_laid_out_by_the_first_of_several_callers(workspace: Workspace) -> None:
+    workspace.folder.joinpath("reader.mto").write_text(READER)
+    net = mapsto.library.load("reader.mto").Reader(seed=3)
+    x = np.random.default_rng(0).normal(size=(5, 6, 20)).astype(np.float32)
+    expected = net(x)
+    build(net, "libmodel.so", x=f32["n", 6, 20])
+    assert "lays out the weights" in workspace.folder.joinpath("model.h").read_text()
+    found = np.frombuffer(run_c(workspace.folder, TOGETHER, x.tobytes()), np.float32)
+    for result in found.reshape(4, 5, 40):
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+        assert np.array_equal(result, found[:200].reshape(5, 40))
 
 
 @needs_compiler

@@ -73,8 +73,10 @@ def net() -> mt.Instance:
 
 def prepared_bytes(net: Compilable, elaborated: Elaborated) -> int:
     """What the frozen net computes once for all calls."""
-    arrays = net.own_arrays(bound_slots(elaborated))
-    told = with_constants(elaborated, list(arrays.values()))
+    arrays = net.own_arrays(bound_slots(elaborated)).values()
+    told = with_constants(
+        elaborated, [number for number, array in enumerate(arrays) if not array.flags.writeable]
+    )
     program = lower(optimized(told.module, net.options), told.entry, net.options.machine)
     return program.prepared_bytes(told.entry)
 
