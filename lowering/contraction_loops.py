@@ -19,8 +19,10 @@ Packing evaluates the operand's index map and whatever is fused into reading it,
 is packed window by window and never spread out in memory as a whole.  What its windows read is
 copied before, without edges and strides (`contraction_window`).  A side that is read only once
 or twice, straight from memory, is not packed at all; one that stays the same while a loop runs the
-kernel again and again is packed ahead of the loop.  The division into tasks depends on sizes
-alone, and each result is summed in one order, so the bits do not depend on the number of threads.
+kernel again and again is packed ahead of the loop.  What the epilogue reads and writes is fetched
+from far memory while the sums of its tile are on their way (`loop_prefetch`).  The division into
+tasks depends on sizes alone, and each result is summed in one order, so the bits do not depend on
+the number of threads.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from mapsto.lowering.contraction_window import Window, column_window, row_window
 from mapsto.lowering.cpu.tiles import Tile
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indices import Index, from_dim, maximum, minimum, variable
+from mapsto.lowering.loop_prefetch import prefetches
 from mapsto.lowering.loops import (
     Allocate,
     Buffer,
@@ -87,6 +90,9 @@ class Schedule:
     """The sides that are read from a copy of the operand without edges and strides."""
     run: int = 0
     """How many of the last dimensions of columns are a run of vectors; 0: columns are flat."""
+    near: int = 0
+    """Bytes of a tensor that is taken to be in the first-level cache.  What the epilogue reads and
+    writes of others is fetched while a tile is summed up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,8 +336,9 @@ class _Loops:
         body.append(self._multiply(place, accumulators))
         if self.k_blocks == 1:
             copy = self._tile_loop(lambda i, j: result.store((i, j), accumulators[i, j]))
-            body += [Allocate(result), copy]
-            return [*body, *self._epilogue(place, lambda i, j: result[i, j])]
+            epilogue = self._epilogue(place, lambda i, j: result[i, j])
+            fetch = prefetches(epilogue, tile.columns, self.schedule.near)
+            return [*fetch, *body, Allocate(result), copy, *epilogue]
         partial, slots = self._partial(), self._partial_slots(place)
         keep = self._tile_loop(lambda i, j: partial.store((*slots, i, j), accumulators[i, j]))
         epilogue = self._epilogue(place, lambda i, j: partial[(*slots, i, j)])

@@ -138,8 +138,8 @@ def _line(statement: Statement) -> str:
             target = _element(buffer, indices)
             line = f"{target} {_ASSIGNMENTS[op]} {expression_text(value)}{_where(guard)}"
             return f"atomic {line}" if statement.atomic else line
-        case Prefetch(buffer, indices):
-            return f"prefetch {_element(buffer, indices)}"
+        case Prefetch(buffer, indices, writes):
+            return f"prefetch {_element(buffer, indices)}{' to write' if writes else ''}"
         case Barrier():
             return "barrier"
         case AsyncCopy(buffer, indices, source, count):

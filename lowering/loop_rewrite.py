@@ -63,7 +63,8 @@ class Rewriter:
             case If(condition, then, otherwise):
                 return If(self.expression(condition), self.block(then), self.block(otherwise))
             case Prefetch():
-                return Prefetch(*self._access(statement.buffer, statement.indices))
+                access = self._access(statement.buffer, statement.indices)
+                return Prefetch(*access, statement.writes)
             case AsyncCopy(source=source):
                 buffer, indices = self._access(statement.buffer, statement.indices)
                 load = self.expression(source)

@@ -385,10 +385,11 @@ class If:
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """A hint that the cache line of an element will be read soon; any index is safe."""
+    """A hint that the cache line of an element will be read soon, or written; any index is safe."""
 
     buffer: Buffer
     indices: tuple[Index, ...]
+    writes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ def choose_schedule(
         ahead=frozenset(_packed_ahead(problem, invariant, tile, pack_rows)),
         windows=windows,
         run=run,
+        near=machine.l1,
     )
 
 

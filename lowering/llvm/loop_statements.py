@@ -215,7 +215,7 @@ class StatementEmitter(VectorLoopEmitter):
         place = scope.places[statement.buffer.name]
         parts = self.split(scope, flat_offset(statement.indices, place.shape))
         if parts is not None:
-            self.f.prefetch(self.address(scope, place, parts[0]))
+            self.f.prefetch(self.address(scope, place, parts[0]), statement.writes)
 
     def allocate(self, scope: Scope, buffer: Buffer) -> Scope:
         """Emit the declaration of a buffer; returns the scope that has it."""
