@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-MODELS = Path(__file__).parents[2] / "benchmarks" / "models"
-sys.path.append(str(MODELS.parent))
+from models.torch_models import MODELS as PEERS
 
-from models.torch_models import MODELS as PEERS  # noqa: E402 (found from here on)
+MODELS = Path(__file__).parents[2] / "benchmarks" / "models"
 
 __all__ = ["MODELS", "PEERS"]

@@ -15,7 +15,6 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.oracle
 
 import gpu  # noqa: E402
-import speed_models  # noqa: E402, F401 (finds the benchmarks)
 from models.torch_models import Residual, weights_by_path  # noqa: E402
 
 PROGRAM = """
