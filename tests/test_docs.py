@@ -17,10 +17,10 @@ _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_blocks_of_a_page_run(page: Path) -> None:
+def test_the_blocks_of_a_page_run(page: Path, kept_folder: Path) -> None:
     # A process of its own: a page may register passes and ops, and shows code for a fixed CPU.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MAPSTO_")}
-    environment["MAPSTO_CACHE_LIMIT"] = "0"
+    environment["MAPSTO_CACHE"] = str(kept_folder)
     command = [sys.executable, "-P", str(ROOT / "tests" / "doc_pages.py"), str(page)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
