@@ -43,15 +43,33 @@ ABSTRACT = {"Node", "Expression", "Broken"}
 
 
 @functools.cache
-def trees() -> tuple[syntax.Program, ...]:
-    found = [parse(Source("program.mto", write_program(seed).text)) for seed in READ]
+def sample() -> tuple[tuple[syntax.Program, ...], Counter[str]]:
+    """The trees of the programs, and how often each action of the builder ran to make them."""
+    reached: Counter[str] = Counter()
+    actions = builder.Builder.actions.fget
+    assert actions is not None
+
+    def counted(self: builder.Builder) -> object:
+        def count(name, action):
+            def call(*parts):
+                reached[name] += 1
+                return action(*parts)
+
+            return call
+
+        return {name: count(name, action) for name, action in actions(self).items()}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder.Builder, "actions", property(counted))
+        found = [parse(Source("program.mto", write_program(seed).text)) for seed in READ]
     assert not any(diagnostics for _, diagnostics in found)
-    return tuple(tree for tree, _ in found)
+    return tuple(tree for tree, _ in found), reached
 
 
-def nodes() -> Iterator[syntax.Node]:
-    for tree in trees():
-        yield from syntax.walk(tree)
+@functools.cache
+def nodes() -> tuple[syntax.Node, ...]:
+    trees, _ = sample()
+    return tuple(node for tree in trees for node in syntax.walk(tree))
 
 
 def missing(wanted: Iterable[str], found: Iterable[str], excused: Iterable[str]) -> set[str]:
@@ -76,27 +94,10 @@ def test_operators() -> None:
     assert used == {*syntax.BinaryOperator, *syntax.UnaryOperator}
 
 
-def test_rules_of_the_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rules_of_the_grammar() -> None:
     """Each rule or alias that makes a node is a method of the builder."""
-    reached: Counter[str] = Counter()
-    actions = builder.Builder.actions.fget
-    assert actions is not None
-
-    def counted(self: builder.Builder) -> object:
-        def count(name, action):
-            def call(*parts):
-                reached[name] += 1
-                return action(*parts)
-
-            return call
-
-        return {name: count(name, action) for name, action in actions(self).items()}
-
-    monkeypatch.setattr(builder.Builder, "actions", property(counted))
-    for seed in READ:
-        parse(Source("program.mto", write_program(seed).text))
-    source = Source("program.mto", "")
-    rules = set(actions(builder.Builder(source, Collector())))
+    _, reached = sample()
+    rules = set(builder.Builder(Source("program.mto", ""), Collector()).actions)
     grammar = Path(builder.__file__).with_name("grammar.lark").read_text()
     named = set(re.findall(r"^\??([a-z]\w*)(?:\{|:|$)|-> (\w+)", grammar, re.MULTILINE))
     assert {name for pair in named for name in pair if name} >= rules - {""}
