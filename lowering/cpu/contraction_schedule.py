@@ -3,7 +3,8 @@
 Which side is packed by each task (private) and which once for all (shared): a side whose index map
 reads elements many times (the image of a convolution) is private, so that it is never spread out in
 memory; otherwise the larger side is private, as packing it just before use costs no second trip to
-memory.
+memory.  Rows that are read from a copy are not packed at all, and as large as that copy: where it
+is smaller than the columns, each of these is brought into a cache once, and all rows go by.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ DIRECT_USES = 2
 """A side whose elements are used by at most so many tiles is read where it lies."""
 DIRECT_USES_ALONG_K = 16
 """The same of rows that are in order along the reduction: packing would only move them together."""
-LEAST_GAIN = 1.25
-"""By how much fuller vectors have to be for results to be stored across them."""
+LEAST_GAIN = 1.08
+"""By how much quicker it has to be, as estimated, to store results across vectors."""
+STORE_ALONE = 2.0
+"""Cycles, in units of a multiply-add issued, to take an element out of a vector and store it."""
 CACHE_WAYS = 8
 """So many rows of any stride have their lines in the first-level cache at once."""
-LONG_REDUCTION = 64
-"""Steps after which it does not count that results are stored element by element."""
 LEAST_TASK = 1 << 15
 """Multiply-adds of a task, at least, where there are tasks enough."""
 LARGEST_WINDOW = 4
@@ -49,13 +50,13 @@ def choose_orientation(
     problems: Sequence[ContractionProblem | None], machine: Machine
 ) -> ContractionProblem | None:
     """The first, which stores results in vectors, or the second, which stores them across vectors,
-    where that fills vectors better and the reduction is long."""
+    where that fills vectors so much better that it makes up for the stores."""
     first, second = problems
     if first is None or second is None or _is_plain(first, 1 - first.row_operand):
         return first
-    if _known(first.reduced.size) < LONG_REDUCTION:
-        return first
-    gain = _cycles(first, machine) / _cycles(second, machine)
+    depth = max(1, _known(first.reduced.size))
+    stores = STORE_ALONE * _known(first.rows.size) * _known(first.columns.size)
+    gain = _cycles(first, machine) / (_cycles(second, machine) + stores / depth)
     return second if gain >= LEAST_GAIN else first
 
 
@@ -79,7 +80,7 @@ def choose_schedule(
     tile = choose_tile(
         machine, problem.dtype.bits, problem.rows.size, _columns(problem, machine, run)
     )
-    private_rows = _rows_are_private(problem)
+    private_rows = _rows_are_private(problem, tile, windows)
     pack_rows, pack_columns = _packing(problem, tile, windows, run, invariant)
     return Schedule(
         tile=tile,
@@ -173,11 +174,15 @@ def _work(problem: ContractionProblem) -> int:
     return prod(_known(group.size) for group in groups)
 
 
-def _rows_are_private(problem: ContractionProblem) -> bool:
+def _rows_are_private(problem: ContractionProblem, tile: Tile, windows: frozenset[str]) -> bool:
     depth = _known(problem.reduced.size)
     rows, columns = _known(problem.rows.size) * depth, _known(problem.columns.size) * depth
     if _spread(problem, 1 - problem.row_operand, columns):
         return False
+    window = row_window(problem) if "rows" in windows else None
+    tasks = ceil(_known(problem.columns.size) / tile.columns) * _known(problem.batch.size)
+    if window is not None and tasks >= MINIMUM_TASKS:
+        return _known(product(window.buffer.shape)) >= columns
     if _spread(problem, problem.row_operand, rows):
         return True
     return rows >= columns

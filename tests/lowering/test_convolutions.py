@@ -137,6 +137,26 @@ def test_short_rows_of_an_image_are_not_vectors() -> None:
     assert choose_orientation([wide, other], machine) is wide
 
 
+def test_what_is_larger_passes_a_cache_once() -> None:
+    machine = Machine.named("x86-64-v3")
+    narrow = [Window(4, 3, padding=1), Window(4, 3, padding=1)]
+    for images, outputs, private_rows in ((1, 256, False), (256, 16, True)):
+        first = convolution(images, outputs, 32, narrow)
+        second = analyze(first.op, first.access, swapped=True)
+        assert second is not None
+        schedule = choose_schedule(second, machine)
+        assert "rows" in schedule.windows
+        assert schedule.private_rows == private_rows
+
+
+def test_short_reductions_are_stored_in_vectors() -> None:
+    machine = Machine.named("x86-64-v3")
+    for channels, across in ((1, False), (32, True)):
+        first = convolution(1, 64, channels, [Window(14, 3, padding=1)] * 2)
+        second = analyze(first.op, first.access, swapped=True)
+        assert choose_orientation([first, second], machine) is (second if across else first)
+
+
 @pytest.mark.parametrize("case", ["stride and dilation", "sequence"])
 def test_every_access_is_inside(case: str) -> None:
     found = convolution(1, 1, 1, CASES[case])
