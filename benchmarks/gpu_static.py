@@ -33,6 +33,8 @@ BEGIN, END = "<!-- gpu_static.py: begin -->", "<!-- gpu_static.py: end -->"
 WORK = (
     ("f32 product, 1024 x 1024 x 1024", "product", ("m=1024", "n=1024", "k=1024")),
     ("f32 product, 64 x 64 x 16384", "product", ("m=64", "n=64", "k=16384")),
+    ("tf32 product, 1024 x 1024 x 1024", "product", ("m=1024", "n=1024", "k=1024")),
+    ("tf32 product, 4096 x 4096 x 4096", "product", ("m=4096", "n=4096", "k=4096")),
     ("f16 product, 1024 x 1024 x 1024", "product_f16", ("m=1024", "n=1024", "k=1024")),
     ("f16 product, 4096 x 4096 x 4096", "product_f16", ("m=4096", "n=4096", "k=4096")),
     ("f32 convolution 3 x 3, 32 x 64 x 56 x 56", "convolution",
@@ -149,8 +151,9 @@ def table(targets: Sequence[GpuTarget], triton: bool) -> str:
     lines = [HEADER]
     for work, entry, sizes in WORK:
         for target in targets:
-            lines += map(str, rows(work, entry, sizes, target))
-            if triton and entry.startswith("product"):
+            is_rounded = work.startswith("tf32")
+            lines += map(str, rows(work, entry, sizes, target.with_tf32(is_rounded)))
+            if triton and entry.startswith("product") and not is_rounded:
                 lines.append(triton_row(work, entry, sizes, target))
     return "\n".join(lines)
 

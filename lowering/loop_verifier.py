@@ -55,7 +55,8 @@ from mapsto.lowering.scalar_operations import REDUCTIONS
 
 __all__ = ["InvalidLoop", "verify_loops"]
 
-_MATRIX_TYPES = (DType.F16, DType.BF16)
+_LOADED_TYPES = (DType.F16, DType.BF16)
+_MATRIX_TYPES = (*_LOADED_TYPES, DType.F32)
 
 
 class InvalidLoop(Exception):
@@ -197,9 +198,10 @@ def _check_matrices(names: _Names, statement: LoadMatrix | MatrixMultiply) -> No
         _check_access(names, buffer, indices)
         if buffer.space is not space:
             _fail(f"`{buffer.name}` is not in {space.value} space")
-    if operands[0].dtype is not operands[1].dtype or operands[0].dtype not in _MATRIX_TYPES:
+    types = _LOADED_TYPES if isinstance(statement, LoadMatrix) else _MATRIX_TYPES
+    if operands[0].dtype is not operands[1].dtype or operands[0].dtype not in types:
         names_of = " and ".join(f"`{operand.name}`" for operand in operands)
-        _fail(f"{names_of} are not of one 16-bit float type")
+        _fail(f"{names_of} are not both {' or '.join(map(str, types))}")
 
 
 def _check_bool(condition: Expression) -> None:

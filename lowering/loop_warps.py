@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mapsto.ir.types import DType
 from mapsto.lowering.indices import Index, flat_offset
 from mapsto.lowering.loop_values import (
     Array,
@@ -48,8 +49,8 @@ def offer(state: State, statement: Statement) -> Any:
                 raise LoopError(f"a matrix is read at {list(place)}, which is not aligned")
             return _read(state, source, indices, SIDE)
         case MatrixMultiply(_, _, left, left_at, right, right_at, (m, n, k)):
-            first = _read(state, left, left_at, m * k // WARP)
-            return first, _read(state, right, right_at, k * n // WARP)
+            first = _factors(state, left, left_at, m * k // WARP)
+            return first, _factors(state, right, right_at, k * n // WARP)
     return None
 
 
@@ -97,6 +98,16 @@ def _whole_warp(offers: Sequence[Any]) -> int:
 
 def _read(state: State, buffer: Buffer, indices: tuple[Index, ...], count: int) -> list[Any]:
     return [read_element(state, buffer, place) for place in _neighbours(indices, count)]
+
+
+def _factors(state: State, buffer: Buffer, indices: tuple[Index, ...], count: int) -> list[Any]:
+    """A thread's part of a factor; of f32 as it is rounded to tf32."""
+    found = _read(state, buffer, indices, count)
+    if buffer.dtype is not DType.F32:
+        return found
+    bits = np.array(found, np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(1 << 12)) & np.uint32(0xFFFFE000)
+    return list(np.where(np.isfinite(found), rounded.view(np.float32), found))
 
 
 def _neighbours(indices: tuple[Index, ...], count: int) -> Iterator[tuple[Index, ...]]:

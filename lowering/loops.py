@@ -441,7 +441,8 @@ class LoadMatrix:
 class MatrixMultiply:
     """`sums += left x right`, of matrices that the threads of a warp hold together in registers.
 
-    `shape` is (m, n, k): `left` is m x k, `right` k x n, of 16-bit floats; the sums are f32.  Each
+    `shape` is (m, n, k): `left` is m x k, `right` k x n, of 16-bit floats, or of f32, which are
+    rounded to tf32 (11 significant bits, halves away from zero); the sums are f32.  Each
     thread has a 32nd of each, neighbours from the given elements on.  All of them come to it.  A
     matrix is made of some of 8 x 8, one column of them after the other; of each, thread `l` has row
     `l // 4` (of `right`: column), and of that the elements `2 * (l % 4)` and the next.

@@ -16,6 +16,7 @@ from mapsto.ir.types import TensorType
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.driver import Compiled, lower
 from mapsto.lowering.gpu.program import lower_gpu
+from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.placement import device_name, is_writeable
 from mapsto.program_code import ProgramCode, has_extensions, program_key
 from mapsto.runtime.devices.device import Device
@@ -50,11 +51,18 @@ class Options:
     """Whether each pass is checked to keep the values on random inputs."""
     device: str = "cpu"
     """Where programs run, such as `"cuda:0"`; see docs/gpu.md."""
+    tf32: bool = False
+    """Whether factors of products in f32 may be rounded to 11 significant bits, where a GPU has
+    matrix instructions for that."""
 
     def with_passes(self, passes: str) -> Options:
         """The options with another pipeline."""
         parse_pipeline(passes)
         return replace(self, passes=passes)
+
+    def gpu_target(self, target: GpuTarget) -> GpuTarget:
+        """What code for a kind of GPU is made for."""
+        return target.with_tf32(self.tf32)
 
     def on(self, device: str | Device) -> Options:
         """The options for another device.  Raises DeviceError where there is no such device."""
@@ -121,7 +129,8 @@ def compile_for(
 ) -> DeviceFunction:
     """The function compiled for a device, bound to arrays that are there."""
     entry = elaborated.entry
-    program = lower_gpu(optimized(elaborated.module, options), entry, device.target)
+    target = options.gpu_target(device.target)
+    program = lower_gpu(optimized(elaborated.module, options), entry, target)
     bound = [arrays[slot.path] for slot in bound_slots(elaborated)]
     executable = Executable(program, pool_of(device))
     return DeviceFunction(executable, entry, signature_of(elaborated), bound)

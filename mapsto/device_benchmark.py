@@ -102,7 +102,8 @@ def inspect(elaborated: Elaborated, options: Options, target: GpuTarget) -> Devi
     Raises ArtifactError where the host has to decide something on the way.
     """
     start = time.perf_counter()
-    program = lower_gpu(optimized(elaborated.module, options), elaborated.entry, target)
+    module, target = optimized(elaborated.module, options), options.gpu_target(target)
+    program = lower_gpu(module, elaborated.entry, target)
     compile_seconds = time.perf_counter() - start
     commands, arena_bytes = commands_of(program, elaborated.entry, signature_of(elaborated))
     table = _Table(program, elaborated.entry)
@@ -132,7 +133,7 @@ def measure(
     """
     start, entry = time.perf_counter(), elaborated.entry
     module = optimized(elaborated.module, options)
-    program = lower_gpu(module, entry, device.target)
+    program = lower_gpu(module, entry, options.gpu_target(device.target))
     timed = TimedDevice(device)
     pool = Pool(timed)
     executable = Executable(program, pool)

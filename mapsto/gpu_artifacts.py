@@ -48,7 +48,8 @@ def write_gpu_program(
         raise ArtifactError(f"{path}: the name of the output for {target} should end in {suffix}")
     functions = list(entry_functions(parts, options))
     names = [function.name for function in functions]
-    program = lower_gpu(Module.of(*functions), names, GpuTarget.named(target))
+    kind = options.gpu_target(GpuTarget.named(target))
+    program = lower_gpu(Module.of(*functions), names, kind)
     arrays: dict[str, Array] = {name: a for part in parts for name, a in part.arrays.items()}
     entries: dict[str, object] = {}
     for part, name in zip(parts, names, strict=True):

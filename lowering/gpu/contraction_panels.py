@@ -243,7 +243,7 @@ def make_panel(
         stages=tile.stages,
         threads=tile.threads,
         dtype=dtype,
-        padding=each if turned or tile.is_matrix else 0,
+        padding=_padding(tile, each, turned, k_last),
         along_k=along_k,
         k_last=k_last,
         chunk=1,
@@ -255,6 +255,14 @@ def make_panel(
         each //= 2
     panel = replace(panel, chunk=each)
     return replace(panel, is_copy=target.has_async_copy and not turned and _is_copy(panel))
+
+
+def _padding(tile: BlockTile, each: int, turned: bool, k_last: bool) -> int:
+    """How many elements longer rows are.  What is read two words at a time, four rows at once, is
+    in different banks with twice as many as what is read in matrices."""
+    if not (turned or tile.is_matrix):
+        return 0
+    return 2 * each if k_last and each == LARGEST_ACCESS // 4 else each
 
 
 def _run(problem: ContractionProblem, operand: int, group: Group) -> int:

@@ -12,7 +12,7 @@ from mapsto.lowering.gpu.contraction_fragments import WarpWork
 from mapsto.lowering.gpu.contraction_panels import Panel, Place, make_panel
 from mapsto.lowering.gpu.contraction_threads import ThreadWork
 from mapsto.lowering.gpu.contraction_tiles import BlockTile, Side, Sizes, rank_tiles
-from mapsto.lowering.gpu.target import GpuTarget, MatrixShape
+from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.indices import Composite, atoms, variable
 from mapsto.lowering.loop_walk import subexpressions
 from mapsto.lowering.loops import Load
@@ -46,7 +46,7 @@ def ranked_tiles(problem: ContractionProblem, target: GpuTarget) -> tuple[BlockT
     """All tiles for a contraction, those with the least estimated time first."""
     groups = (problem.batch, problem.rows, problem.columns, problem.reduced)
     batch, rows, columns, depth = (_known(group.size) for group in groups)
-    is_matrix = MatrixShape(problem.dtype.value, 16, 8, 16) in target.matrix_shapes
+    is_matrix = target.matrix_shape(problem.dtype) is not None
     probe = schedule_with(problem, target, MATRIX_PROBE if is_matrix else PROBE)
     sides = _side(probe.rows), _side(probe.columns)
     sizes = Sizes(batch, rows, columns, depth, probe.rows.dtype.bytes, *sides)
@@ -73,8 +73,11 @@ def schedule_with(problem: ContractionProblem, target: GpuTarget, tile: BlockTil
     dtype = problem.dtype if tile.is_matrix else sum_type(problem.dtype)
     rows = make_panel(problem, "rows", tile, dtype, target)
     columns = make_panel(problem, "columns", tile, dtype, target)
-    work = WarpWork(tile, rows, columns) if tile.is_matrix else None
-    return Schedule(tile, rows, columns, work or ThreadWork(tile, rows, columns, dtype))
+    if not tile.is_matrix:
+        return Schedule(tile, rows, columns, ThreadWork(tile, rows, columns, dtype))
+    shape = target.matrix_shape(dtype)
+    assert shape is not None, "the target has instructions for the tile"
+    return Schedule(tile, rows, columns, WarpWork(tile, rows, columns, shape))
 
 
 def _known(size: Dim) -> int:

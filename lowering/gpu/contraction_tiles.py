@@ -32,7 +32,7 @@ __all__ = [
 MULTIPLY_ADDS = 128
 """Multiply-adds in f32 that a multiprocessor does in a cycle."""
 MATRIX_MULTIPLY_ADDS = 1024
-"""The same, of matrix instructions."""
+"""The same, of matrix instructions for elements of 16 bits; of 32 bits half as many."""
 SCHEDULERS = 4
 """Of a multiprocessor; each starts an instruction of a warp in a cycle."""
 SHARED_BYTES = 128
@@ -196,8 +196,9 @@ def _step_cycles(sizes: Sizes, tile: BlockTile) -> float:
     chunks = sum(tile.depth * width // side.chunk for side, width in sizes.sides(tile))
     copied = chunks * COPY_INSTRUCTIONS
     if tile.is_matrix:
-        loads = read / LARGEST_ACCESS
-        issued = (loads + copied) / MULTIPLY_ADDS + products / MATRIX_MULTIPLY_ADDS
+        loads = read / (LARGEST_ACCESS if each == 2 else 2 * each)
+        rate = 2 * MATRIX_MULTIPLY_ADDS / each
+        issued = (loads + copied) / MULTIPLY_ADDS + products / rate
     else:
         # Threads of a warp that read the same element are served at once: about half of them.
         read //= 2

@@ -92,6 +92,8 @@ NVPTX = Dialect(
         *(f"llvm.nvvm.cp.async.{piece}{fill}" for piece in _PIECES for fill in ("", ".s")),
         *(f"llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4{how}.b16" for how in ("", ".trans")),
         *(f"llvm.nvvm.mma.m16n8k16.row.col{kind}" for kind in ("", ".bf16")),
+        *(f"llvm.nvvm.mma.m16n8k8.row.col{kind}" for kind in ("", ".tf32")),
+        "llvm.nvvm.f2tf32.rna",
     },
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from mapsto.ir.types import DType
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.gpu.dialect import NVPTX, SIMULATED, SPIRV, Dialect
 
@@ -63,6 +64,8 @@ class GpuTarget:
     processors: int = 108
     has_async_copy: bool = False
     matrix_shapes: tuple[MatrixShape, ...] = ()
+    rounds_to_tf32: bool = False
+    """Whether factors in f32 may be rounded to 11 significant bits, for matrix instructions."""
 
     @staticmethod
     def named(name: str) -> GpuTarget:
@@ -71,6 +74,18 @@ class GpuTarget:
         if found is None:
             raise ValueError(f"no GPU target `{name}`: there are {', '.join(_TARGETS)}")
         return found
+
+    def with_tf32(self, is_allowed: bool = True) -> GpuTarget:
+        """The target with or without leave to round factors in f32 to tf32."""
+        return replace(self, rounds_to_tf32=is_allowed)
+
+    def matrix_shape(self, dtype: DType) -> MatrixShape | None:
+        """The largest product of matrices of a type in one instruction; None: there is none."""
+        operand = dtype.value
+        if dtype is DType.F32 and self.rounds_to_tf32:
+            operand = "tf32"
+        found = [shape for shape in self.matrix_shapes if shape.operand == operand]
+        return max(found, key=lambda shape: shape.k, default=None)
 
     @property
     def has_shuffle(self) -> bool:

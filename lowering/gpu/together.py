@@ -28,6 +28,13 @@ __all__ = ["TogetherEmitter"]
 
 _COPY = "llvm.nvvm.cp.async"
 _LARGEST_COPY = 16
+_ROUND = "llvm.nvvm.f2tf32.rna"
+_OPERANDS = {
+    DType.F16: ("f32.f32", HALF.vector(2)),
+    DType.BF16: ("bf16", I32),
+    DType.F32: ("tf32", FLOAT),
+}
+"""By the type of the factors: how the product is named, and the type of a register of it."""
 
 
 class TogetherEmitter(StatementEmitter):
@@ -97,21 +104,30 @@ class TogetherEmitter(StatementEmitter):
 
     def _multiply(self, scope: Scope, product: MatrixMultiply) -> None:
         m, n, k = product.shape
-        is_bfloat = product.left.dtype is DType.BF16
-        pair = I32 if is_bfloat else HALF.vector(2)
-        kind = "bf16" if is_bfloat else "f32.f32"
+        kind, register = _OPERANDS[product.left.dtype]
+        count = k * product.left.dtype.bytes // 4
         left = self._place(scope, product.left, product.left_indices)
         right = self._place(scope, product.right, product.right_indices)
         sums = self._place(scope, product.sums, product.sums_indices)
-        operands = [
-            *self._parts(left, pair, m * k // 64),
-            *self._parts(right, pair, k * n // 64),
-            *self._parts(sums, FLOAT, m * n // 32),
+        factors = [
+            self._parts(left, register, m * count // 32),
+            self._parts(right, register, n * count // 32),
         ]
+        if product.left.dtype is DType.F32:
+            factors = self._rounded(*factors)
+        operands = [*factors[0], *factors[1], *self._parts(sums, FLOAT, m * n // 32)]
         name = f"llvm.nvvm.mma.m{m}n{n}k{k}.row.col.{kind}"
         result = self._call(name, _struct(FLOAT), operands)
         for number in range(4):
             self._store_part(result, FLOAT, sums, number)
+
+    def _rounded(self, left: list[Operand], right: list[Operand]) -> list[list[Operand]]:
+        """Factors of 32 bits rounded to tf32.  The instruction has step `q` of the reduction beside
+        `q + 4` where ours has `2 * q` beside the next: for a sum over all that is another order of
+        the steps, but the rows come first among its registers."""
+        upper, upper_next, lower, lower_next = left
+        ordered = [upper, lower, upper_next, lower_next]
+        return [[self._call(_ROUND, "i32", (x,)) for x in side] for side in (ordered, right)]
 
     def _parts(self, address: Operand, type: LLVMType, count: int) -> list[Operand]:
         """Registers of 32 bits from an address on."""

@@ -22,7 +22,7 @@ def compile_options(options: argparse.Namespace, runs_here: bool = True) -> Opti
     machine = machine_of(options, runs_here)
     if options.threads is not None:
         _set_threads(options.threads)
-    made = Options(machine=machine).with_passes(options.passes)
+    made = Options(machine=machine, tf32=options.tf32).with_passes(options.passes)
     return made.on(getattr(options, "device", CPU))
 
 

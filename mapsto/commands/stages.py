@@ -102,7 +102,7 @@ def _text(
     if stage == "tensor":
         return module_text(module)
     if gpu is not None:
-        program = lower_gpu(module, elaborated.entry, gpu)
+        program = lower_gpu(module, elaborated.entry, compilation.gpu_target(gpu))
         return _gpu_text(stage, program, elaborated.entry)
     compiled = lower(module, elaborated.entry, compilation.machine)
     return _lowered_text(stage, compiled, elaborated.entry, compilation)

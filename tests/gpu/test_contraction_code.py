@@ -10,7 +10,14 @@ from dataclasses import replace
 import numpy as np
 import ptx
 import pytest
-from contraction_harness import arrays, conv2d, function_of, product, reference
+from contraction_harness import (
+    arrays,
+    conv2d,
+    function_of,
+    product,
+    reference,
+    rounded_to_tf32,
+)
 
 from mapsto import ir
 from mapsto.lowering.contraction_problem import ContractionProblem
@@ -25,7 +32,8 @@ from mapsto.lowering.gpu.mapping import map_kernel
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.llvm.writer import ModuleWriter
 
-AMPERE = GpuTarget.named("nvptx64-sm_80")
+AMPERE, TURING = GpuTarget.named("nvptx64-sm_80"), GpuTarget.named("nvptx64-sm_75")
+ROUNDING = AMPERE.with_tf32()
 F32, F16, BF16 = ir.DType.F32, ir.DType.F16, ir.DType.BF16
 THREADS = BlockTile(16, 32, 8, 4, 4)
 WARPS = BlockTile(32, 32, 32, 16, 16, 3, is_matrix=True)
@@ -33,16 +41,16 @@ TOLERANCES = {F32: 1e-5, F16: 4e-3, BF16: 2e-2}
 
 
 def compiled(
-    found: ContractionProblem, tile: BlockTile | None = None
+    found: ContractionProblem, tile: BlockTile | None = None, target: GpuTarget = AMPERE
 ) -> tuple[Sequence[GpuKernel], str]:
     """The launches of a contraction, and their PTX."""
-    chosen = choose_schedule(found, AMPERE) if tile is None else schedule_with(found, AMPERE, tile)
-    kernels = map_kernel(function_of(found, contraction_body(found, chosen)), AMPERE)
-    writer = ModuleWriter(AMPERE.machine.triple, AMPERE.machine.has_fma)
+    chosen = choose_schedule(found, target) if tile is None else schedule_with(found, target, tile)
+    kernels = map_kernel(function_of(found, contraction_body(found, chosen)), target)
+    writer = ModuleWriter(target.machine.triple, target.machine.has_fma)
     for kernel in kernels:
-        emit_kernel(writer, kernel, AMPERE)
-    check_intrinsics(str(writer), AMPERE.dialect)
-    return kernels, assemble_text(str(writer), AMPERE).decode()
+        emit_kernel(writer, kernel, target)
+    check_intrinsics(str(writer), target.dialect)
+    return kernels, assemble_text(str(writer), target).decode()
 
 
 def instructions(text: str) -> set[str]:
@@ -64,8 +72,12 @@ def whole(array: np.ndarray, dtype: ir.DType) -> np.ndarray:
     return (array.astype(np.uint32) << 16).view(np.float32)
 
 
-def agree(found: ContractionProblem, tile: BlockTile) -> None:
-    kernels, text = compiled(found, tile)
+def agree(
+    found: ContractionProblem,
+    tile: BlockTile,
+    target: GpuTarget = AMPERE,
+) -> None:
+    kernels, text = compiled(found, tile, target)
     dtype, program, memory = found.dtype, ptx.parse(text), ptx.GlobalMemory()
     given = {name: halves(array, dtype) for name, array in arrays(found).items()}
     places = {name: memory.allocate(array, name) for name, array in given.items()}
@@ -77,7 +89,9 @@ def agree(found: ContractionProblem, tile: BlockTile) -> None:
         arguments = [*places.values(), *extra]
         ptx.launch(launchable, kernel.grid_for({}), kernel.block, arguments, memory)
     result = whole(memory.read(places["y"], given["y"].dtype, given["y"].shape), dtype)
-    expected = reference(found, {name: whole(array, dtype) for name, array in given.items()})
+    factors = {name: whole(array, dtype) for name, array in given.items()}
+    factors = rounded_to_tf32(factors) if target.rounds_to_tf32 else factors
+    expected = reference(found, factors)
     loose = TOLERANCES[dtype]
     np.testing.assert_allclose(result, expected.astype(np.float32), rtol=loose, atol=loose)
 
@@ -93,6 +107,25 @@ def test_threads(layout: str) -> None:
 def test_matrix_instructions(layout: str, dtype: ir.DType) -> None:
     agree(product(64, 32, 64, layout, dtype=dtype), WARPS)
     agree(product(50, 40, 70, layout, dtype=dtype), replace(WARPS, stages=2))
+
+
+@pytest.mark.parametrize("layout", ["nn", "tt"])
+def test_factors_rounded_to_tf32(layout: str) -> None:
+    agree(product(50, 40, 70, layout), replace(WARPS, stages=2), ROUNDING)
+    _, text = compiled(product(512, 512, 512, layout), target=ROUNDING)
+    used = instructions(text)
+    assert "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32" in used
+    assert {"cvt.rna.tf32.f32", "cp.async.cg.shared.global"} <= used
+    assert "ld.shared.v2.b32" in used, "two neighbours along k at once"
+    assert ".local" not in text
+
+
+def test_turing_has_instructions_of_half_the_depth() -> None:
+    agree(product(50, 40, 70, dtype=F16), replace(WARPS, stages=2), TURING)
+    _, text = compiled(product(512, 512, 512, dtype=F16), target=TURING)
+    used = instructions(text)
+    assert "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32" in used
+    assert not any(name.startswith("cp.async") for name in used)
 
 
 def test_split_reductions() -> None:

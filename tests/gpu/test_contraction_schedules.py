@@ -7,7 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from contraction_harness import arrays, conv2d, function_of, problem, product, reference
+from contraction_harness import (
+    arrays,
+    conv2d,
+    function_of,
+    problem,
+    product,
+    reference,
+    rounded_to_tf32,
+)
 
 from mapsto import ir
 from mapsto.lowering.contraction_problem import ContractionProblem
@@ -40,6 +48,7 @@ from mapsto.lowering.loops import (
 )
 
 PLAIN, AMPERE = GpuTarget.named("gpusim"), GpuTarget.named("nvptx64-sm_80")
+TURING, ROUNDING = GpuTarget.named("nvptx64-sm_75"), AMPERE.with_tf32()
 TARGETS = pytest.mark.parametrize("target", [PLAIN, AMPERE], ids=lambda target: target.name)
 THREADS = BlockTile(8, 8, 4, 2, 1)
 WARPS = BlockTile(16, 16, 16, 16, 16, 2, is_matrix=True)
@@ -51,7 +60,8 @@ def agree(found: ContractionProblem, target: GpuTarget, tile: BlockTile) -> None
     verify_loops(loops)
     given = arrays(found)
     interpret(loops, given, {})
-    expected = reference(found, given).astype(np.float32)
+    factors = rounded_to_tf32(given) if target.rounds_to_tf32 else given
+    expected = reference(found, factors).astype(np.float32)
     loose = TOLERANCES[found.dtype]
     np.testing.assert_allclose(given["y"].astype(np.float32), expected, rtol=loose, atol=loose)
 
@@ -84,6 +94,16 @@ def test_stages_splits_and_flat_tiles(target: GpuTarget, tile: BlockTile) -> Non
 def test_matrix_instructions(layout: str, dtype: ir.DType) -> None:
     agree(product(16, 24, 32, layout, dtype=dtype), AMPERE, WARPS)
     agree(product(5, 17, 19, layout, dtype=dtype), AMPERE, WARPS)
+
+
+@pytest.mark.parametrize("layout", ["nn", "tt"])
+def test_factors_that_are_rounded(layout: str) -> None:
+    agree(product(16, 24, 32, layout), ROUNDING, WARPS)
+    agree(product(5, 17, 19, layout), ROUNDING, WARPS)
+
+
+def test_instructions_with_half_the_depth() -> None:
+    agree(product(16, 24, 32, dtype=ir.DType.F16), TURING, WARPS)
 
 
 def test_batched_products() -> None:

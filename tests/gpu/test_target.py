@@ -2,8 +2,10 @@
 
 import pytest
 
+import mapsto as mt
+from mapsto.ir.types import DType
 from mapsto.lowering.gpu.dialect import NVPTX, SIMULATED, SPIRV, check_intrinsics
-from mapsto.lowering.gpu.target import GpuTarget, target_names
+from mapsto.lowering.gpu.target import GpuTarget, MatrixShape, target_names
 
 
 def test_every_target_has_its_name() -> None:
@@ -52,3 +54,13 @@ def test_intrinsics_are_checked_before_llvm_sees_them() -> None:
         check_intrinsics(thread, SPIRV)
     with pytest.raises(ValueError, match="not known to work on nvptx64"):
         check_intrinsics("call ptr @llvm.coro.begin(token %i, ptr %m)", NVPTX)
+
+
+def test_f32_is_rounded_for_matrix_instructions_when_asked_for() -> None:
+    ampere, turing = GpuTarget.named("nvptx64-sm_80"), GpuTarget.named("nvptx64-sm_75")
+    assert ampere.matrix_shape(DType.F32) is None
+    rounding = mt.Options(tf32=True).gpu_target(ampere)
+    assert rounding.matrix_shape(DType.F32) == MatrixShape("tf32", 16, 8, 8)
+    assert mt.Options(tf32=True).gpu_target(turing).matrix_shape(DType.F32) is None
+    assert turing.matrix_shape(DType.F16) == MatrixShape("f16", 16, 8, 8)
+    assert rounding.matrix_shape(DType.BF16) == MatrixShape("bf16", 16, 8, 16)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,16 @@ from mapsto.lowering.loops import (
     within,
 )
 
-__all__ = ["Plain", "arrays", "conv2d", "function_of", "problem", "product", "reference"]
+__all__ = [
+    "Plain",
+    "arrays",
+    "conv2d",
+    "function_of",
+    "problem",
+    "product",
+    "reference",
+    "rounded_to_tf32",
+]
 
 
 @dataclass
@@ -116,3 +125,14 @@ def conv2d() -> ContractionProblem:
     weights = ir.projection([1, 4, 5, 6], 7)
     extents = (2, 5, 3, 3, 2, 3, 3)
     return problem([(2, 2, 6, 6), (5, 2, 3, 3)], [image, weights], extents, 4, direct=False)
+
+
+def rounded_to_tf32(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of f32 rounded to 11 significant bits, halves away from zero."""
+
+    def rounded(array: np.ndarray) -> np.ndarray:
+        fraction, exponent = np.frexp(array.astype(np.float64))
+        whole = np.trunc(fraction * 2**11 + np.copysign(0.5, fraction))
+        return np.ldexp(whole, exponent - 11).astype(np.float32)
+
+    return {name: rounded(array) for name, array in given.items()}

@@ -117,7 +117,7 @@ BROKEN: dict[str, tuple[tuple[Statement, ...], str]] = {
     ),
     "matrix of another type": (
         (Allocate(ROW), Allocate(HALVES), threads(LoadMatrix(ROW, (0,), HALVES, (0,)))),
-        "`row` and `halves` are not of one 16-bit float type",
+        "`row` and `halves` are not both f16 or bf16",
     ),
     "sums of a product": (
         (Allocate(LEFT), threads(MatrixMultiply(*(LEFT, (0,)) * 3, (16, 8, 16)))),
