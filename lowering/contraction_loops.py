@@ -369,15 +369,24 @@ class _Loops:
         return self.columns.vectors(rows)
 
     def _multiply(self, place: _Place, accumulators: Buffer) -> Statement:
-        """The sums of a block: for each step the column vectors, then row after row, so that one
-        broadcast element at a time occupies a register."""
+        """The sums of a block; only the last tile reads columns through masks."""
+        columns = self.columns
+        steps, unmasked = self._steps(place, accumulators, columns), columns.unmasked()
+        if unmasked is None:
+            return steps
+        full = compare("eq", columns.filled(place.column_tile), columns.width)
+        return If(full, (self._steps(place, accumulators, unmasked),), (steps,))
+
+    def _steps(self, place: _Place, accumulators: Buffer, side: Columns) -> Statement:
+        """For each step the column vectors, then row after row, so that one broadcast element at a
+        time occupies a register."""
         tile, i = self.schedule.tile, variable("i")
         columns = Buffer("column", self._dtype, (tile.columns,), Space.REGISTER)
-        vectors = self.columns.vectors
+        vectors = side.vectors
 
         def step(at: Step) -> list[Statement]:
             def load(lane: Lane) -> Statement:
-                element = cast(self._column_element(place, lane, at), self._dtype)
+                element = cast(self._column_element(side, place, lane, at), self._dtype)
                 return columns.store((lane.column(tile),), element)
 
             def add(lane: Lane) -> Statement:
@@ -397,8 +406,7 @@ class _Loops:
         buffer, slot, offset = self._packed(self.rows, place)
         return self.rows.packed_element(buffer, slot, i, offset + step.number)
 
-    def _column_element(self, place: _Place, lane: Lane, step: Step) -> Expression:
-        side = self.columns
+    def _column_element(self, side: Columns, place: _Place, lane: Lane, step: Step) -> Expression:
         if not side.packed:
             return side.direct_element(place.batch, place.column_tile, lane, step)
         buffer, slot, offset = self._packed(side, place)

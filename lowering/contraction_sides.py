@@ -8,7 +8,7 @@ goes from one run to the next, and divisions are needed once for each vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from mapsto.ir.dims import Dim, floor_div, product
@@ -163,7 +163,21 @@ class Rows(Side):
         copy, clear = buffer.store(at, value), buffer.store(at, constant(0, buffer.dtype))
         nest = _position_outer if self.k_inner else _position_inner
         edge = [] if self.is_even else nest(clear, filled, self.width, depth)
-        return [*nest(copy, 0, filled, depth), *edge]
+        edge = [*nest(copy, 0, filled, depth), *edge]
+        if self.k_inner:
+            return edge
+        whole = For("k", 0, depth, tuple(self._pieces(copy)))
+        return [whole] if self.is_even else _where_full(filled, self.width, [whole], edge)
+
+    def _pieces(self, copy: Statement) -> Iterator[Statement]:
+        """The positions of a full tile in vectors without a mask, half as long where fewer are
+        left: stores through a mask take many cycles on some CPUs."""
+        first, lanes = 0, self.tile.lanes
+        while first < self.width:
+            count = (self.width - first) // lanes * lanes
+            if count:
+                yield For("p", first, first + count, (copy,), LoopKind.VECTOR, lanes=lanes)
+            first, lanes = first + count, lanes // 2
 
     def packed_element(self, buffer: Buffer, slot: Index, position: Index, k: Index) -> Load:
         """An element of a packed tile."""
@@ -204,12 +218,11 @@ class Columns(Side):
         edge = _position_inner(copy, 0, filled, depth)
         if not self.is_even:
             edge += _position_inner(clear, filled, self.width, depth)
-        whole = self._transposing(buffer, slot, batch, tile, part)
-        if not whole:
-            return edge
+        full = For("p", 0, self.width, (copy,), LoopKind.VECTOR)
+        whole = self._transposing(buffer, slot, batch, tile, part) or [For("k", 0, depth, (full,))]
         if self.is_even:
             return whole
-        return [If(compare("eq", filled, self.width), tuple(whole), tuple(edge))]
+        return _where_full(filled, self.width, whole, edge)
 
     def _transposing(
         self, buffer: Buffer, slot: Index, batch: Index, tile: Index, part: KRange
@@ -261,9 +274,13 @@ class Columns(Side):
         """An element read where it lies; past the end of the side it is zero."""
         index = tile * self.width + lane.column(self.tile)
         element = self.read(self.batch.split(batch) | self.group.split(index) | step.dims)
-        if self.is_even:
+        if self.is_even or self.anywhere:
             return element
         return _guarded(element, compare("lt", index, self.size))
+
+    def unmasked(self) -> Columns | None:
+        """The columns as full tiles may read them; None where all tiles read alike."""
+        return None if self.packed or self.is_even else replace(self, anywhere=True)
 
     def results(
         self,
@@ -390,6 +407,9 @@ class RunColumns(Columns):
             return element
         return _guarded(element, compare("lt", lane.lane, self._lanes(number)))
 
+    def unmasked(self) -> Columns | None:
+        return None
+
     def results(
         self,
         tile: Index,
@@ -405,6 +425,12 @@ class RunColumns(Columns):
             exists = compare("lt", number, from_dim(self._vectors))
             loops.append(loop if self.is_even else If(exists, (loop,)))
         return loops
+
+
+def _where_full(
+    filled: Index, width: int, whole: Sequence[Statement], edge: Sequence[Statement]
+) -> list[Statement]:
+    return [If(compare("eq", filled, width), tuple(whole), tuple(edge))]
 
 
 def _vector(count: Index, lanes: int, *body: Statement) -> For:

@@ -19,6 +19,8 @@ __all__ = ["Tile", "choose_tile", "estimated_cycles"]
 
 UNKNOWN_EXTENT = 10_000
 """Stands for an extent that is known only at run time: large, so that edges count little."""
+LATENCY = 8
+"""Multiply-adds that are under way at one time: two are begun in a cycle and take four."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +44,37 @@ def choose_tile(machine: Machine, element_bits: int, rows: Dim, columns: Dim) ->
     return _choose(
         machine.lanes(element_bits),
         machine.vector_registers,
-        machine.has_fma,
+        _Temporaries(2 if machine.has_fma else 3, machine.has_avx512),
         max(1, known_rows),
         max(1, known_columns),
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Temporaries:
+    """The registers that a step needs beside the accumulators and the vectors of columns.
+
+    An element that more than one vector is multiplied with is broadcast to one of `least`.  Where
+    each is used once, LLVM loads all of a step ahead, unless the multiply-add itself `broadcasts`.
+    """
+
+    least: int
+    broadcasts: bool
+
+    def of(self, rows: int, vectors: int) -> int:
+        """How many a tile needs."""
+        return self.least if vectors > 1 or self.broadcasts else max(self.least, rows)
+
+
 @cache
-def _choose(lanes: int, registers: int, has_fma: bool, rows: int, columns: int) -> Tile:
-    temporaries = 2 if has_fma else 3
+def _choose(lanes: int, registers: int, temporaries: _Temporaries, rows: int, columns: int) -> Tile:
+    """The best of the tiles that fit; the columns of a single row are used once, as operands of the
+    multiply-adds."""
     candidates = [
         Tile(r, v, lanes)
         for v in range(1, 17)
         for r in range(1, 29)
-        if r * v + v + temporaries <= registers
+        if r * v + v + temporaries.of(r, v) <= registers or (rows == r == 1 and v <= LATENCY)
     ]
     return min(candidates, key=lambda tile: estimated_cycles(tile, rows, columns))
 
@@ -64,10 +83,11 @@ def estimated_cycles(tile: Tile, rows: int, columns: int) -> float:
     """Cycles per reduction step over the whole product, in units of one multiply-add issued.
 
     A step issues `rows * vectors` multiply-adds, each with an element to broadcast, and loads
-    `vectors` vectors; fewer than 8 independent accumulators leave the multiply-add units waiting.
+    `vectors` vectors, as many in a cycle as multiply-adds; fewer than 8 independent accumulators
+    leave the multiply-add units waiting.
     """
     tiles = ceil(rows / tile.rows) * ceil(columns / tile.columns)
     issued = tile.rows * tile.vectors
     loads = tile.vectors + tile.rows
-    overhead = 0.5
-    return tiles * (max(issued, 8.0) + 0.25 * loads + overhead)
+    overhead = 1.5
+    return tiles * (max(issued, loads, LATENCY) + 0.25 * loads + overhead)
