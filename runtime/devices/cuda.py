@@ -10,10 +10,11 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from mapsto.ir.core import Array
-from mapsto.lowering.gpu.program import GpuKernel, GpuProgram, assemble
+from mapsto.lowering.gpu.program import GpuKernel, GpuProgram
 from mapsto.lowering.gpu.target import GpuTarget, target_names
 from mapsto.runtime.devices.cuda_driver import LAUNCH_WORD, Driver, open_driver
 from mapsto.runtime.devices.device import Command, Copy, DeviceKernel, Fill, Launch
+from mapsto.runtime.devices.images import image_of
 from mapsto.runtime.errors import DeviceError
 
 __all__ = ["CudaDevice", "cuda_devices", "open_cuda"]
@@ -96,7 +97,7 @@ class CudaDevice:
 
     def load(self, program: GpuProgram) -> CudaProgram:
         """Makes PTX, from which the driver makes machine code."""
-        image = assemble(program)
+        image = image_of(program)
         with self._turn:
             module = self.driver.load_module(image)
             return CudaProgram(self.driver, module, program.launches)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.ir.core import Array
-from mapsto.lowering.gpu.program import GpuProgram, assemble
+from mapsto.lowering.gpu.program import GpuProgram
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.runtime.devices.device import (
     Command,
@@ -32,6 +32,7 @@ from mapsto.runtime.devices.device import (
     Launch,
     times_by_the_clock,
 )
+from mapsto.runtime.devices.images import image_of
 from mapsto.runtime.errors import DeviceError
 
 __all__ = ["OpenClDevice", "open_opencl", "opencl_devices"]
@@ -91,7 +92,7 @@ class OpenClDevice:
 
     def load(self, program: GpuProgram) -> OpenClProgram:
         """Builds the program from SPIR-V."""
-        image = assemble(program)
+        image = image_of(program)
         with self._errors(), warnings.catch_warnings():
             # What the compiler says of a program that it accepts.
             warnings.simplefilter("ignore", self.api.CompilerWarning)

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from mapsto.ir.core import Array
 from mapsto.ir.types import DType
-from mapsto.lowering.gpu.program import GpuProgram, assemble
+from mapsto.lowering.gpu.program import GpuProgram
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.runtime.arrays import aligned_empty
 from mapsto.runtime.devices.device import (
@@ -25,6 +25,7 @@ from mapsto.runtime.devices.device import (
     Launch,
     times_by_the_clock,
 )
+from mapsto.runtime.devices.images import image_of
 from mapsto.runtime.errors import DeviceError
 from mapsto.runtime.jit import CompiledModule, load_object
 
@@ -102,7 +103,7 @@ class SimulatedProgram:
 
     def __init__(self, program: GpuProgram) -> None:
         names = [kernel.name for kernel in program.launches]
-        self._code = load_object(assemble(program), names) if names else None
+        self._code = load_object(image_of(program), names) if names else None
         self.kernels: Mapping[str, DeviceKernel] = {
             kernel.name: DeviceKernel(kernel.name, _entry(self._code, kernel.name), kernel.block)
             for kernel in program.launches

@@ -95,6 +95,6 @@ def open_fake(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]
     fake = FakeCuda(ctypes.CDLL(str(path)))
     launch, count = LaunchCallback(fake.launch), CountCallback(fake.count)
     fake.library.fake_set_callbacks(launch, count)
-    monkeypatch.setattr("mapsto.runtime.devices.cuda.assemble", fake.assemble)
+    monkeypatch.setattr("mapsto.runtime.devices.cuda.image_of", fake.assemble)
     yield fake
     assert not fake.errors, fake.errors

@@ -134,6 +134,7 @@ def test_split_reductions() -> None:
 
 def test_convolutions() -> None:
     agree(conv2d(), THREADS)
+    agree(conv2d(), WARPS, ROUNDING)
 
 
 def test_wide_accesses() -> None:
