@@ -69,6 +69,10 @@ from mapsto.lowering.loops import (
 __all__ = ["Packing", "Schedule", "contraction_body", "contraction_packings"]
 
 
+SHORT_REDUCTION = 32
+"""Steps up to which results are handed on from registers, row by row, without a loop."""
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """The choices that fix the loops; all sizes in elements."""
@@ -425,6 +429,11 @@ class _Loops:
             return self._private_buffer(), slot, 0
         return self._whole(side), slot, start
 
+    @property
+    def _is_short(self) -> bool:
+        """Whether results are such a part of the work that they are laid out as the sums are."""
+        return isinstance(self.depth, int) and self.depth <= SHORT_REDUCTION
+
     def _epilogue(
         self, place: _Place, value: Callable[[Index, Index], Expression]
     ) -> list[Statement]:
@@ -437,7 +446,9 @@ class _Loops:
             return problem.store({**row, **column}, element)
 
         def rows(columns: Statement) -> Statement:
-            return For("i", 0, self.rows.filled(place.row_tile), (columns,))
+            filled = self.rows.filled(place.row_tile)
+            short = isinstance(filled, int) and self._is_short
+            return For("i", 0, filled, (columns,), LoopKind.UNROLL if short else LoopKind.SERIAL)
 
         return self.columns.results(place.column_tile, store, rows)
 

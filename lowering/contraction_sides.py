@@ -418,13 +418,46 @@ class RunColumns(Columns):
     ) -> list[Statement]:
         loops: list[Statement] = []
         for vector in range(self.tile.vectors):
-            number = tile * self.tile.vectors + vector
-            lane = Lane(vector, variable("l"))
-            statements = body(lane, self._point(number, lane.lane))
-            loop = around(_vector(self._lanes(number), self.tile.lanes, *statements))
-            exists = compare("lt", number, from_dim(self._vectors))
-            loops.append(loop if self.is_even else If(exists, (loop,)))
+            parts = self._vector_results(tile, vector, body, around)
+            exists = compare("lt", tile * self.tile.vectors + vector, from_dim(self._vectors))
+            loops += parts if self.is_even else [If(exists, tuple(parts))]
         return loops
+
+    def _vector_results(
+        self,
+        tile: Index,
+        vector: int,
+        body: Callable[[Lane, Point], Sequence[Statement]],
+        around: Callable[[Statement], Statement],
+    ) -> list[Statement]:
+        """The loops that hand on a vector: all of its lanes, or those that are left at the end of a
+        run, as shorter vectors, which need no masks."""
+        number = tile * self.tile.vectors + vector
+        filled, lanes, size = self._lanes(number), self.tile.lanes, self._run.size
+
+        def part(first: int, count: Index, width: int) -> Statement:
+            at = variable("l") + first
+            statements = body(Lane(vector, at), self._point(number, at))
+            return around(_vector(count, width, *statements))
+
+        if not isinstance(size, int):
+            return [part(0, filled, lanes)]
+        rest = [part(first, width, width) for first, width in _powers(size % lanes, lanes)]
+        if not rest or filled == lanes:
+            return [part(0, lanes, lanes)]
+        if isinstance(filled, int) or size < lanes:
+            return rest
+        return [If(compare("eq", filled, lanes), (part(0, lanes, lanes),), tuple(rest))]
+
+
+def _powers(count: int, limit: int) -> Iterator[tuple[int, int]]:
+    """Powers of two below the limit that add up to the count, and where each of them starts."""
+    start, width = 0, limit // 2
+    while width:
+        if count & width:
+            yield start, width
+            start += width
+        width //= 2
 
 
 def _where_full(

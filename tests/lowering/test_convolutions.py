@@ -19,8 +19,8 @@ from mapsto.lowering.contraction_problem import ContractionProblem, analyze
 from mapsto.lowering.cpu.contraction_schedule import choose_orientation, choose_schedule
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.loop_verifier import verify_loops
-from mapsto.lowering.loop_walk import expressions
-from mapsto.lowering.loops import Load
+from mapsto.lowering.loop_walk import expressions, statements
+from mapsto.lowering.loops import For, Load, LoopKind, Store
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,24 @@ def test_windows_are_read_without_conditions() -> None:
     loads = [e for e in expressions(loops.body) if isinstance(e, Load)]
     assert {load.buffer.name for load in loads} >= {"window0"}
     assert not [load for load in loads if load.guard is not None]
+
+
+@pytest.mark.parametrize("size", [5, 12, 14, 15, 28])
+def test_ends_of_runs_are_stored_without_masks(size: int) -> None:
+    machine = Machine.named("x86-64-v3")
+    found = convolution(2, 12, 1, [Window(3, 3, padding=1), Window(size, 3, padding=1)])
+    loops = function(found, choose_schedule(found, machine))
+    vectors = [
+        s for s in statements(loops.body) if isinstance(s, For) and s.kind is LoopKind.VECTOR
+    ]
+    storing = [
+        loop
+        for loop in vectors
+        if any(isinstance(s, Store) and s.buffer.name == "y" for s in loop.body)
+    ]
+    assert storing
+    assert all((loop.start, loop.stop) == (0, loop.lanes) for loop in storing)
+    compiled_agrees(found, machine)
 
 
 SYMBOLIC = """
