@@ -292,15 +292,19 @@ class VectorLoopEmitter(ExpressionEmitter):
             self.f.store(self._to_memory(target, new), pointer)
 
     def _across_lanes(self, op: str, dtype: DType, vector: Operand) -> Operand:
-        """One value from all lanes: lane `l` with lane `l + half`, until one is left."""
+        """One value from all lanes: lane `l` with lane `l + half`, until one is left.
+
+        The last two are combined as vectors too, of which the second lane does not count: of
+        scalars, LLVM makes a choice by several conditions, as a maximum with NaN is, a jump.
+        """
         lanes = vector.type.lanes
         while lanes > 2:
             lanes //= 2
             low = self.f.shufflevector(vector, vector, list(range(lanes)))
             high = self.f.shufflevector(vector, vector, list(range(lanes, 2 * lanes)))
             vector = lower(self.f, op, dtype, (low, high))
-        ends = self.f.extractelement(vector, 0), self.f.extractelement(vector, 1)
-        return lower(self.f, op, dtype, ends)
+        swapped = self.f.shufflevector(vector, vector, [1, 0])
+        return self.f.extractelement(lower(self.f, op, dtype, (vector, swapped)), 0)
 
 
 def _offsets(place: Place) -> list[int]:
