@@ -48,10 +48,12 @@ fired: Counter[str] = Counter()
 
 
 class Rewriter:
-    """What a pattern works with: a builder before the matched op, and use counts."""
+    """What a pattern works with: a builder before the matched op, and use counts; `counted` tells
+    whether it asked for these."""
 
     def __init__(self, build: Builder, uses: Counter[Value]) -> None:
         self.build = build
+        self.counted = False
         self._uses = uses
 
     def emit(self, record: type[Operation], /, *operands: Value, **attributes: Any) -> Value:
@@ -64,11 +66,12 @@ class Rewriter:
 
     def uses(self, value: Value) -> int:
         """How often the value was used when the walk began; 0 for values that are new since."""
+        self.counted = True
         return self._uses[value]
 
     def used_once(self, value: Value) -> bool:
         """Whether the value has at most one use, so that it goes away with its user."""
-        return self._uses[value] <= 1
+        return self.uses(value) <= 1
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,9 @@ def rewrite_block(block: Block, patterns: Sequence[Pattern]) -> Block:
 
     Raises PassError where they do not come to an end.
     """
+    settled: set[Operation] = set()
     for _ in range(MAX_WALKS):
-        walk = _Walk(patterns, count_uses(block))
+        walk = _Walk(patterns, count_uses(block), settled)
         block = walk.rebuilt(block)
         if not walk.changed:
             return block
@@ -155,11 +159,19 @@ def rewrite_block(block: Block, patterns: Sequence[Pattern]) -> Block:
 
 
 class _Walk:
-    """One forward walk over a block."""
+    """One forward walk over a block.
 
-    def __init__(self, patterns: Sequence[Pattern], uses: Counter[Value]) -> None:
+    `settled` are the ops to which no pattern applies, whoever uses what: they need not be offered
+    again.  A pattern looks at an op and at what its operands come from, and an op of which any of
+    that changes is built anew.
+    """
+
+    def __init__(
+        self, patterns: Sequence[Pattern], uses: Counter[Value], settled: set[Operation]
+    ) -> None:
         self.patterns = patterns
         self.uses = uses
+        self.settled = settled
         self.changed = False
         self._by_class: dict[type[Operation], list[Pattern]] = {}
 
@@ -200,7 +212,7 @@ class _Walk:
     def _rewritten(self, op: Operation, target: Block) -> Sequence[Value]:
         """Offers an op that is not in the block yet to the patterns."""
         patterns = self._patterns_for(type(op))
-        if not patterns:
+        if not patterns or op in self.settled:
             target.operations.append(op)
             return op.results
         rewriter = Rewriter(Builder(target, op.location), self.uses)
@@ -214,6 +226,8 @@ class _Walk:
             self.changed = True
             self._count_alike(op.results, results)
             return results
+        if not rewriter.counted:
+            self.settled.add(op)
         target.operations.append(op)
         return op.results
 

@@ -13,7 +13,7 @@ from mapsto.ir.passes.canonicalize import Canonicalize
 from mapsto.ir.passes.cse import EliminateCommonSubexpressions
 from mapsto.ir.passes.dce import EliminateDeadCode
 from mapsto.ir.passes.differentiate import Differentiate
-from mapsto.ir.rewriting import Rewriter, rewrite
+from mapsto.ir.rewriting import Rewriter, rewrite, rewrite_module
 
 TYPE = ir.TensorType(ir.DType.F32, (ir.symbol("n"), 4))
 
@@ -107,6 +107,28 @@ def test_a_rewrite_that_changes_values_is_named():
     runner = PassRunner([forget_exp.as_pass()()], check_values=True)
     with pytest.raises(PassError, match="the pass `forget-exp` changes values"):
         runner.run(module_of(exp_of_sum))
+
+
+def test_ops_that_stay_are_offered_once():
+    offered = []
+
+    @rewrite
+    def look_at_log(op: ir.Log, rewriter: Rewriter) -> Value | None:
+        "log(x), as it is."
+        offered.append(op)
+        return None
+
+    @rewrite
+    def square_of_sum(op: ir.Add, rewriter: Rewriter) -> Value | None:
+        "x + x is not x * x."
+        return rewriter.emit(ir.Mul, *op.operands)
+
+    def log_then_sum(build, x):
+        log = build.emit(ir.Log, x)
+        return build.emit(ir.Add, log, log)
+
+    rewrite_module(module_of(log_then_sum), [look_at_log, square_of_sum])
+    assert len(offered) == 1
 
 
 def test_a_rewrite_without_end_is_named():
