@@ -139,7 +139,8 @@ def analyze(
     broadcast = 0 if last in second else 1
     row_operand = 1 - broadcast if swapped else broadcast
     row_dims, column_dims = (first, second) if row_operand == 0 else (second, first)
-    batch = [d for d in range(op.rank) if d in row_dims and d in column_dims]
+    units = {d for d in range(op.rank) if op.extents[d] == 1} - row_dims - column_dims
+    batch = [d for d in range(op.rank) if d in units or (d in row_dims and d in column_dims)]
     rows = [d for d in range(op.rank) if d in row_dims and d not in column_dims]
     columns = [d for d in range(op.rank) if d in column_dims and d not in row_dims]
     if len(batch) + len(rows) + len(columns) != op.rank or not columns:

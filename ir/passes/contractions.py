@@ -234,8 +234,11 @@ def drop_unread_dimension(op: Contract, rewriter: Rewriter) -> Value | None:
 
 @rewrite
 def repeat_unread_dimension(op: Contract, rewriter: Rewriter) -> Value | None:
-    """Where no operand depends on an index of the result, the result is a broadcast along it."""
-    unread = set(range(op.rank)) - _read_dims(op)
+    """Where no operand depends on an index of the result, the result is a broadcast along it.
+
+    An index with one value stays: what uses the result element by element has the same shape then.
+    """
+    unread = {d for d in range(op.rank) if op.extents[d] != 1} - _read_dims(op)
     if not unread:
         return None
     once = without_dimensions(op, rewriter, unread)

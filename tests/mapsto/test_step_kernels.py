@@ -53,3 +53,17 @@ def test_parameters_and_moments_are_updated_in_place(step: LoweredFunction) -> N
 def test_the_arena_holds_what_is_alive_at_one_time(step: LoweredFunction) -> None:
     if isinstance(step.plan.arena_bytes, int):
         assert step.plan.arena_bytes == step.plan.live_bytes
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_what_follows_a_convolution_is_computed_with_it(n: int) -> None:
+    """For one image as for several."""
+    library = mt.loads("""
+map filtered(x: f32[n, 8, 9, 9], w: f32[16, 8, 3, 3], b: f32[16]) -> f32[n, 16, 9, 9]:
+    relu(conv2d(x, w, padding=1) * reshape(b, [16, 1, 1]))
+""")
+    shapes = {"x": (n, 8, 9, 9), "w": (16, 8, 3, 3), "b": (16,)}
+    types = {name: TensorType(DType.F32, shape) for name, shape in shapes.items()}
+    elaborated = library.filtered.elaborate(types, {})
+    (kernel,) = kernels(lowered(elaborated, Options()).functions[elaborated.entry])
+    assert len(products(kernel)) == 1
