@@ -151,9 +151,14 @@ NULL = Operand("null", PTR)
 
 def _literal(type: LLVMType, value: float | bool) -> str:
     if type.is_float and value == 0:
-        # Zeros of both signs are equal, and so one key of the cache.
-        return float_literal(type.kind, float(value))
+        # Zeros of both signs are equal, and would be one key of the cache.
+        return _zero_literal(type.kind, math.copysign(1.0, value) < 0)
     return _cached_literal(type, value)
+
+
+@functools.cache
+def _zero_literal(kind: str, negative: bool) -> str:
+    return float_literal(kind, -0.0 if negative else 0.0)
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
