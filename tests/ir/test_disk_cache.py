@@ -55,6 +55,15 @@ def test_damaged_entries_are_not_there(folder: Path, damage: str) -> None:
     assert cache.load("k") == b"new"
 
 
+def test_a_folder_is_seldom_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[DiskCache] = []
+    monkeypatch.setattr(DiskCache, "_trim", lambda cache: looks.append(cache))
+    cache = DiskCache("some", limit=64_000)
+    for i in range(256):
+        cache.save(str(i), random_bytes(i, 250))
+    assert 32 < len(looks) < 96, "a quarter: 250 bytes are that part of a 64th of the limit"
+
+
 def test_least_recently_used_entries_go_first(folder: Path) -> None:
     cache = DiskCache("some", limit=5000)
     for i in range(4):
