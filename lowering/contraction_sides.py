@@ -213,33 +213,35 @@ class Columns(Side):
         k, position = variable("k"), variable("p")
         start, depth = self.flat_range(part)
         filled, at = self.filled(tile), (slot, k, position)
-        value = self.flat_element(batch, tile * self.width + position, start + k)
+        positions = tile * self.width + position
+        value = self.flat_element(batch, positions, start + k)
         copy, clear = buffer.store(at, value), buffer.store(at, constant(0, buffer.dtype))
-        edge = _position_inner(copy, 0, filled, depth)
-        if not self.is_even:
-            edge += _position_inner(clear, filled, self.width, depth)
         full = For("p", 0, self.width, (copy,), LoopKind.VECTOR)
-        whole = self._transposing(buffer, slot, batch, tile, part) or [For("k", 0, depth, (full,))]
-        if self.is_even:
-            return whole
-        return _where_full(filled, self.width, whole, edge)
+        whole = self._transposing(buffer, slot, batch, positions, part)
+        last_again = minimum(positions, self.size - 1)
+        edge = self._transposing(buffer, slot, batch, last_again, part) or [
+            *_position_inner(copy, 0, filled, depth),
+            *_position_inner(clear, filled, self.width, depth),
+        ]
+        whole = whole or [For("k", 0, depth, (full,))]
+        return whole if self.is_even else _where_full(filled, self.width, whole, edge)
 
     def _transposing(
-        self, buffer: Buffer, slot: Index, batch: Index, tile: Index, part: KRange
+        self, buffer: Buffer, slot: Index, batch: Index, positions: Index, part: KRange
     ) -> list[Statement]:
-        """Square blocks of a full tile, read along k and written along the positions; nothing where
-        the part is not one of whole runs along k."""
+        """Square blocks of a tile, read along k and written along the positions; nothing where the
+        part is not one of whole runs along k."""
         if self.k_run == 0:
             return []
         steps = Steps(self.steps.group, self.k_run)
         k: Index = variable("k")
         start, depth = self.flat_range(part)
         if self.k_run == len(steps.group.dims):
-            return self._blocks(buffer, slot, batch, tile, start, k, depth)
+            return self._blocks(buffer, slot, batch, positions, start, k, depth)
         if not steps.unit or part.count != from_dim(self.steps.units):
             return []
         k = variable("run") * steps.unit + k
-        blocks = self._blocks(buffer, slot, batch, tile, 0, k, steps.unit)
+        blocks = self._blocks(buffer, slot, batch, positions, 0, k, steps.unit)
         return [For("run", 0, from_dim(steps.units), tuple(blocks))]
 
     def _blocks(
@@ -247,13 +249,13 @@ class Columns(Side):
         buffer: Buffer,
         slot: Index,
         batch: Index,
-        tile: Index,
+        positions: Index,
         start: Index,
         k: Index,
         length: Index,
     ) -> list[Statement]:
         position, lanes = variable("p"), self.tile.lanes
-        value = self.flat_element(batch, tile * self.width + position, start + k)
+        value = self.flat_element(batch, positions, start + k)
         copy = buffer.store((slot, k, position), value)
         blocks: list[Statement] = []
         for first in range(0, self.width, lanes):
