@@ -185,13 +185,13 @@ def _arrays(parameters: Sequence[Parameter], given: Mapping[str, object]) -> dic
 
 def _spread(parameter: Parameter, value: object) -> Iterator[tuple[Parameter, object]]:
     """The parts of a tuple or a record: of a tuple, a list, or a dict of the fields."""
-    if hasattr(value, "_asdict"):
-        value = value._asdict()
     if not parameter.parts and not parameter.is_tensor:
         parameter = _with_parts(parameter, value)
     if not parameter.parts or value is None:
         yield parameter, value
         return
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
     names = [part.name.rpartition(".")[2] for part in parameter.parts]
     if isinstance(value, Mapping) and sorted(map(str, value)) == sorted(names):
         value = [value[name] for name in names]
@@ -214,6 +214,8 @@ def _with_parts(parameter: Parameter, value: Any) -> Parameter:
     ArgumentError for keys that are no names."""
     if not _holds_arrays(value):
         return parameter
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, Mapping):
         for key in value:
             if not (isinstance(key, str) and key.isidentifier()):

@@ -3,6 +3,7 @@
 import array
 import gc
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -21,6 +22,9 @@ map scale(x: f32[n], k: int = 2, f: map = relu) -> f32[n]:
 
 map parts(x: f32[n, m]) -> (f32[n], f32):
     (sum(x, axis=1), sum(x))
+
+map affine(p: any, x: f32[n]) -> f32[n]:
+    x * p.scale + p.shift
 
 map layer(p: any, x: f32[n]) -> f32:
     sum(p.pair[0] * x) * p.scale + sum(p.pair[1])
@@ -161,6 +165,22 @@ def test_several_results() -> None:
     rows, total = LIB.parts(BATCH)
     np.testing.assert_allclose(rows, BATCH.sum(1), rtol=1e-5)
     assert total.shape == () and total == pytest.approx(BATCH.sum(), rel=1e-5)
+
+
+class Affine(NamedTuple):
+    """A configuration, or a structure of arrays."""
+
+    scale: object
+    shift: object
+
+
+def test_a_configuration_is_compiled_for_once() -> None:
+    """A named tuple without arrays is static, and told from others by its identity."""
+    affine, chosen = LIB.affine, Affine(3, 1)
+    for _ in range(2):
+        np.testing.assert_array_equal(affine(chosen, X), 3 * X + 1)
+        assert len(affine._specializations) == 1
+    np.testing.assert_array_equal(affine(Affine(X, np.float32(2)), X), X * X + 2)
 
 
 def test_structures_of_arrays_where_any_is_declared() -> None:
