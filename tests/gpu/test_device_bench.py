@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pytest
@@ -41,13 +39,6 @@ def bench(workspace: Workspace) -> Workspace:
     return workspace
 
 
-def figures(bench: Workspace, *arguments: str) -> dict[str, Any]:
-    outcome = bench.run("bench", *arguments, "--json", "--seconds", "0.02")
-    assert outcome.code == 0, outcome.err
-    found: dict[str, Any] = json.loads(outcome.out)
-    return found
-
-
 def with_assembler(monkeypatch: pytest.MonkeyPatch, registers: int | None) -> None:
     """An assembler that says so of every kernel; None: there is none."""
 
@@ -61,7 +52,7 @@ def with_assembler(monkeypatch: pytest.MonkeyPatch, registers: int | None) -> No
 
 
 def test_launches_on_a_device_are_timed(bench: Workspace) -> None:
-    found = figures(bench, "bench.mto:running", *SIZES, "--device", "gpusim")
+    found = bench.bench_figures("bench.mto:running", *SIZES, "--device", "gpusim")
     assert found["device"].startswith("gpusim") and found["seconds"] > 0
     kernels = [step for step in found["steps"] if step["grid"]]
     assert sum(step["runs"] for step in kernels) == found["launches"]
@@ -75,7 +66,7 @@ def test_launches_on_a_device_are_timed(bench: Workspace) -> None:
 def test_what_the_host_decides_is_measured_too(bench: Workspace) -> None:
     np.save(bench.folder / "x.npy", np.array([7, 1], np.float32))
     device = ("--device", "gpusim")
-    found = figures(bench, "bench.mto:halves", "--input", "x.npy", *device)
+    found = bench.bench_figures("bench.mto:halves", "--input", "x.npy", *device)
     # 7, 3.5, 1.75 are too large; the condition is asked for once more.
     assert {step["runs"] for step in found["steps"] if step["grid"]} == {3, 4}
 
@@ -86,7 +77,7 @@ def test_what_a_gpu_is_asked_for(
 ) -> None:
     with_assembler(monkeypatch, registers)
     arguments = ("bench.mto:running", *SIZES, "--target", "nvptx64-sm_80")
-    found = figures(bench, *arguments)
+    found = bench.bench_figures(*arguments)
     assert found["seconds"] is None and found["target"] == "nvptx64-sm_80"
     assert {step["seconds"] for step in found["steps"]} == {None}
     step = next(step for step in found["steps"] if step["grid"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +94,13 @@ class Workspace:
             code = int(stop.code or 0)
         captured = self.capture.readouterr()
         return Outcome(code, captured.out, captured.err)
+
+    def bench_figures(self, *arguments: object) -> dict[str, Any]:
+        """What a short `bench` with these arguments measures."""
+        outcome = self.run("bench", *arguments, "--json", "--seconds", "0.02")
+        assert outcome.code == 0, outcome.err
+        found: dict[str, Any] = json.loads(outcome.out)
+        return found
 
     def fails(self, *arguments: object, says: str) -> str:
         """Runs a command that fails with a message; gives what it wrote."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import numpy as np
 import pytest
 from cli_harness import Workspace
@@ -42,16 +39,9 @@ def bench(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     return workspace
 
 
-def figures(bench: Workspace, *arguments: object) -> dict[str, Any]:
-    outcome = bench.run("bench", *arguments, "--json", "--seconds", "0.02")
-    assert outcome.code == 0, outcome.err
-    found: dict[str, Any] = json.loads(outcome.out)
-    return found
-
-
 def test_work_of_a_product(bench: Workspace) -> None:
     sizes = ("--static", "m=32", "--static", "k=64", "--static", "n=16")
-    found = figures(bench, "bench.mto:product", *sizes)
+    found = bench.bench_figures("bench.mto:product", *sizes)
     (step,) = found["steps"]
     assert step["operations"] == 2 * 32 * 64 * 16 + 32 * 16
     assert step["bytes_read"] == 4 * (32 * 64 + 64 * 16) and step["bytes_written"] == 4 * 32 * 16
@@ -62,7 +52,7 @@ def test_work_of_a_product(bench: Workspace) -> None:
 
 
 def test_steps_of_loops_add_up(bench: Workspace) -> None:
-    found = figures(bench, "bench.mto:Fit", "--static", "n=3", "--static", "t=5")
+    found = bench.bench_figures("bench.mto:Fit", "--static", "n=3", "--static", "t=5")
     inner = [step for step in found["steps"] if ".body." in step["name"]]
     assert inner and all(step["runs"] % 5 == 0 or "ahead" in step["name"] for step in inner)
     assert sum(step["name"].endswith(".scan") for step in found["steps"]) == 1
@@ -81,7 +71,7 @@ def test_table(bench: Workspace) -> None:
 
 
 def test_machine_alone(bench: Workspace) -> None:
-    found = figures(bench, "--roofline")
+    found = bench.bench_figures("--roofline")
     assert found["machine"]["operations_per_second"] == 1e12
     assert [level["name"] for level in found["machine"]["levels"]] == ["L1", "memory"]
     assert "steps" not in found
@@ -91,7 +81,7 @@ def test_inputs_of_files(bench: Workspace) -> None:
     a = np.ones((4, 8), np.float32)
     np.save(bench.folder / "a.npy", a)
     np.save(bench.folder / "b.npy", a.T)
-    found = figures(bench, "bench.mto:product", "--input", "a.npy", "--input", "b=b.npy")
+    found = bench.bench_figures("bench.mto:product", "--input", "a.npy", "--input", "b=b.npy")
     assert found["operations"] == 2 * 4 * 8 * 4 + 16
 
 
