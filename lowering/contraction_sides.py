@@ -170,14 +170,15 @@ class Rows(Side):
         return [whole] if self.is_even else _where_full(filled, self.width, [whole], edge)
 
     def _pieces(self, copy: Statement) -> Iterator[Statement]:
-        """The positions of a full tile in vectors without a mask, half as long where fewer are
-        left: stores through a mask take many cycles on some CPUs."""
-        first, lanes = 0, self.tile.lanes
-        while first < self.width:
-            count = (self.width - first) // lanes * lanes
-            if count:
-                yield For("p", first, first + count, (copy,), LoopKind.VECTOR, lanes=lanes)
-            first, lanes = first + count, lanes // 2
+        """The positions of a full tile in vectors without a mask, shorter where fewer are left:
+        stores through a mask take many cycles on some CPUs."""
+        lanes = self.tile.lanes
+        whole = self.width // lanes * lanes
+        if whole:
+            yield For("p", 0, whole, (copy,), LoopKind.VECTOR, lanes=lanes)
+        for first, width in _powers(self.width - whole, lanes):
+            start = whole + first
+            yield For("p", start, start + width, (copy,), LoopKind.VECTOR, lanes=width)
 
     def packed_element(self, buffer: Buffer, slot: Index, position: Index, k: Index) -> Load:
         """An element of a packed tile."""
