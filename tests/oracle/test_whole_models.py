@@ -162,7 +162,6 @@ def losses_there(case: Case, model: torch.nn.Module, batches: list[Batch]) -> It
 def test_losses_agree_at_every_step(name: str) -> None:
     case, random = CASES[name], np.random.default_rng(5)
     batches = [case.batch(random) for _ in range(case.steps)]
-    torch.manual_seed(3)
     model = case.peer()
     net = getattr(mt.load(case.source), case.module)(**case.configuration)
     inputs = {k: v for k, v in batches[0].items() if k != "y"}

@@ -81,12 +81,10 @@ def batched(w: Writer, x: Var) -> Var | None:
     found = grow(inner, element, w.random.randint(1, 3))
     head = f"map {name}({a}: {element.type}, {b}: {other.type})"
     w.line(f"{head} -> {found.type}:{w.block(inner, found.text)}")
-    shape = (x.shape[axis], *found.shape)
-    call = f"vmap({name}, in_axes=({axis}, none))({x.text}, {other.text})"
+    axes, shape = f"in_axes=({axis}, none)", (x.shape[axis], *found.shape)
     if found.rank and w.chance(0.3):
-        call = call.replace("none))", "none), out_axes=1)")
-        shape = (found.shape[0], x.shape[axis], *found.shape[1:])
-    return w.let(call, found.dtype, shape)
+        axes, shape = f"{axes}, out_axes=1", (found.shape[0], x.shape[axis], *found.shape[1:])
+    return w.let(f"vmap({name}, {axes})({x.text}, {other.text})", found.dtype, shape)
 
 
 def batched_gradient(w: Writer, x: Var) -> Var | None:
