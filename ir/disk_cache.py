@@ -1,4 +1,4 @@
-"""What is kept on disk between runs: parse tables and compiled code.
+"""What is kept on disk between runs: parse tables, compiled code, schedules.
 
 All of it can be made again.  An entry that is damaged, or that cannot be read or written, is as
 good as none; several processes may use a folder at once.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from mapsto.ir.errors import SettingError
 
-__all__ = ["GRAMMAR", "DiskCache", "Usage", "cache_folder", "compiled", "key_of"]
+__all__ = ["GRAMMAR", "DiskCache", "Usage", "cache_folder", "compiled", "key_of", "schedules"]
 
 LIMIT = "MAPSTO_CACHE_LIMIT"
 DEFAULT_MEGABYTES = 512
@@ -111,6 +111,13 @@ class DiskCache:
         if self._is_due(digest, len(body)):
             self._trim()
 
+    def keys(self) -> list[str]:
+        """The keys of all that is kept, sorted; none where nothing is looked for."""
+        if self.limit == 0:
+            return []
+        names = (Path(path).name for path, _ in self._files())
+        return sorted(name for name in names if not name.endswith(_TEMPORARY))
+
     def usage(self) -> Usage:
         """What there is."""
         sizes = [status.st_size for _, status in self._files()]
@@ -166,8 +173,21 @@ def compiled() -> DiskCache:
 
     Raises SettingError where that is no number.
     """
+    return DiskCache("compiled", _limit())
+
+
+def schedules() -> DiskCache:
+    """Schedules that were measured; all are kept, or with a limit of 0 none.
+
+    Raises SettingError as `compiled` does.
+    """
+    return DiskCache("schedules", 0 if _limit() == 0 else None)
+
+
+def _limit() -> int:
+    """The bytes that compiled code may take."""
     text = os.environ.get(LIMIT, "")
     if text and not text.isdecimal():
         raise SettingError(f"{LIMIT} is a whole number of megabytes, not `{text}`")
     megabytes = int(text) if text else DEFAULT_MEGABYTES
-    return DiskCache("compiled", megabytes << 20)
+    return megabytes << 20

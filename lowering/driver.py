@@ -29,6 +29,7 @@ from mapsto.lowering.buffers import (
     padded_bytes,
 )
 from mapsto.lowering.cpu.machine import Machine
+from mapsto.lowering.cpu.schedule_choice import Choose
 from mapsto.lowering.cpu.scheduling import cpu_scheduling
 from mapsto.lowering.entry import write_entry
 from mapsto.lowering.kernels import LoweredKernel, has_errors, lower_kernel
@@ -79,16 +80,21 @@ class Compiled:
 
 
 def lower(
-    module: Module, names: str | Sequence[str], machine: Machine, timed: bool = False
+    module: Module,
+    names: str | Sequence[str],
+    machine: Machine,
+    timed: bool = False,
+    choose: Choose | None = None,
 ) -> Compiled:
     """LLVM text in which the named functions of the module are entry functions; where it is `timed`
-    they measure their steps.
+    they measure their steps.  `choose` decides on the schedules of contractions (None: the cost
+    model).
 
     Raises VerifyError where an op should have been expanded by a pass before, MissingLowering for
     ops that have no lowering.
     """
     chosen = [names] if isinstance(names, str) else list(names)
-    kernels = KernelTable(cpu_scheduling(machine))
+    kernels = KernelTable(cpu_scheduling(machine, choose))
     lowered = {name: lower_function(module[name], kernels) for name in chosen}
     assertions = AssertionTable()
     writer = ModuleWriter.for_machine(machine)
@@ -104,6 +110,8 @@ class KernelTable:
     def __init__(self, scheduling: Scheduling) -> None:
         self.scheduling = scheduling
         self.written: dict[LoopFunction, LoopFunction] = {}
+        self.uses: list[tuple[Kernel, frozenset[str]]] = []
+        """The kernels, each as it is first met, with the names of its invariant operands."""
         self._lowered: dict[Hashable, LoweredKernel] = {}
 
     def find(
@@ -113,6 +121,7 @@ class KernelTable:
         key = kernel_key(op), shared, invariant
         found = self._lowered.get(key)
         if found is None:
+            self.uses.append((op, invariant))
             lowered = lower_kernel(op, self.scheduling, shared, invariant)
             ahead = tuple(self._named(loops, f"{owner}.ahead") for loops in lowered.ahead)
             found = LoweredKernel(self._named(lowered.loops, f"{owner}.kernel"), ahead)

@@ -13,7 +13,6 @@ from mapsto.dsl.elaborated import Elaborated
 from mapsto.instances import Instance, Method
 from mapsto.ir.core import Array, Function, Module
 from mapsto.ir.types import TensorType
-from mapsto.lowering.driver import lower
 from mapsto.runtime.errors import ArtifactError
 from mapsto.runtime.library import Library, LibraryEntry, c_identifier
 from mapsto.runtime.native import ARTIFACT_SUFFIXES, build_library, write_header
@@ -101,7 +100,7 @@ def make_library(
     told = [part.with_constants() for part in parts] if is_fixed else parts
     functions = list(entry_functions(told, options))
     names = [function.name for function in functions]
-    program = lower(Module.of(*functions), names, options.machine)
+    program = options.lower(Module.of(*functions), names)
     arrays = {path: array for part in parts for path, array in part.arrays.items()}
     try:
         entries = [

@@ -22,7 +22,7 @@ from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.ops.control import Kernel, Return
 from mapsto.ir.ops.shaping import Constant
 from mapsto.ir.printer import type_text
-from mapsto.lowering.driver import Compiled, lower
+from mapsto.lowering.driver import Compiled
 from mapsto.lowering.lowered import ApartCall
 from mapsto.lowering.step_timing import STEP_TIMES, TimedStep
 from mapsto.lowering.work import Work, work_of
@@ -86,10 +86,10 @@ def benchmark(
     with without_collection(), clock.phase("passes"):
         module = optimized(elaborated.module, options)
     with without_collection(), clock.phase("lowering"):
-        program = lower(module, elaborated.entry, options.machine)
+        program = options.lower(module, elaborated.entry)
     with clock.phase("code"):
         code = compile_module(program.text, options.machine)
-    timed = lower(module, elaborated.entry, options.machine, timed=True)
+    timed = options.lower(module, elaborated.entry, timed=True)
     timed_code = compile_module(timed.text, options.machine)
     inputs = choose_inputs(module[elaborated.entry])
     run = _function(elaborated, program, code, arrays)

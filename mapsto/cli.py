@@ -289,6 +289,9 @@ def _add_compilation(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--vector-bits", type=int, metavar="N", help="use narrower vectors")
     group.add_argument("--threads", type=int, metavar="N", help="of the thread pool")
     group.add_argument(
+        "--tune", action="store_true", help="measure schedules of products, and keep the quickest"
+    )
+    group.add_argument(
         "--tf32", action="store_true", help="round products of f32 on GPUs that are faster then"
     )
     _add_plugins(group)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -25,7 +25,9 @@ from mapsto.runtime.devices.function import DeviceFunction
 from mapsto.runtime.devices.registry import pool_of
 from mapsto.runtime.function import NativeFunction
 from mapsto.runtime.jit import compile_module
+from mapsto.runtime.schedules import KeptSchedules
 from mapsto.runtime.signature import Argument, Signature, TensorSpec
+from mapsto.runtime.tuning import Tuned, tune
 
 __all__ = [
     "Options",
@@ -54,6 +56,10 @@ class Options:
     tf32: bool = False
     """Whether factors of products in f32 may be rounded to 11 significant bits, where a GPU has
     matrix instructions for that."""
+    tune: bool = False
+    """Whether the schedules of contractions are measured first, where none is known for the CPU."""
+    report_tuned: Callable[[Tuned], object] | None = None
+    """Is told what was found for each contraction that was tuned."""
 
     def with_passes(self, passes: str) -> Options:
         """The options with another pipeline."""
@@ -63,6 +69,20 @@ class Options:
     def gpu_target(self, target: GpuTarget) -> GpuTarget:
         """What code for a kind of GPU is made for."""
         return target.with_tf32(self.tf32)
+
+    def lower(self, module: Module, names: str | Sequence[str], timed: bool = False) -> Compiled:
+        """LLVM text for functions of a module after the passes (`driver.lower`), by the schedules
+        that were measured on the machine."""
+        kept = KeptSchedules(self.machine)
+        if self.tune:
+            self._tune(module, [names] if isinstance(names, str) else names, kept)
+        return lower(module, names, self.machine, timed, kept.choose())
+
+    def _tune(self, module: Module, names: Sequence[str], kept: KeptSchedules) -> None:
+        for name in names:
+            for tuned in tune(module[name], self.machine, kept):
+                if self.report_tuned is not None:
+                    self.report_tuned(tuned)
 
     def on(self, device: str | Device) -> Options:
         """The options for another device.  Raises DeviceError where there is no such device."""
@@ -86,7 +106,7 @@ def optimized(
 
 def lowered(elaborated: Elaborated, options: Options) -> Compiled:
     """The LLVM text of the entry function, with the stages before it."""
-    return lower(optimized(elaborated.module, options), elaborated.entry, options.machine)
+    return options.lower(optimized(elaborated.module, options), elaborated.entry)
 
 
 def signature_of(elaborated: Elaborated) -> Signature:
@@ -141,7 +161,7 @@ def _code(elaborated: Elaborated, options: Options) -> ProgramCode:
     cache = compiled()
     module, entry = elaborated.module, elaborated.entry
     own = options.passes == "default" and not options.check_values and not has_extensions(module)
-    if not own:
+    if not own or options.tune:
         return _new_code(elaborated, options)
     key = program_key(module, entry, options.machine)
     kept = cache.load(key)

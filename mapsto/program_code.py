@@ -1,7 +1,7 @@
 """The LLVM text of programs as it is kept on disk: another process skips passes and lowering.
 
 The key is the tensor IR before the passes, with its source lines, and what decides what becomes of
-it: the entry, the machine, the compiler itself.
+it: the entry, the machine and the schedules measured on it, the compiler itself.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mapsto.ir.printer import module_text
 from mapsto.lowering.assertions import Assertion
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.extended import EXTENDED
+from mapsto.runtime.schedules import KeptSchedules
 
 __all__ = ["ProgramCode", "has_extensions", "program_key"]
 
@@ -54,7 +55,8 @@ def _assertion(message: str, location: Mapping[str, object] | None) -> Assertion
 def program_key(module: Module, entry: str, machine: Machine) -> str:
     """The name of what the default pipeline and lowering make of a function of a module."""
     text = module_text(module, locations=True)
-    return key_of(_compiler_version(), entry, repr(machine), text)
+    measured = KeptSchedules(machine).fingerprint
+    return key_of(_compiler_version(), entry, repr(machine), measured, text)
 
 
 def has_extensions(module: Module) -> bool:

@@ -10,6 +10,7 @@ is smaller than the columns, each of these is brought into a cache once, and all
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import ceil, prod
 
 from mapsto.ir.bounds import inside_above, inside_below
@@ -20,9 +21,15 @@ from mapsto.lowering.contraction_sides import ceil_div
 from mapsto.lowering.contraction_steps import steps_of
 from mapsto.lowering.contraction_window import Window, column_window, row_window
 from mapsto.lowering.cpu.machine import Machine
-from mapsto.lowering.cpu.tiles import UNKNOWN_EXTENT, Tile, choose_tile, estimated_cycles
+from mapsto.lowering.cpu.tiles import (
+    UNKNOWN_EXTENT,
+    Tile,
+    choose_tile,
+    estimated_cycles,
+    likely_tiles,
+)
 
-__all__ = ["choose_orientation", "choose_schedule"]
+__all__ = ["alternatives", "choose_orientation", "choose_schedule"]
 
 MINIMUM_TASKS = 8
 """Blocks are made small enough for this many tasks, so that threads end together."""
@@ -44,6 +51,8 @@ LEAST_TASK = 1 << 15
 """Multiply-adds of a task, at least, where there are tasks enough."""
 LARGEST_WINDOW = 4
 """How much larger than the operand its copy without edges may be."""
+TILES_TO_TRY = 6
+"""So many of the tiles that are estimated to be quickest are alternatives."""
 
 
 def choose_orientation(
@@ -95,6 +104,27 @@ def choose_schedule(
         run=run,
         near=machine.l1,
     )
+
+
+def alternatives(
+    problem: ContractionProblem, machine: Machine, schedule: Schedule
+) -> Iterator[Schedule]:
+    """Schedules that differ from this one in one choice, and give the same results to the bit: how
+    the reduction is cut, and so the order of each sum, is not among the choices."""
+    likely = likely_tiles(machine, problem.dtype.bits, problem.rows.size, problem.columns.size)
+    for tile in likely[:TILES_TO_TRY]:
+        block = _block(problem, machine, tile, schedule.private_rows)
+        yield replace(schedule, tile=tile, block=block)
+    private_rows = not schedule.private_rows
+    block = _block(problem, machine, schedule.tile, private_rows)
+    yield replace(schedule, private_rows=private_rows, block=block)
+    for block in (schedule.block * 2, max(1, schedule.block // 2)):
+        yield replace(schedule, block=block)
+    rows_lie, columns_lie = _in_place(problem, schedule.windows, schedule.run)
+    if rows_lie and "rows" not in schedule.windows:
+        yield replace(schedule, pack_rows=not schedule.pack_rows)
+    if columns_lie:
+        yield replace(schedule, pack_columns=not schedule.pack_columns)
 
 
 def _windows(problem: ContractionProblem, machine: Machine) -> Iterator[str]:
@@ -204,22 +234,21 @@ def _packing(
     """Whether rows and columns are copied into packed order before use."""
     row_tiles = ceil(_known(problem.rows.size) / tile.rows)
     column_tiles = ceil(_known(problem.columns.size) / tile.columns)
-    column_operand = 1 - problem.row_operand
     row_operand, reduced = problem.row_operand, problem.reduced
     in_order = problem.contiguous_dims(row_operand, reduced) == len(reduced.dims)
     stream = in_order and tile.rows <= CACHE_WAYS and "rows" not in invariant
     uses = DIRECT_USES_ALONG_K if stream else DIRECT_USES
-    few_columns = problem.access.is_direct(row_operand) and column_tiles <= uses
-    direct_rows = "rows" in windows or few_columns
-    columns_in_order = run > 0 or (
-        problem.contiguous_in(column_operand, problem.columns) and len(problem.columns.dims) == 1
-    )
-    direct_columns = (
-        row_tiles <= DIRECT_USES
-        and columns_in_order
-        and ("columns" in windows or problem.access.is_direct(column_operand))
-    )
-    return not direct_rows, not direct_columns
+    rows_lie, columns_lie = _in_place(problem, windows, run)
+    direct_rows = rows_lie and ("rows" in windows or column_tiles <= uses)
+    return not direct_rows, not (columns_lie and row_tiles <= DIRECT_USES)
+
+
+def _in_place(problem: ContractionProblem, windows: frozenset[str], run: int) -> tuple[bool, bool]:
+    """Whether rows and columns can be read where they lie, in memory or in a copy."""
+    operand, columns = 1 - problem.row_operand, problem.columns
+    rows_lie = "rows" in windows or problem.access.is_direct(problem.row_operand)
+    vectors_lie = run > 0 or (problem.contiguous_in(operand, columns) and len(columns.dims) == 1)
+    return rows_lie, vectors_lie and ("columns" in windows or problem.access.is_direct(operand))
 
 
 def _block(problem: ContractionProblem, machine: Machine, tile: Tile, private_rows: bool) -> int:

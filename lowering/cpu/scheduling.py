@@ -6,6 +6,7 @@ from mapsto.ir.ops.contraction import Contract
 from mapsto.lowering.contraction_problem import OperandAccess
 from mapsto.lowering.contractions import LoweredContraction, lower_contraction
 from mapsto.lowering.cpu.machine import Machine
+from mapsto.lowering.cpu.schedule_choice import Choose, estimated
 from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.loop_pieces import cut_loops
 from mapsto.lowering.scheduling import Scheduling
@@ -16,13 +17,15 @@ DIVISION = Division()
 """Tasks are worth handing to a thread."""
 
 
-def cpu_scheduling(machine: Machine) -> Scheduling:
-    """Packed, register-blocked contractions for the machine's caches and registers; rows without
-    conditions that hold for a piece of a loop."""
+def cpu_scheduling(machine: Machine, choose: Choose | None = None) -> Scheduling:
+    """Packed, register-blocked contractions for the machine's caches and registers, by the
+    schedules that are chosen (None: by the cost model); rows without conditions that hold for a
+    piece of a loop."""
+    chooser = choose or estimated(machine)
 
     def contraction(
         op: Contract, access: OperandAccess, invariant: frozenset[str]
     ) -> LoweredContraction | None:
-        return lower_contraction(op, access, machine, invariant)
+        return lower_contraction(op, access, chooser, invariant)
 
     return Scheduling(DIVISION, contraction, cut_loops)

@@ -15,7 +15,7 @@ from math import ceil
 from mapsto.ir.dims import Dim
 from mapsto.lowering.cpu.machine import Machine
 
-__all__ = ["Tile", "choose_tile", "estimated_cycles"]
+__all__ = ["Tile", "choose_tile", "estimated_cycles", "likely_tiles"]
 
 UNKNOWN_EXTENT = 10_000
 """Stands for an extent that is known only at run time: large, so that edges count little."""
@@ -39,9 +39,14 @@ class Tile:
 
 def choose_tile(machine: Machine, element_bits: int, rows: Dim, columns: Dim) -> Tile:
     """The tile with the least estimated time for a product of this many rows and columns."""
+    return likely_tiles(machine, element_bits, rows, columns)[0]
+
+
+def likely_tiles(machine: Machine, element_bits: int, rows: Dim, columns: Dim) -> tuple[Tile, ...]:
+    """All tiles that fit into the registers, from the least estimated time on."""
     known_rows = rows if isinstance(rows, int) else UNKNOWN_EXTENT
     known_columns = columns if isinstance(columns, int) else UNKNOWN_EXTENT
-    return _choose(
+    return _ordered(
         machine.lanes(element_bits),
         machine.vector_registers,
         _Temporaries(2 if machine.has_fma else 3, machine.has_avx512),
@@ -67,8 +72,10 @@ class _Temporaries:
 
 
 @cache
-def _choose(lanes: int, registers: int, temporaries: _Temporaries, rows: int, columns: int) -> Tile:
-    """The best of the tiles that fit; the columns of a single row are used once, as operands of the
+def _ordered(
+    lanes: int, registers: int, temporaries: _Temporaries, rows: int, columns: int
+) -> tuple[Tile, ...]:
+    """The tiles that fit; the columns of a single row are used once, as operands of the
     multiply-adds."""
     candidates = [
         Tile(r, v, lanes)
@@ -76,7 +83,7 @@ def _choose(lanes: int, registers: int, temporaries: _Temporaries, rows: int, co
         for r in range(1, 29)
         if r * v + v + temporaries.of(r, v) <= registers or (rows == r == 1 and v <= LATENCY)
     ]
-    return min(candidates, key=lambda tile: estimated_cycles(tile, rows, columns))
+    return tuple(sorted(candidates, key=lambda tile: estimated_cycles(tile, rows, columns)))
 
 
 def estimated_cycles(tile: Tile, rows: int, columns: int) -> float:

@@ -6,14 +6,14 @@ import argparse
 import json
 from dataclasses import asdict
 
-from mapsto.ir.disk_cache import GRAMMAR, cache_folder, compiled
+from mapsto.ir.disk_cache import GRAMMAR, cache_folder, compiled, schedules
 
 __all__ = ["cache"]
 
 
 def cache(options: argparse.Namespace) -> int:
     """Prints the folder and what is in it; with --clear it is removed."""
-    kept = {each.name: each for each in (GRAMMAR, compiled())}
+    kept = {each.name: each for each in (GRAMMAR, compiled(), schedules())}
     usage = {n: each.clear() if options.clear else each.usage() for n, each in kept.items()}
     if options.json:
         found = {name: asdict(used) for name, used in usage.items()}

@@ -12,6 +12,7 @@ from mapsto.ir.plugins import load_plugins
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.runtime.devices.registry import CPU
+from mapsto.runtime.tuning import Tuned
 
 __all__ = ["compile_options", "gpu_target", "machine_of"]
 
@@ -19,11 +20,18 @@ __all__ = ["compile_options", "gpu_target", "machine_of"]
 def compile_options(options: argparse.Namespace, runs_here: bool = True) -> Options:
     """How to compile, for this process or, unless it `runs_here`, for an artefact."""
     load_plugins(options.plugin)
-    machine = machine_of(options, runs_here)
+    machine = machine_of(options, runs_here or options.tune)
     if options.threads is not None:
         _set_threads(options.threads)
-    made = Options(machine=machine, tf32=options.tf32).with_passes(options.passes)
-    return made.on(getattr(options, "device", CPU))
+    made = Options(machine=machine, tf32=options.tf32, tune=options.tune, report_tuned=_print_tuned)
+    placed = made.with_passes(options.passes).on(getattr(options, "device", CPU))
+    if options.tune and placed.device != CPU:
+        raise MapstoError("--tune measures schedules for the CPU; leave it out for a device")
+    return placed
+
+
+def _print_tuned(tuned: Tuned) -> None:
+    print(tuned, file=sys.stderr, flush=True)
 
 
 def gpu_target(name: str) -> GpuTarget:

@@ -18,7 +18,7 @@ from mapsto.ir.core import Module
 from mapsto.ir.pass_runner import Observer, PrintAfter
 from mapsto.ir.pipeline import parse_pipeline
 from mapsto.ir.printer import function_text, module_text
-from mapsto.lowering.driver import Compiled, lower
+from mapsto.lowering.driver import Compiled
 from mapsto.lowering.gpu.assembly import assembly_text
 from mapsto.lowering.gpu.program import GpuProgram, lower_gpu
 from mapsto.lowering.gpu.target import GpuTarget
@@ -104,7 +104,7 @@ def _text(
     if gpu is not None:
         program = lower_gpu(module, elaborated.entry, compilation.gpu_target(gpu))
         return _gpu_text(stage, program, elaborated.entry)
-    compiled = lower(module, elaborated.entry, compilation.machine)
+    compiled = compilation.lower(module, elaborated.entry)
     return _lowered_text(stage, compiled, elaborated.entry, compilation)
 
 
