@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mapsto.ir.types import DType
 from mapsto.lowering.indices import atoms
-from mapsto.lowering.llvm.scalar_lowering import HEAVY
+from mapsto.lowering.llvm.scalar_lowering import FUNCTIONS, HEAVY
 from mapsto.lowering.loop_walk import (
     direct_expressions,
     expressions,
@@ -43,12 +43,14 @@ _LAID_OUT = (LoopKind.UNROLL, LoopKind.VECTOR)
 class LoopPlan:
     """`widest_bits`: of the values in the loop, which decides the lanes (guards and iotas, which
     are computed in any width, do not count).  `narrowest_bits`: of the buffers it uses.  `copies`:
-    how many vectors to interleave.  `reductions`: names of the registers that it reduces into, with
-    the operation.  `indexes_registers`: whether its variable indexes registers from outside."""
+    how many vectors to interleave.  `is_chain`: whether its values take long chains of
+    instructions.  `reductions`: names of the registers that it reduces into, with the operation.
+    `indexes_registers`: whether its variable indexes registers from outside."""
 
     widest_bits: int
     narrowest_bits: int
     copies: int
+    is_chain: bool
     cost: int
     indexes_registers: bool
     reductions: tuple[tuple[str, str], ...]
@@ -70,6 +72,7 @@ def plan_loop(loop: For) -> LoopPlan:
         widest_bits=max(_widths(loop)),
         narrowest_bits=min((buffer.dtype.bits for buffer in used), default=64),
         copies=_choose_copies(loop, bool(reductions)),
+        is_chain=not FUNCTIONS.isdisjoint(_operations(loop)),
         cost=_cost(loop.body),
         indexes_registers=_indexes_registers(loop, registers),
         reductions=reductions,
@@ -90,11 +93,15 @@ def _widths(loop: For) -> Iterator[int]:
 
 def _choose_copies(loop: For, reduces: bool) -> int:
     """Enough vectors to hide the latency of an accumulation."""
-    operations = [e.op for e in expressions(loop.body) if isinstance(e, Apply)]
+    operations = _operations(loop)
     nested = any(isinstance(statement, For) for statement in loop.body)
     if nested or len(operations) > _LIGHT_OPERATIONS or not HEAVY.isdisjoint(operations):
         return 1
     return 4 if reduces else 2
+
+
+def _operations(loop: For) -> list[str]:
+    return [e.op for e in expressions(loop.body) if isinstance(e, Apply)]
 
 
 def _cost(body: tuple[Statement, ...]) -> int:

@@ -100,9 +100,17 @@ class VectorLoopEmitter(ExpressionEmitter):
         if loop.lanes:
             return loop.lanes
         lanes = max(1, self.machine.vector_bits // plan.widest_bits)
-        if isinstance(extent, int):
-            return min(lanes, 1 << max(0, extent - 1).bit_length())
-        return lanes
+        if not isinstance(extent, int):
+            return lanes
+        if self._takes_two(plan) and extent > 2 * lanes and extent % (2 * lanes) == 0:
+            return 2 * lanes
+        return min(lanes, 1 << max(0, extent - 1).bit_length())
+
+    def _takes_two(self, plan: LoopPlan) -> bool:
+        """Whether vectors of two registers are better than one: of a long chain for one, a core
+        would wait for each instruction, as those of the next chain come too far behind.  A register
+        of AVX-512 is wide enough, and the order of a reduction depends on the lanes."""
+        return plan.is_chain and not plan.reductions and not self.machine.has_avx512
 
     # ---- parts
 

@@ -18,16 +18,18 @@ from mapsto.lowering.llvm.types import (
 )
 from mapsto.lowering.llvm.writer import FunctionWriter
 
-__all__ = ["HEAVY", "LOWERINGS", "lower", "lower_cast"]
+__all__ = ["FUNCTIONS", "HEAVY", "LOWERINGS", "lower", "lower_cast"]
 
 Lowering = Callable[[FunctionWriter, DType, tuple[Operand, ...]], Operand]
 """Writes the operation on operands of the given element type (of the last one, for `select`)."""
 
-HEAVY = frozenset(
-    {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "sigmoid", "pow", "div", "mod"}
-    | {"sqrt", "rsqrt", "mul_high"}
+FUNCTIONS = frozenset(
+    {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "sigmoid", "pow", "rsqrt"}
 )
-"""Operations that keep a core busy on their own: no need to interleave several vectors."""
+"""Operations that are long chains of instructions, each of which waits for the one before."""
+
+HEAVY = FUNCTIONS | {"div", "mod", "sqrt", "mul_high"}
+"""Operations beside which the overhead of a loop does not count."""
 
 
 def lower(f: FunctionWriter, op: str, dtype: DType, operands: tuple[Operand, ...]) -> Operand:
