@@ -8,17 +8,18 @@ other, by the index that they make up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product as pairs
 
 from mapsto.ir.alignment import Alignment, align
 from mapsto.ir.core import Value
-from mapsto.ir.dataflow import Place
+from mapsto.ir.dataflow import Place, identity_place
 from mapsto.ir.dims import Dim, product
 from mapsto.ir.stages import Read, Stage, estimate
 from mapsto.lowering.indices import Index
 
-__all__ = ["KernelSpace", "OuterGroup", "kernel_space", "vectorize_outer"]
+__all__ = ["KernelSpace", "OuterGroup", "group_across", "kernel_space", "vectorize_outer"]
 
 
 SHORT_ROW = 8
@@ -88,10 +89,7 @@ class KernelSpace:
     def is_near(self, stage: Stage, dim: int, stride: int) -> bool:
         """As `is_contiguous`, where neighbours may be up to a stride apart."""
         along = [
-            read.place
-            for read in stage.reads
-            if read.value is not None
-            and any(expr is not None and expr.coefficients[dim] != 0 for expr in read.place)
+            read.place for read in stage.reads if read.value is not None and _moves(read.place, dim)
         ]
         return bool(along) and all(_is_last(place, dim, stride) for place in along)
 
@@ -195,3 +193,32 @@ def vectorize_outer(space: KernelSpace, least_row: int = 0) -> bool:
         along_outer += work * (not narrow and space.is_near(stage, axes[-1], stride))
         along_inner += work * (length > 0 and not short)
     return along_outer > 0 and along_outer >= along_inner
+
+
+def group_across(space: KernelSpace, stored: Collection[Value]) -> OuterGroup | None:
+    """The group along which memory is contiguous where vectors along the last one are not: that of
+    the most elements, if there is any and it is long enough to fill vectors as well.
+
+    `stored` are the values that are written to memory.
+    """
+    if not space.groups:
+        return None
+    *others, last = space.groups
+    elements = dict.fromkeys((group for group in others if _fills(group)), 0)
+    for stage, axes in zip(space.stages, space.alignment.axes, strict=True):
+        places = [read.place for read in stage.reads if read.value is not None]
+        places += [identity_place(stage.rank)] if stage.value in stored else []
+        moving = [place for place in places if _moves(place, axes[last.dims[-1]])]
+        for group, place in pairs(elements, moving):
+            if _is_last(place, axes[group.dims[-1]], 1):
+                elements[group] += estimate(stage.extents)
+    most = max(elements, key=lambda group: elements[group], default=None)
+    return most if most is not None and elements[most] and _fills(last) else None
+
+
+def _fills(group: OuterGroup) -> bool:
+    return estimate((group.extent,)) >= SHORT_ROW
+
+
+def _moves(place: Place, dim: int) -> bool:
+    return any(expr is not None and expr.coefficients[dim] != 0 for expr in place)

@@ -1,30 +1,61 @@
 """Kernels of elementwise ops and reductions: the loops over rows and their division into tasks.
 
 The rows are the outer indices that all stages share.  Vectors run along the rows, or (columns)
-along the last outer index, each lane doing a column of its own; see `vectorize_outer`.  Work is
-divided into tasks by sizes alone.  What happens in a row is in `row_passes`.
+along the last outer index, each lane doing a column of its own; see `vectorize_outer`.  Where an
+elementwise kernel has neighbours in memory along another index as well, as a transposition, it goes
+over blocks of both.  Work is divided into tasks by sizes alone.  What happens in a row is in
+`row_passes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from math import isqrt, prod
 
 from mapsto.ir.dims import Dim, product
 from mapsto.ir.dims import floor_div as dim_quotient
 from mapsto.ir.stages import estimate
 from mapsto.lowering.element_rules import sum_type
-from mapsto.lowering.indices import Index, floor_div, from_dim, minimum, split_offset, variable
-from mapsto.lowering.kernel_space import OuterGroup
+from mapsto.lowering.indices import (
+    Composite,
+    Index,
+    atoms,
+    floor_div,
+    from_dim,
+    minimum,
+    split_offset,
+    value_of,
+    variable,
+)
+from mapsto.lowering.kernel_space import OuterGroup, group_across
 from mapsto.lowering.kernel_work import stage_work
-from mapsto.lowering.loops import Allocate, Buffer, LoopKind, Space, Statement, Store
+from mapsto.lowering.loops import (
+    Allocate,
+    Buffer,
+    Expression,
+    If,
+    IndexValue,
+    LoopKind,
+    Space,
+    Statement,
+    Store,
+    compare,
+)
 from mapsto.lowering.row_passes import RowPasses
 
 __all__ = ["RowKernel"]
 
 ELEMENTS_PER_LANE = 4
 """Of elementwise kernels with many elements: reads of several are under way at a time."""
+SQUARE = 64
+"""Rows and columns of a square; the last ones may have fewer."""
+LINE_BYTES = 64
+"""What memory and caches hand on at a time."""
+
+Columns = Callable[[], AbstractContextManager[None]]
+"""The vector loop over some columns."""
 
 
 class RowKernel(RowPasses):
@@ -38,7 +69,8 @@ class RowKernel(RowPasses):
             if self._is_flat:
                 self._flat_tasks()
             elif self.columns:
-                self._column_tasks()
+                across = group_across(self.space, self.outputs) if self._is_plain else None
+                self._column_tasks() if across is None else self._square_tasks(across)
             else:
                 self._row_tasks()
         return tuple(statements)
@@ -134,6 +166,79 @@ class RowKernel(RowPasses):
         width = blocks * self.division.column_block
         return columns if isinstance(columns, int) and width >= columns else width
 
+    def _square_tasks(self, across: OuterGroup) -> None:
+        """Tasks of squares of some rows along `across` and as many columns.
+
+        A square keeps what is read and written within a few pages, and of each of their lines all
+        that it needs together.
+        """
+        last = self.space.groups[-1]
+        others = [group for group in self.space.groups if group not in (across, last)]
+        squares = [
+            OuterGroup((0,), f"{group.name}_square", _quotient_up(group.extent, SQUARE))
+            for group in (across, last)
+        ]
+        groups = (*others, *squares)
+        count = product(tuple(group.extent for group in groups))
+        with self._row_loops(groups, self.division.rows_per_task(count, self._work), ()):
+            for group in groups:
+                self._bind(group)
+            row, column = (self.index(square) for square in squares)
+            start, stop = column * SQUARE, minimum(column * SQUARE + SQUARE, from_dim(last.extent))
+            self._strips(across, row * SQUARE, partial(self._lanes, last, start, stop))
+
+    def _bind(self, group: OuterGroup) -> None:
+        """Divides a flat row number here, and not where the index is used."""
+        index = self.index(group)
+        if any(isinstance(atom, Composite) for atom in atoms(index)):
+            self.define(group, value_of(self.emitter.let("index", IndexValue(index))))
+
+    def _strips(self, across: OuterGroup, start: Index, columns: Columns) -> None:
+        """Strips of as many rows as elements fill a line, laid out inside the loop over columns.
+        After the last whole strip comes one that ends with the last row, if there are enough, and
+        computes again, but does not store, what the strip before has done."""
+        extent, strip = from_dim(across.extent), self._rows_per_strip
+        if isinstance(extent, int) and extent <= strip:
+            self._strip(across, 0, extent, columns)
+            return
+        whole = floor_div(extent, strip) * strip
+        with self.loop("strip", start, minimum(start + SQUARE, whole), LoopKind.SERIAL, strip):
+            self._strip(across, variable("strip"), strip, columns)
+        if whole == extent:
+            return
+        with self._if(compare("gt", minimum(start + SQUARE, extent), whole)):
+            self._last_strip(across, extent, strip, columns)
+
+    def _last_strip(self, across: OuterGroup, extent: Index, strip: int, columns: Columns) -> None:
+        whole = floor_div(extent, strip) * strip
+        known = isinstance(extent, int)
+        with nullcontext() if known else self._if(compare("ge", extent, strip)):
+            self.wanted = compare("ge", across.name, whole)
+            self._strip(across, extent - strip, strip, columns)
+            self.wanted = None
+        if not known:
+            few = self._if(compare("lt", extent, strip))
+            with few, self.loop(across.name, 0, extent, LoopKind.SERIAL), columns():
+                self.define(across, variable(across.name))
+                self.run_passes()
+
+    def _strip(self, across: OuterGroup, start: Index, count: int, columns: Columns) -> None:
+        with columns(), self.loop(across.name, start, start + count, LoopKind.UNROLL):
+            self.define(across, variable(across.name))
+            self.run_passes()
+
+    @property
+    def _rows_per_strip(self) -> int:
+        """How many of the widest elements of the kernel fill a line."""
+        values = [r.value for stage in self.space.stages for r in stage.reads if r.value]
+        return LINE_BYTES // max(value.dtype.bytes for value in (*values, *self.outputs))
+
+    @contextmanager
+    def _if(self, condition: Expression) -> Iterator[None]:
+        with self.emitter.scope() as statements:
+            yield
+        self.emitter.append(If(condition, tuple(statements)))
+
     def _flat_tasks(self) -> None:
         """Tasks of so many flat numbers of columns."""
         groups = self.space.groups
@@ -211,7 +316,7 @@ class RowKernel(RowPasses):
         which = max(range(len(first.extents)), key=lambda d: estimate((first.extents[d],)))
         extent = first.extents[which]
         step = self._rows_per_part(extent)
-        shape = (dim_quotient(extent + (step - 1), step), *(g.extent for g in self.space.groups))
+        shape = (_quotient_up(extent, step), *(g.extent for g in self.space.groups))
         for stage in first.stages:
             dtype = sum_type(stage.value.dtype)
             buffer = Buffer(self.emitter.fresh("part"), dtype, shape, Space.LOCAL)
@@ -244,7 +349,7 @@ class RowKernel(RowPasses):
                 yield
             return
         extent, width = product(tuple(g.extent for g in groups)), self.division.column_block
-        blocks = dim_quotient(extent + (width - 1), width)
+        blocks = _quotient_up(extent, width)
         with self.loop("part_task", 0, from_dim(parts * blocks), LoopKind.PARALLEL):
             before = self.part_number
             self.part_number, block = split_offset(variable("part_task"), (parts, blocks))
@@ -264,3 +369,7 @@ class RowKernel(RowPasses):
                 return
             with self._lanes(groups[-1], 0, from_dim(groups[-1].extent)):
                 yield
+
+
+def _quotient_up(extent: Dim, step: int) -> Dim:
+    return dim_quotient(extent + (step - 1), step)

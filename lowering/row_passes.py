@@ -54,7 +54,8 @@ class RowPasses:
     """Writes what is done for one row (or, where `columns`, for a vector of columns, of which
     `lane` is the number).
 
-    `outputs` are the buffers of the kernel's results.
+    `outputs` are the buffers of the kernel's results, to which only elements are written for which
+    the condition `wanted` holds.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class RowPasses:
         self.outer: dict[str, tuple[Index, ...]] = {}
         self.parts: dict[Value, Buffer] = {}
         self.part_number: Index = variable("part")
+        self.wanted: Expression | None = None
 
     def define(self, group: OuterGroup, index: Index) -> None:
         """Says what a group's index is; a merged group's are placeholders for it."""
@@ -85,18 +87,29 @@ class RowPasses:
         self.outer[group.name] = tuple(map(variable, group.placeholders))
         self.emitter.merged[self.outer[group.name]] = index
 
+    def index(self, group: OuterGroup) -> Index:
+        """What a group's index is."""
+        place = self.outer[group.name]
+        return self.emitter.merged.get(place, place[0])
+
     def _point(self, stage: Stage, inner: Sequence[Index]) -> Indices:
         outer = [index for group in self.space.groups for index in self.outer[group.name]]
         return self.space.point(stage, outer, inner)
 
     @contextmanager
     def loop(
-        self, name: str, start: Index, stop: Index, kind: LoopKind, unroll: int = 0
+        self,
+        name: str,
+        start: Index,
+        stop: Index,
+        kind: LoopKind,
+        step: int = 1,
+        unroll: int = 0,
     ) -> Iterator[None]:
         """A loop around the statements that are written inside."""
         with self.emitter.scope(name) as statements:
             yield
-        self.emitter.append(For(name, start, stop, tuple(statements), kind, unroll=unroll))
+        self.emitter.append(For(name, start, stop, tuple(statements), kind, step, unroll=unroll))
 
     # ---- values of one row that are kept for later passes
 
@@ -142,7 +155,7 @@ class RowPasses:
     def _stores(self, stage: Stage, element: Expression, point: Indices) -> list[Statement]:
         place = point[: stage.rank]
         stores: list[Statement] = [
-            Store(buffer, self.emitter.merge(place), element)
+            Store(buffer, self.emitter.merge(place), element, self.wanted)
             for buffer in self.outputs.get(stage.value, ())
         ]
         if stage.value in self.locals:
@@ -202,9 +215,7 @@ class RowPasses:
 
     def part(self) -> Indices:
         """Where the partial result of this part and row is."""
-        outer = [self.outer[group.name] for group in self.space.groups]
-        indices = [self.emitter.merged.get(place, place[0]) for place in outer]
-        return (self.part_number, *indices)
+        return (self.part_number, *map(self.index, self.space.groups))
 
     def _combine_parts(self, stage: Stage) -> Buffer:
         """The reduction of the partial results."""

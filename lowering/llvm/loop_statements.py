@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from mapsto.lowering.indices import Index, atom_index, flat_offset
 from mapsto.lowering.llvm.loop_scope import Fact, Place, Scope, memory_type
+from mapsto.lowering.llvm.loop_transpose import Square, find_square, transpose
 from mapsto.lowering.llvm.loop_vectors import VectorLoopEmitter
 from mapsto.lowering.llvm.types import Operand
 from mapsto.lowering.loops import (
@@ -17,6 +19,7 @@ from mapsto.lowering.loops import (
     For,
     If,
     Let,
+    Load,
     LoopKind,
     Prefetch,
     Reduce,
@@ -125,8 +128,74 @@ class StatementEmitter(VectorLoopEmitter):
         extent = self.resolve(scope, loop.stop) - start
         if not isinstance(extent, int):
             raise ValueError(f"unrolled loop `{loop.variable}` has no static extent: {extent}")
+        square = find_square(self, scope, loop, extent)
+        if square is not None:
+            self._lay_out_square(scope, loop, start, extent, square)
+            return
         for offset in range(0, extent, loop.step):
             self.run_block(scope.with_index(loop.variable, start + offset), loop.body)
+
+    def _lay_out_square(
+        self, scope: Scope, loop: For, start: Index, extent: int, square: Square
+    ) -> None:
+        """Emit a laid out loop in blocks of as many turns as there are lanes; the last one begins
+        early enough to be whole."""
+        assert scope.lanes is not None, "only lanes make blocks"
+        count = scope.lanes.count
+        stored: dict[str, list[Operand]] = {name: [] for name in square.stores}
+        for done in range(0, extent, count):
+            first = min(done, extent - count)
+            at = scope.with_index(loop.variable, start + first)
+            blocks = {name: self._read_across(at, load) for name, load in square.loads.items()}
+            for turn in range(done, first + count):
+                inner = scope.with_index(loop.variable, start + turn)
+                for name, rows in blocks.items():
+                    inner = inner.with_let(name, rows[turn - first])
+                for statement in square.body:
+                    inner = self._run(inner, statement)
+                for name, values in stored.items():
+                    values.append(self.splat(inner, inner.lets[name], count))
+            for name, values in stored.items():
+                self._store_across(at, loop.variable, square.stores[name], values[first:])
+
+    def _read_across(self, scope: Scope, load: Load) -> list[Operand]:
+        """The block of a load across the lanes: for each turn from here on, the vector of lanes."""
+        lanes = scope.lanes
+        assert lanes is not None, "only lanes make blocks"
+        place = scope.places[load.buffer.name]
+        offset = self.flat_offset(place, load.indices)
+        outside, base = scope.with_lanes(None), scope.indices[lanes.variable]
+        rows: list[Operand] = []
+        pointers: list[Operand] = []
+        for lane in range(lanes.count):
+            first = self.resolve(outside.with_index(lanes.variable, base + lane), offset)
+            pointer = self.address(scope, place, first)
+            if pointers and lanes.tail is not None:
+                used = self.f.extractelement(lanes.tail, lane)
+                pointer = self.f.select(used, pointer, pointers[0])
+            pointers.append(pointer)
+            type = memory_type(place.buffer.dtype, lanes.count)
+            rows.append(self.f.load(type, pointer, self.alignment(place, first)))
+        return [self._from_memory(place, column) for column in transpose(self.f, rows)]
+
+    def _store_across(self, scope: Scope, turn: str, store: Store, rows: list[Operand]) -> None:
+        """Store the values of a block of turns, each a vector of lanes, across the lanes."""
+        lanes = scope.lanes
+        assert lanes is not None, "only lanes make blocks"
+        place, base = scope.places[store.buffer.name], scope.indices[lanes.variable]
+        columns = transpose(self.f, [self._to_memory(place, row) for row in rows])
+        outside, offset = scope.with_lanes(None), self.flat_offset(place, store.indices)
+        for lane, column in enumerate(columns):
+            first = self.resolve(outside.with_index(lanes.variable, base + lane), offset)
+            if lane == 0 or lanes.tail is None:
+                self._store_row(scope, place, first, column)
+                continue
+            row = partial(self._store_row, scope.nested(), place, first, column)
+            self.when(self.f.extractelement(lanes.tail, lane), row)
+
+    def _store_row(self, scope: Scope, place: Place, first: Index, row: Operand) -> None:
+        pointer = self.address(scope, place, first)
+        self.f.store(row, pointer, self.alignment(place, first))
 
     def _serial_loop(self, scope: Scope, loop: For) -> None:
         start = self.resolve(scope, loop.start)

@@ -19,7 +19,6 @@ from mapsto.lowering.indices import Index, atom_index, flat_offset
 from mapsto.lowering.llvm.loop_expressions import ExpressionEmitter
 from mapsto.lowering.llvm.loop_plan import LoopPlan, plan_loop
 from mapsto.lowering.llvm.loop_scope import Fact, Lanes, Partial, Place, Scope, memory_type
-from mapsto.lowering.llvm.loop_transpose import Block, transpose, transposed_block
 from mapsto.lowering.llvm.scalar_lowering import lower
 from mapsto.lowering.llvm.types import I1, I64, Operand, constant, constant_vector
 from mapsto.lowering.llvm.writer import FunctionWriter
@@ -118,26 +117,7 @@ class VectorLoopEmitter(ExpressionEmitter):
         assert scope.lanes is not None, "inside a vector loop"
         lanes = replace(scope.lanes, copy=copy)
         inside = scope.with_index(loop.variable, first).with_lanes(lanes)
-        whole = lanes.tail is None and lanes.predicate is None
-        block = transposed_block(self, inside, loop, lanes.count) if whole else None
-        if block is None:
-            self.run_block(inside, loop.body)
-        else:
-            self._transposed(inside, first, block)
-
-    def _transposed(self, scope: Scope, first: Index, block: Block) -> None:
-        """Emit the copy of a square block: read along the loop's variable, written across it."""
-        assert scope.lanes is not None, "inside a vector loop"
-        count, store = scope.lanes.count, block.store
-        start = self.resolve(scope, block.first)
-        rows = []
-        for row in range(count):
-            value = self.evaluate(scope.with_index(block.variable, start + row), store.value)
-            rows.append(self.splat(scope, value, count))
-        across = scope.with_index(block.variable, start).with_lanes(Lanes(block.variable, count))
-        for lane, column in enumerate(transpose(self.f, rows)):
-            at = across.with_index(scope.lanes.variable, first + lane)
-            self.store(at, store.buffer, store.indices, column)
+        self.run_block(inside, loop.body)
 
     def _whole_vectors(
         self, scope: Scope, loop: For, start: Index, extent: Index, copies: int

@@ -37,6 +37,27 @@ def test_uses_shuffles() -> None:
     assert "scatter" not in text
 
 
+def test_reads_across() -> None:
+    """Also in the last lanes of a loop, which may be fewer: no row that is not there is read."""
+    x, y = Buffer("x", DType.F32, (37, 24), readonly=True), Buffer("y", DType.F32, (24, 37))
+    store = y.store(("r", "c"), x["c", "r"] * x["c", "r"])
+    inner = For("r", 3, 24, (store,), LoopKind.UNROLL)
+    function = LoopFunction("kernel", (x, y), (), (For("c", 0, 37, (inner,), LoopKind.VECTOR),))
+    values = np.arange(37 * 24, dtype=np.float32).reshape(37, 24)
+    result = check(function, {"x": values, "y": np.zeros((24, 37), np.float32)})
+    np.testing.assert_array_equal(result["y"][3:], (values * values).T[3:])
+    assert "gather" not in module_text(function, machines()[0])
+
+
+def test_turns_that_depend_on_each_other_are_left_alone() -> None:
+    """What a turn reads may be what the one before has written."""
+    x = Buffer("x", DType.F32, (16, 24))
+    store = x.store(("c", variable("r") + 1), x["c", "r"] * x["c", "r"])
+    inner = For("r", 0, 16, (store,), LoopKind.UNROLL)
+    function = LoopFunction("kernel", (x,), (), (For("c", 0, 16, (inner,), LoopKind.VECTOR),))
+    check(function, {"x": np.linspace(0.9, 1.1, 16 * 24, dtype=np.float32).reshape(16, 24)})
+
+
 def test_other_loops_are_left_alone() -> None:
     x, y = Buffer("x", DType.F32, (8, 8), readonly=True), Buffer("y", DType.F32, (8, 32))
     spread = y.store(("c", variable("r") * 2), x["r", "c"])
