@@ -92,6 +92,8 @@ class Schedule:
     """The sides, rows or columns, that are packed ahead of a loop around the kernel."""
     windows: frozenset[str] = frozenset()
     """The sides that are read from a copy of the operand without edges and strides."""
+    laid_out: bool = True
+    """Whether short loops of the reduction are laid out."""
     run: int = 0
     """How many of the last dimensions of columns are a run of vectors; 0: columns are flat."""
     near: int = 0
@@ -178,7 +180,7 @@ class _Loops:
         direct = not (self.schedule.pack_rows and self.schedule.pack_columns)
         if not direct and not self.schedule.run:
             return flat
-        return steps_of(self.problem.reduced, laid_out="rows" not in self.schedule.windows)
+        return steps_of(self.problem.reduced, self.schedule.laid_out)
 
     def _window(self, name: str) -> Window | None:
         if name not in self.schedule.windows:

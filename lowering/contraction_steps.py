@@ -7,8 +7,9 @@ divisions to find the indices are done once for each run of steps, not at each s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product as combinations
 from math import prod
 
 from mapsto.ir.dims import Dim, product
@@ -69,6 +70,17 @@ class Steps:
     def _inner(self) -> Group:
         count = len(self.group.dims) - self.inner
         return Group(self.group.dims[count:], self.group.extents[count:])
+
+    def neighbours(self) -> Iterator[Step]:
+        """The steps, from the first one of a range on, that are laid out in a row."""
+        k, inner = variable("k"), self._inner
+        extents = [extent for extent in inner.extents if isinstance(extent, int)]
+        if self.unit > LAID_OUT_STEPS:
+            extents = [*[1] * (len(extents) - 1), min(K_UNROLL, extents[-1])]
+        outer = self._outer.split(k)
+        for places in combinations(*map(range, extents)):
+            number = k * self.unit + flat_offset(places, inner.extents)
+            yield Step(number, outer | dict(zip(inner.dims, places, strict=True)))
 
     def loops(self, part: KRange, body: Callable[[Step], Sequence[Statement]]) -> For:
         """The loops over a part of the reduction."""

@@ -17,7 +17,7 @@ from mapsto.ir.bounds import inside_above, inside_below
 from mapsto.ir.dims import Dim, product
 from mapsto.lowering.contraction_loops import Schedule
 from mapsto.lowering.contraction_problem import ContractionProblem
-from mapsto.lowering.contraction_sides import ceil_div
+from mapsto.lowering.contraction_sides import Rows, ceil_div
 from mapsto.lowering.contraction_steps import steps_of
 from mapsto.lowering.contraction_window import Window, column_window, row_window
 from mapsto.lowering.cpu.machine import Machine
@@ -28,6 +28,7 @@ from mapsto.lowering.cpu.tiles import (
     estimated_cycles,
     likely_tiles,
 )
+from mapsto.lowering.indices import variable
 
 __all__ = ["alternatives", "choose_orientation", "choose_schedule"]
 
@@ -101,6 +102,7 @@ def choose_schedule(
         parallel=_work(problem) >= PARALLEL_WORK,
         ahead=frozenset(_packed_ahead(problem, invariant, tile, pack_rows)),
         windows=windows,
+        laid_out=not _share_elements(problem, tile, windows),
         run=run,
         near=machine.l1,
     )
@@ -114,7 +116,8 @@ def alternatives(
     likely = likely_tiles(machine, problem.dtype.bits, problem.rows.size, problem.columns.size)
     for tile in likely[:TILES_TO_TRY]:
         block = _block(problem, machine, tile, schedule.private_rows)
-        yield replace(schedule, tile=tile, block=block)
+        laid_out = not _share_elements(problem, tile, schedule.windows)
+        yield replace(schedule, tile=tile, block=block, laid_out=laid_out)
     private_rows = not schedule.private_rows
     block = _block(problem, machine, schedule.tile, private_rows)
     yield replace(schedule, private_rows=private_rows, block=block)
@@ -158,6 +161,23 @@ def _fits(problem: ContractionProblem, operand: int, window: Window) -> bool:
     copied = _known(product(window.buffer.shape))
     lines = _known(problem.op.operands[operand].type.elements)
     return copied <= LARGEST_WINDOW * lines or not isinstance(product(window.buffer.shape), int)
+
+
+def _share_elements(problem: ContractionProblem, tile: Tile, windows: frozenset[str]) -> bool:
+    """Whether rows of a tile read the same elements of the copy at neighbouring steps, as far as
+    their indices tell."""
+    window = row_window(problem) if "rows" in windows else None
+    if window is None:
+        return False
+    steps = steps_of(problem.reduced)
+    rows = Rows("rows", problem.rows, problem.batch, steps, window.element, tile, packed=False)
+    at = variable("tile")
+    found = [
+        rows.direct_element(variable("batch"), at, row, step)
+        for row in range(tile.rows)
+        for step in steps.neighbours()
+    ]
+    return len(set(found)) < len(found)
 
 
 def _run(problem: ContractionProblem, windows: frozenset[str]) -> int:

@@ -68,7 +68,9 @@ def convolution(
     return problem(shapes, [image, kernel], extents, 2 + count, dtype, direct=False)
 
 
-def weight_gradient(windows: Sequence[Window], images: int = 2) -> ContractionProblem:
+def weight_gradient(
+    windows: Sequence[Window], images: int = 2, outputs: int = 7
+) -> ContractionProblem:
     """Result [o, c, taps...], cotangent [n, o, p...], image [n, c, size...]."""
     count = len(windows)
     rank = 3 + 2 * count
@@ -77,8 +79,11 @@ def weight_gradient(windows: Sequence[Window], images: int = 2) -> ContractionPr
     moved = tuple(window.expr(p, t, rank) for window, p, t in pairs)
     image = ir.AffineMap(rank, (ir.axis(2 + count, rank), ir.axis(1, rank), *moved))
     cotangent = ir.projection([2 + count, 0, *places], rank)
-    extents = (7, 3, *(w.taps for w in windows), images, *(w.count for w in windows))
-    shapes = [(images, 7, *(w.count for w in windows)), (images, 3, *(w.size for w in windows))]
+    extents = (outputs, 3, *(w.taps for w in windows), images, *(w.count for w in windows))
+    shapes = [
+        (images, outputs, *(w.count for w in windows)),
+        (images, 3, *(w.size for w in windows)),
+    ]
     return problem(shapes, [cotangent, image], extents, 2 + count)
 
 
@@ -147,6 +152,17 @@ def test_what_is_larger_passes_a_cache_once() -> None:
         schedule = choose_schedule(second, machine)
         assert "rows" in schedule.windows
         assert schedule.private_rows == private_rows
+
+
+def test_steps_are_laid_out_unless_they_share_elements() -> None:
+    """LLVM would keep those of the gradient, whose rows are the window, in registers."""
+    machine = Machine.named("x86-64-v3")
+    forward = convolution(2, 16, 8, [Window(14, 3, padding=1)] * 2)
+    gradient = weight_gradient([Window(14, 2), Window(14, 3, padding=1)], outputs=16)
+    for found, laid_out in ((forward, True), (gradient, False)):
+        across = analyze(found.op, found.access, swapped=True)
+        options = [choose_schedule(p, machine) for p in (found, across) if p is not None]
+        assert [s.laid_out for s in options if "rows" in s.windows] == [laid_out]
 
 
 def test_short_reductions_are_stored_in_vectors() -> None:
