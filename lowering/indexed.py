@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mapsto.ir.core import Block, Operation, Value
+from mapsto.ir.dims import Dim
 from mapsto.ir.errors import MissingLowering
 from mapsto.ir.liveness import count_uses
 from mapsto.lowering.indices import Composite, Index, IndexExpression, ValueOf
@@ -64,7 +65,8 @@ class IndexedEmitter:
     `buffers` are the values that are in memory, `rules` the table of how the others are computed
     (`element_rules.ELEMENT_RULES`).  `errors` (i32[1]) receives the code of a failed
     check, such as a gather's index out of range.  `merged` tells which placeholder variables, read
-    together, are one index: `(i.0, i.1) -> i` (see `kernel_space`).
+    together, are one index: `(i.0, i.1) -> i` (see `kernel_space`).  `extents` are of indices that
+    are never negative, and always less than that.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class IndexedEmitter:
         self._names = 0
         self._addresses: dict[Value, Callable[[Indices], Indices]] = {}
         self.merged: dict[Indices, Index] = {}
+        self.extents: dict[Index, Dim] = {}
 
     # ---- scopes
 
@@ -145,8 +148,11 @@ class IndexedEmitter:
     ) -> Expression:
         """The element of a value at the indices.
 
-        Where the guard is false no memory is touched, and the element is anything.
+        Where the guard is false no memory is touched, and the element is anything; so what is there
+        wherever the loops are is read without asking, and once where a loop does not change it.
         """
+        if guard is not None and self.errors is None and self._is_inside(value, indices):
+            guard = None
         key = (value, tuple(indices), guard)
         found = self._find(key)
         if found is not None:
@@ -159,6 +165,11 @@ class IndexedEmitter:
         if rule is None:
             raise MissingLowering(op, "native code")
         return self._place(key, rule(self, op, key[1], guard))
+
+    def _is_inside(self, value: Value, indices: Sequence[Index]) -> bool:
+        """Whether the value has an element at the indices, as far as their extents tell."""
+        pairs = zip(indices, value.shape, strict=True)
+        return all(self.extents.get(index) == extent for index, extent in pairs)
 
     def guarded(
         self,

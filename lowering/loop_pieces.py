@@ -8,12 +8,14 @@
 Elements of a concatenation, and of a sum of padded parts as in the gradient of slices, are chosen
 among those of all parts, with a condition for each: of a piece only what is there is left.  A loop
 is cut where its pieces together are hardly larger than it is; edges of convolutions, which leave
-most of the body as it is in each piece, stay conditions.
+most of the body as it is in each piece, stay conditions.  A loop that is laid out is never larger
+in pieces: it is cut wherever a condition holds for the rest, whatever the variables of the loops
+around it are, and the inner taps of a window are read without any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -51,34 +53,50 @@ GROWTH = 1.5
 _OPPOSITE = {"lt": "ge", "ge": "lt", "le": "gt", "gt": "le", "eq": "ne", "ne": "eq"}
 
 
+Ranges = Mapping[str, tuple[int, int]]
+"""The least and the greatest value of the variables of loops."""
+
+
 def cut_loops(body: Iterable[Statement]) -> tuple[Statement, ...]:
     """The statements with their loops cut, inner ones first; they do the same in the same order."""
-    return tuple(piece for statement in body for piece in _cut(statement))
+    return _cut_block(body, {})
 
 
-def _cut(statement: Statement) -> Iterator[Statement]:
-    if isinstance(statement, If):
-        yield If(statement.condition, cut_loops(statement.then), cut_loops(statement.otherwise))
-    elif isinstance(statement, For):
-        yield from _pieces(replace(statement, body=cut_loops(statement.body)))
-    else:
-        yield statement
+def _cut_block(body: Iterable[Statement], around: Ranges) -> tuple[Statement, ...]:
+    return tuple(piece for statement in body for piece in _cut(statement, around))
 
 
-def _pieces(loop: For) -> list[Statement]:
+def _cut(statement: Statement, around: Ranges) -> Iterator[Statement]:
+    match statement:
+        case If(condition, then, otherwise):
+            yield If(condition, _cut_block(then, around), _cut_block(otherwise, around))
+        case For(variable, start, stop):
+            inside = dict(around)
+            if isinstance(start, int) and isinstance(stop, int):
+                inside[variable] = (start, stop - 1)
+            body = _cut_block(statement.body, inside)
+            yield from _pieces(replace(statement, body=body), around)
+        case _:
+            yield statement
+
+
+def _pieces(loop: For, around: Ranges) -> list[Statement]:
     """The pieces of a loop, or the loop where it is better as it is."""
     start, stop = loop.start, loop.stop
     if not isinstance(start, int) or not isinstance(stop, int) or not _can_be_cut(loop):
         return [loop]
-    inside = {p for p in _places(loop) if start < p < stop}
+    laid_out = loop.kind is LoopKind.UNROLL
+    known = around if laid_out else {}
+    inside = {p for p in _places(loop, known) if start < p < stop}
     ends = [start, *sorted(inside), stop]
     shortest = SHORTEST_PIECE if loop.kind is LoopKind.VECTOR else 1
     if not 1 < len(ends) - 1 <= MOST_PIECES or any(b - a < shortest for a, b in pairwise(ends)):
         return [loop]
     bodies = [
-        _Known(ranges={loop.variable: (a, b - 1)}).cleaned(loop.body) for a, b in pairwise(ends)
+        _Known(ranges={**known, loop.variable: (a, b - 1)}).cleaned(loop.body)
+        for a, b in pairwise(ends)
     ]
-    if sum(map(_size, bodies)) > GROWTH * _size(loop.body):
+    if not laid_out and sum(map(_size, bodies)) > GROWTH * _size(loop.body):
         return [loop]
     triples = zip(pairwise(ends), bodies, strict=True)
     return [replace(loop, start=a, stop=b, body=body) for (a, b), body in triples if body]
@@ -87,10 +105,10 @@ def _pieces(loop: For) -> list[Statement]:
 def _can_be_cut(loop: For) -> bool:
     """Whether the iterations of a loop come to the same in several loops: those of a vector loop
     have partial results of reductions in common."""
-    if loop.step != 1 or loop.kind not in (LoopKind.SERIAL, LoopKind.VECTOR):
+    if loop.step != 1 or loop.kind not in (LoopKind.SERIAL, LoopKind.VECTOR, LoopKind.UNROLL):
         return False
-    is_serial = loop.kind is LoopKind.SERIAL and loop.unroll <= 1
-    return is_serial or not any(isinstance(s, Reduce) for s in statements(loop.body))
+    in_order = loop.kind is not LoopKind.VECTOR and loop.unroll <= 1
+    return in_order or not any(isinstance(s, Reduce) for s in statements(loop.body))
 
 
 def _size(body: Iterable[Statement]) -> int:
@@ -98,14 +116,17 @@ def _size(body: Iterable[Statement]) -> int:
     return sum(1 for _ in expressions(block)) + sum(1 for _ in statements(block))
 
 
-def _places(loop: For) -> Iterator[int]:
-    """The values of the loop's variable from which a condition on it alone is another one."""
+def _places(loop: For, around: Ranges) -> Iterator[int]:
+    """The values of the loop's variable from which a condition on it is another one, or begins or
+    ceases to depend on variables of the loops around it."""
     for expression in expressions(loop.body):
         match expression:
             case Apply(op, (IndexValue(left), IndexValue(right))) if op in _OPPOSITE:
                 parts = linear_parts(left - right, loop.variable)
-                if parts is not None and parts[0] in (1, -1) and isinstance(parts[1], int):
-                    yield from _changes(op, int(parts[0]), parts[1])
+                if parts is None or parts[0] not in (1, -1):
+                    continue
+                for rest in set(index_bounds(parts[1], around) or ()):
+                    yield from _changes(op, int(parts[0]), rest)
 
 
 def _changes(op: str, slope: int, rest: int) -> Iterator[int]:

@@ -83,9 +83,11 @@ class RowPasses:
         """Says what a group's index is; a merged group's are placeholders for it."""
         if len(group.dims) == 1:
             self.outer[group.name] = (index,)
-            return
-        self.outer[group.name] = tuple(map(variable, group.placeholders))
-        self.emitter.merged[self.outer[group.name]] = index
+        else:
+            self.outer[group.name] = tuple(map(variable, group.placeholders))
+            self.emitter.merged[self.outer[group.name]] = index
+        extents = (self.space.alignment.outer[dim] for dim in group.dims)
+        self.emitter.extents |= zip(self.outer[group.name], extents, strict=True)
 
     def index(self, group: OuterGroup) -> Index:
         """What a group's index is."""

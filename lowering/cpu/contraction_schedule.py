@@ -30,7 +30,7 @@ from mapsto.lowering.cpu.tiles import (
 )
 from mapsto.lowering.indices import variable
 
-__all__ = ["alternatives", "choose_orientation", "choose_schedule"]
+__all__ = ["alternatives", "choose_orientation", "choose_schedule", "with_tile"]
 
 MINIMUM_TASKS = 8
 """Blocks are made small enough for this many tasks, so that threads end together."""
@@ -116,8 +116,7 @@ def alternatives(
     likely = likely_tiles(machine, problem.dtype.bits, problem.rows.size, problem.columns.size)
     for tile in likely[:TILES_TO_TRY]:
         block = _block(problem, machine, tile, schedule.private_rows)
-        laid_out = not _share_elements(problem, tile, schedule.windows)
-        yield replace(schedule, tile=tile, block=block, laid_out=laid_out)
+        yield replace(with_tile(problem, schedule, tile), block=block)
     private_rows = not schedule.private_rows
     block = _block(problem, machine, schedule.tile, private_rows)
     yield replace(schedule, private_rows=private_rows, block=block)
@@ -161,6 +160,12 @@ def _fits(problem: ContractionProblem, operand: int, window: Window) -> bool:
     copied = _known(product(window.buffer.shape))
     lines = _known(problem.op.operands[operand].type.elements)
     return copied <= LARGEST_WINDOW * lines or not isinstance(product(window.buffer.shape), int)
+
+
+def with_tile(problem: ContractionProblem, schedule: Schedule, tile: Tile) -> Schedule:
+    """The schedule with another tile."""
+    laid_out = not _share_elements(problem, tile, schedule.windows)
+    return replace(schedule, tile=tile, laid_out=laid_out)
 
 
 def _share_elements(problem: ContractionProblem, tile: Tile, windows: frozenset[str]) -> bool:

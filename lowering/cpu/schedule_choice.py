@@ -17,6 +17,7 @@ from mapsto.lowering.cpu.contraction_schedule import (
     alternatives,
     choose_orientation,
     choose_schedule,
+    with_tile,
 )
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.cpu.tiles import Tile
@@ -131,9 +132,9 @@ class Choice:
         if problem is None:
             return None
         _, schedule = contraction.plan(problem, machine)
+        tile = Tile(self.rows, self.vectors, schedule.tile.lanes)
         return problem, replace(
-            schedule,
-            tile=Tile(self.rows, self.vectors, schedule.tile.lanes),
+            with_tile(problem, schedule, tile),
             private_rows=self.private_rows,
             block=self.block,
             pack_rows=self.pack_rows,

@@ -54,6 +54,11 @@ map looked_up(x: f32[n, 16], a: f32[9, 16], b: f32[9, 16], ids: i32[n, 2]) -> f3
 
 map shifted(x: f32[n]) -> f32[n]:
     [i] |-> x[i - 1] + x[i + 1]
+
+map pooled(x: f32[n, c, h, w], scale: f32[c], shift: f32[c]):
+    let channels = [1, c, 1, 1]
+    let y = x * reshape(scale * shift, channels) + reshape(shift, channels)
+    max_pool2d(y, 3, stride=2, padding=1)
 """
 
 
@@ -103,6 +108,30 @@ def test_parts_that_are_short_stay_conditions(library: mt.Library) -> None:
 def test_edges_stay_conditions(library: mt.Library) -> None:
     text = kernels(library, "shifted", x=mt.f32[64])
     assert text.count("vector") == 1 and " if " in text
+
+
+def test_inner_taps_of_windows_are_read_without_conditions(library: mt.Library) -> None:
+    types = {"x": mt.f32[2, 3, 16, 32], "scale": mt.f32[3], "shift": mt.f32[3]}
+    text = kernels(library, "pooled", **types)
+    taps = [line for line in text.splitlines() if "max=" in line]
+    assert len(taps) == 4 and sum("where" in line for line in taps) == 3
+
+
+def test_what_edges_do_not_change_is_computed_once_a_row(library: mt.Library) -> None:
+    types = {"x": mt.f32[2, 3, 16, 32], "scale": mt.f32[3], "shift": mt.f32[3]}
+    text = kernels(library, "pooled", **types)
+    before, inside = text.split(" vector", 1)
+    assert "x1[" in before and "x2[" in before
+    assert "x1[" not in inside and "x2[" not in inside
+
+
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (5, 3), (16, 32), (7, 45)])
+def test_pools_of_scaled_images(library: mt.Library, h: int, w: int) -> None:
+    random = np.random.default_rng(h)
+    x = random.normal(size=(2, 3, h, w)).astype(np.float32)
+    scale, shift = (random.normal(size=3).astype(np.float32) for _ in range(2))
+    expected = library.pooled.reference(x, scale, shift)
+    np.testing.assert_allclose(library.pooled(x, scale, shift), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_short_outer_indices_have_loops_of_their_own(library: mt.Library) -> None:
