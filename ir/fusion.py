@@ -3,10 +3,10 @@
 Each stage (see `stages`) joins the kernel of a stage that it reads, or that reads the same memory,
 where the two have an index space in common and it pays; what is cheap is computed anew inside each
 kernel that needs it.  A heavy contraction has a kernel of its own, with the ops that use its result
-element by element.  Ops that are lowered on their own (loops and branches, effects, what needs
-whole tensors) stand between the kernels; the bodies of their regions are fused as functions are.
-Afterwards a function's body has only kernels, such ops, other views of buffers (reshapes), constant
-arrays and the `return`.
+element by element, or by blocks of columns (`epilogue`).  Ops that are lowered on their own (loops
+and branches, effects, what needs whole tensors) stand between the kernels; the bodies of their
+regions are fused as functions are.  Afterwards a function's body has only kernels, such ops, other
+views of buffers (reshapes), constant arrays and the `return`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from mapsto.ir.alignment import align
 from mapsto.ir.bodies import alias_pairs, body_functions
 from mapsto.ir.core import Block, Function, Operation, Region, Trait, Value
-from mapsto.ir.dataflow import is_identity, is_view
+from mapsto.ir.dataflow import is_view
+from mapsto.ir.epilogue import is_epilogue, reads_results
 from mapsto.ir.levels import EXPANDED, check_level
 from mapsto.ir.ops.control import Kernel, Return
 from mapsto.ir.stages import Stage, estimate, find_stages, is_external, is_heavy, is_literal
@@ -205,15 +206,9 @@ def _joins(cluster: Cluster, stage: Stage) -> bool:
     if cluster.stands_alone or any(buffer_of(v) in inside for v in views):
         return False
     if _is_contraction(cluster):
-        return _is_epilogue(cluster.first, inside, stage)
+        behind = [s for s in cluster.stages if s is not cluster.first]
+        return reads_results(inside, stage) and is_epilogue(cluster.first, behind, stage)
     return _share_rows([*cluster.stages, stage])
-
-
-def _is_epilogue(heavy: Stage, inside: set[Value], stage: Stage) -> bool:
-    """Whether the stage uses results of the contraction's kernel element by element."""
-    reads = [read.place for read in stage.reads if read.value in inside]
-    same = stage.is_map and stage.value.shape == heavy.value.shape
-    return same and bool(reads) and all(map(is_identity, reads))
 
 
 def _share_rows(stages: Sequence[Stage]) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from mapsto.ir.core import Value
 from mapsto.ir.ops.contraction import Contract
 from mapsto.lowering.affine_indices import operand_read
-from mapsto.lowering.indexed import IndexedEmitter
+from mapsto.lowering.indexed import IndexedEmitter, Indices
 from mapsto.lowering.indices import Index, variable
 from mapsto.lowering.loops import Buffer, Expression, Load, Statement, Store, all_of
 
@@ -17,8 +17,9 @@ __all__ = ["KernelAccess"]
 
 
 class KernelAccess:
-    """`outputs` are the kernel's results, of the contraction's shape, and the buffers of theirs;
-    `stages` those and other values to compute once for each element, in order."""
+    """`outputs` are the kernel's results and the buffers of theirs; `stages` those and other values
+    to compute once for each element, in order.  They are of the contraction's shape, or of one of
+    the `blocks` of its columns (`ir/epilogue.py`)."""
 
     def __init__(
         self,
@@ -26,11 +27,13 @@ class KernelAccess:
         emitter: IndexedEmitter,
         stages: Sequence[Value],
         outputs: Mapping[Value, Sequence[Buffer]],
+        blocks: int = 1,
     ) -> None:
         self.op = op
         self.emitter = emitter
         self.stages = tuple(stages)
         self.outputs = outputs
+        self.blocks = blocks
 
     def read(
         self, operand: int, indices: Sequence[Index], guard: Expression | None = None
@@ -62,13 +65,38 @@ class KernelAccess:
 
         Where the guard is false nothing is read or written.
         """
-        emitter, place = self.emitter, tuple(indices)
+        return self._stores(tuple(indices), (tuple(indices),), (value,), guard)
+
+    def store_blocks(
+        self, indices: Sequence[Index], values: Sequence[Expression]
+    ) -> Sequence[Statement]:
+        """The statements that use the result elements at the indices, which are those of the first
+        block, and at the same ones of all others."""
+        *outer, column = indices
+        columns = self.op.result.shape[-1]
+        assert isinstance(columns, int), "blocks have known lengths"
+        length = columns // self.blocks
+        places = [(*outer, column + part * length) for part in range(self.blocks)]
+        return self._stores(tuple(indices), places, values, None)
+
+    def _stores(
+        self,
+        place: Indices,
+        places: Sequence[Indices],
+        values: Sequence[Expression],
+        guard: Expression | None,
+    ) -> Sequence[Statement]:
+        """What is computed of elements of the contraction at some places: elements of its shape at
+        the same ones, and of a block at `place`."""
+        emitter, full = self.emitter, self.op.result.shape
         stores: list[Statement] = []
         with emitter.floating_scope() as statements:
-            emitter.know(self.op.result, place, emitter.let("total", value))
+            for at, value in zip(places, values, strict=True):
+                emitter.know(self.op.result, at, emitter.let("total", value))
             for stage in self.stages:
-                element = emitter.let("out", emitter.element(stage, place, guard))
-                emitter.know(stage, place, element)
-                for buffer in self.outputs.get(stage, ()):
-                    stores.append(Store(buffer, place, element, guard))
+                for at in places if stage.shape == full else (place,):
+                    element = emitter.let("out", emitter.element(stage, at, guard))
+                    emitter.know(stage, at, element)
+                    outputs = self.outputs.get(stage, ())
+                    stores += [Store(buffer, at, element, guard) for buffer in outputs]
         return (*statements, *stores)

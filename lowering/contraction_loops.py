@@ -28,11 +28,13 @@ the number of threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
-from mapsto.ir.dims import Dim
+from mapsto.ir.dims import Dim, floor_div
 from mapsto.ir.types import DType
 from mapsto.lowering import indices
+from mapsto.lowering.contraction_plan import Schedule, row_chunks
 from mapsto.lowering.contraction_problem import ContractionProblem
 from mapsto.lowering.contraction_sides import (
     Columns,
@@ -46,7 +48,6 @@ from mapsto.lowering.contraction_sides import (
 )
 from mapsto.lowering.contraction_steps import KRange, Step, Steps, steps_of
 from mapsto.lowering.contraction_window import Window, column_window, row_window
-from mapsto.lowering.cpu.tiles import Tile
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indices import Index, from_dim, maximum, minimum, variable
 from mapsto.lowering.loop_prefetch import prefetches
@@ -66,39 +67,11 @@ from mapsto.lowering.loops import (
     fma,
 )
 
-__all__ = ["Packing", "Schedule", "contraction_body", "contraction_packings"]
+__all__ = ["Packing", "contraction_body", "contraction_packings"]
 
 
 SHORT_REDUCTION = 32
 """Steps up to which results are handed on from registers, row by row, without a loop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """The choices that fix the loops; all sizes in elements."""
-
-    tile: Tile
-    private_rows: bool
-    """Whether tasks own rows (and share packed columns) or the other way round."""
-    block: int
-    """Tiles of the private side that a task owns."""
-    reduction_block: int
-    """How much of the reduction is packed at a time."""
-    pack_rows: bool
-    pack_columns: bool
-    parallel: bool = True
-    """Whether the work is worth waking other threads."""
-    ahead: frozenset[str] = frozenset()
-    """The sides, rows or columns, that are packed ahead of a loop around the kernel."""
-    windows: frozenset[str] = frozenset()
-    """The sides that are read from a copy of the operand without edges and strides."""
-    laid_out: bool = True
-    """Whether short loops of the reduction are laid out."""
-    run: int = 0
-    """How many of the last dimensions of columns are a run of vectors; 0: columns are flat."""
-    near: int = 0
-    """Bytes of a tensor that is taken to be in the first-level cache.  What the epilogue reads and
-    writes of others is fetched while a tile is summed up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,11 +190,12 @@ class _Loops:
         return self.depth if self.k_blocks == 1 else self.schedule.reduction_block
 
     def body(self) -> tuple[Statement, ...]:
-        tasks = ceil_div(self.private.tiles, self.schedule.block)
+        tasks = ceil_div(self._task_tiles, self._block)
+        chunks = row_chunks(self.problem, self.schedule)
         task = variable("task")
-        batch, block = _unflatten(task, self.batches, tasks)
-        work = self._task(batch, block * self.schedule.block)
-        loop = For("task", 0, from_dim(self.batches * tasks), tuple(work), self._outer)
+        batch, block = _unflatten(indices.floor_div(task, chunks), self.batches, tasks)
+        work = self._task(batch, block * self._block)
+        loop = For("task", 0, from_dim(self.batches * tasks * chunks), tuple(work), self._outer)
         return (*self._copy_windows(), *self._pack_shared(), loop)
 
     def _copy_windows(self) -> list[Statement]:
@@ -267,16 +241,34 @@ class _Loops:
         slots = self.schedule.block if self.schedule.private_rows else 1
         return self.private.buffer(slots, self.block_depth)
 
+    @property
+    def _blocks(self) -> int:
+        """How many blocks of columns the epilogue takes together."""
+        return self.problem.access.blocks
+
+    @property
+    def _task_tiles(self) -> Dim:
+        """The tiles that tasks share; of each block the same number."""
+        return floor_div(self.private.tiles, self._blocks)
+
+    @property
+    def _block(self) -> int:
+        """How many of them a task owns."""
+        return max(1, self.schedule.block // self._blocks)
+
     def _task(self, batch: Index, first: Index) -> list[Statement]:
-        block = self.schedule.block
-        count = 1 if block == 1 else minimum(block, from_dim(self.private.tiles) - first)
-        body = self._row_task(batch, first, count)
-        if not self.schedule.private_rows:
+        block = self._block
+        count = 1 if block == 1 else minimum(block, from_dim(self._task_tiles) - first)
+        if self.schedule.private_rows:
+            body = self._row_task(batch, first, count)
+        elif self._blocks == 1:
             body = self._column_task(batch, first, count)
+        else:
+            body = self._block_task(batch, first, count)
         packs = self.private.packed and not self.private.ahead
         buffers = [Allocate(self._private_buffer())] if packs else []
-        partial = [Allocate(self._partial())] if self.k_blocks != 1 else []
-        return [*buffers, *partial, *body]
+        sums = [Allocate(self._partial())] if self.k_blocks != 1 else []
+        return [*buffers, *sums, *body]
 
     def _row_task(self, batch: Index, first: Index, count: Index) -> list[Statement]:
         """All columns of a block of row tiles, one block of the reduction after another."""
@@ -295,6 +287,32 @@ class _Loops:
         tiles = For("sliver", 0, from_dim(self.rows.tiles), tuple(self._tile(place)))
         inner = self._over_k([*self._pack_private(place, panel, 1), tiles])
         return [For("panel", 0, count, tuple(inner))]
+
+    def _block_task(self, batch: Index, first: Index, count: Index) -> list[Statement]:
+        """A chunk of rows of the same column tiles of each block, then the epilogue for all blocks.
+        All chunks, of which there are some where there would be few tasks, follow each other."""
+        sliver, part, tile = variable("sliver"), variable("part"), self.schedule.tile
+        column_tile = first + variable("panel")
+        chunks = row_chunks(self.problem, self.schedule)
+        slivers = ceil_div(self.rows.tiles, chunks)
+        start = indices.modulo(variable("task"), chunks) * from_dim(slivers)
+        row_tile = start + sliver
+        shared_slot = batch * from_dim(self.rows.tiles) + row_tile
+        place = _Place(batch, row_tile, column_tile, shared_slot, 0, self._all_steps)
+        at = replace(place, column_tile=part * from_dim(self._task_tiles) + column_tile)
+        rows = minimum(from_dim(slivers), from_dim(self.rows.tiles) - start)
+        shape = (slivers, self._blocks, tile.rows, tile.columns)
+        sums = Buffer("sums", self._dtype, shape, Space.LOCAL)
+        acc = self._accumulators
+        keep = self._tile_loop(lambda i, j: sums.store((sliver, part, i, j), acc[i, j]))
+        values = [partial(_at, sums, (sliver, number)) for number in range(self._blocks)]
+        epilogue = self._epilogue(place, values)
+        fetch = prefetches(epilogue, tile.columns, self.schedule.near)
+        hints = [If(compare("eq", part, self._blocks - 1), fetch)] if fetch else []
+        tiles = For("sliver", 0, rows, (*hints, *self._sums(at), keep))
+        parts = For("part", 0, self._blocks, (*self._pack_private(at, 0, 1), tiles))
+        results = For("sliver", 0, rows, tuple(epilogue))
+        return [Allocate(sums), For("panel", 0, count, (parts, results))]
 
     def _pack_private(self, place: _Place, slot: Index, count: Index) -> list[Statement]:
         side = self.private
@@ -335,21 +353,30 @@ class _Loops:
 
     def _tile(self, place: _Place) -> list[Statement]:
         """One register tile: its sums over a block of the reduction, then the epilogue."""
-        tile = self.schedule.tile
-        accumulators = Buffer("acc", self._dtype, (tile.rows, tile.columns), Space.REGISTER)
+        tile, accumulators = self.schedule.tile, self._accumulators
         result = Buffer("tile", self._dtype, (tile.rows, tile.columns), Space.LOCAL)
-        body = [Allocate(accumulators), *self._start(place, accumulators)]
-        body.append(self._multiply(place, accumulators))
+        body = self._sums(place)
         if self.k_blocks == 1:
             copy = self._tile_loop(lambda i, j: result.store((i, j), accumulators[i, j]))
-            epilogue = self._epilogue(place, lambda i, j: result[i, j])
+            epilogue = self._epilogue(place, [partial(_at, result, ())])
             fetch = prefetches(epilogue, tile.columns, self.schedule.near)
             return [*fetch, *body, Allocate(result), copy, *epilogue]
-        partial, slots = self._partial(), self._partial_slots(place)
-        keep = self._tile_loop(lambda i, j: partial.store((*slots, i, j), accumulators[i, j]))
-        epilogue = self._epilogue(place, lambda i, j: partial[(*slots, i, j)])
+        sums, slots = self._partial(), self._partial_slots(place)
+        keep = self._tile_loop(lambda i, j: sums.store((*slots, i, j), accumulators[i, j]))
+        epilogue = self._epilogue(place, [partial(_at, sums, slots)])
         last = compare("ge", variable("k_block"), from_dim(self.k_blocks) - 1)
         return [*body, keep, If(last, tuple(epilogue))]
+
+    @property
+    def _accumulators(self) -> Buffer:
+        tile = self.schedule.tile
+        return Buffer("acc", self._dtype, (tile.rows, tile.columns), Space.REGISTER)
+
+    def _sums(self, place: _Place) -> list[Statement]:
+        """The sums of a tile over a block of the reduction."""
+        accumulators = self._accumulators
+        start = self._start(place, accumulators)
+        return [Allocate(accumulators), *start, self._multiply(place, accumulators)]
 
     def _partial_slots(self, place: _Place) -> tuple[Index, Index]:
         if self.schedule.private_rows:
@@ -360,8 +387,8 @@ class _Loops:
         zero = self._tile_loop(lambda i, j: accumulators.store((i, j), constant(0, self._dtype)))
         if self.k_blocks == 1:
             return [zero]
-        partial, slots = self._partial(), self._partial_slots(place)
-        resume = self._tile_loop(lambda i, j: accumulators.store((i, j), partial[(*slots, i, j)]))
+        sums, slots = self._partial(), self._partial_slots(place)
+        resume = self._tile_loop(lambda i, j: accumulators.store((i, j), sums[(*slots, i, j)]))
         return [If(compare("eq", variable("k_block"), 0), (zero,), (resume,))]
 
     def _tile_loop(self, body: Callable[[Index, Index], Statement]) -> Statement:
@@ -437,15 +464,19 @@ class _Loops:
         return isinstance(self.depth, int) and self.depth <= SHORT_REDUCTION
 
     def _epilogue(
-        self, place: _Place, value: Callable[[Index, Index], Expression]
+        self, place: _Place, values: Sequence[Callable[[Index, Index], Expression]]
     ) -> list[Statement]:
-        """Hands the results of a tile to what is fused behind the contraction."""
+        """Hands the results of a tile, of each block of columns, to what is fused behind the
+        contraction."""
         problem, tile, i = self.problem, self.schedule.tile, variable("i")
         row = problem.batch.split(place.batch) | self.rows.points(place.row_tile, i)
 
         def store(lane: Lane, column: Point) -> Sequence[Statement]:
-            element = cast(value(i, lane.column(tile)), problem.dtype)
-            return problem.store({**row, **column}, element)
+            found = [cast(value(i, lane.column(tile)), problem.dtype) for value in values]
+            point = {**row, **column}
+            if len(found) == 1:
+                return problem.store(point, found[0])
+            return problem.store_blocks(point, found)
 
         def rows(columns: Statement) -> Statement:
             filled = self.rows.filled(place.row_tile)
@@ -453,6 +484,11 @@ class _Loops:
             return For("i", 0, filled, (columns,), LoopKind.UNROLL if short else LoopKind.SERIAL)
 
         return self.columns.results(place.column_tile, store, rows)
+
+
+def _at(buffer: Buffer, slots: Sequence[Index], row: Index, column: Index) -> Expression:
+    """An element of a tile, in the slots of a buffer of tiles."""
+    return buffer[(*slots, row, column)]
 
 
 def _unflatten(flat: Index, outer: Dim, inner: Dim) -> tuple[Index, Index]:

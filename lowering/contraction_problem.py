@@ -47,7 +47,10 @@ class Group:
 
 
 class OperandAccess(Protocol):
-    """How the kernel around a contraction reads operands and uses results."""
+    """How the kernel around a contraction reads operands and uses results; these one by one, or
+    those of so many `blocks` of columns together (`ir/epilogue.py`)."""
+
+    blocks: int
 
     def read(
         self, operand: int, indices: Sequence[Index], guard: Expression | None = None
@@ -67,6 +70,11 @@ class OperandAccess(Protocol):
         self, indices: Sequence[Index], value: Expression, guard: Expression | None
     ) -> Sequence[Statement]:
         """What is done with the result at an index of the result."""
+
+    def store_blocks(
+        self, indices: Sequence[Index], values: Sequence[Expression]
+    ) -> Sequence[Statement]:
+        """What is done with the results at an index of the first block, and of each other one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,12 @@ class ContractionProblem:
     def store(self, point: Mapping[int, Index], value: Expression) -> Sequence[Statement]:
         """What is done with the result at the indices of its dimensions."""
         return self.access.store([point[d] for d in range(self.op.rank)], value, None)
+
+    def store_blocks(
+        self, point: Mapping[int, Index], values: Sequence[Expression]
+    ) -> Sequence[Statement]:
+        """What is done with the results at these indices of each block of columns."""
+        return self.access.store_blocks([point[d] for d in range(self.op.rank)], values)
 
     def contiguous_in(self, operand: int, group: Group) -> bool:
         """Whether neighbours along the group's last dimension are neighbours in memory."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mapsto.ir.ops.contraction import Contract
 from mapsto.lowering.contraction_loops import Packing, contraction_body, contraction_packings
+from mapsto.lowering.contraction_plan import takes_blocks
 from mapsto.lowering.contraction_problem import OperandAccess
 from mapsto.lowering.cpu.schedule_choice import Choose, Contraction
 from mapsto.lowering.loops import Statement
@@ -37,6 +38,8 @@ def lower_contraction(
     if contraction is None:
         return None
     problem, schedule = choose(contraction)
+    if access.blocks > 1 and not takes_blocks(problem, schedule):
+        return None
     return LoweredContraction(
         contraction_body(problem, schedule), contraction_packings(problem, schedule)
     )

@@ -19,7 +19,14 @@ from mapsto.ir.dims import Dim, product
 from mapsto.ir.stages import Read, Stage, estimate
 from mapsto.lowering.indices import Index
 
-__all__ = ["KernelSpace", "OuterGroup", "group_across", "kernel_space", "vectorize_outer"]
+__all__ = [
+    "KernelSpace",
+    "OuterGroup",
+    "group_across",
+    "kernel_space",
+    "plain_space",
+    "vectorize_outer",
+]
 
 
 SHORT_ROW = 8
@@ -114,6 +121,14 @@ def kernel_space(stages: Sequence[Stage], least_lanes: int = 0) -> KernelSpace:
     count = len(outer) - len(last.dims)
     shorter = _space(stages, Alignment(outer[:count], tuple(found[:count] for found in axes)))
     return shorter if vectorize_outer(shorter) else space
+
+
+def plain_space(stages: Sequence[Stage]) -> KernelSpace:
+    """The outer loops that the stages have in common, each on its own: buffers have the shapes of
+    their values."""
+    found = align(stages)
+    groups = tuple(OuterGroup((k,), f"i{k}", extent) for k, extent in enumerate(found.outer))
+    return KernelSpace(tuple(stages), found, groups, {})
 
 
 def _space(stages: Sequence[Stage], alignment: Alignment) -> KernelSpace:

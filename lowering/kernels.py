@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from mapsto.ir.affine import AffineMap
 from mapsto.ir.core import Attribute, Block, Operation, Trait, Value
-from mapsto.ir.dataflow import is_identity
 from mapsto.ir.dims import Dim, DimExpression, symbols
+from mapsto.ir.epilogue import column_blocks, is_epilogue
 from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.ops.control import Kernel
 from mapsto.ir.ops.indexing import ArgMax, ArgMin, Gather, Scatter
@@ -24,9 +24,9 @@ from mapsto.lowering.contraction_access import KernelAccess
 from mapsto.lowering.contraction_loops import Packing
 from mapsto.lowering.element_rules import ELEMENT_RULES
 from mapsto.lowering.indexed import IndexedEmitter
-from mapsto.lowering.kernel_space import kernel_space
+from mapsto.lowering.kernel_space import kernel_space, plain_space
 from mapsto.lowering.loop_walk import free_names
-from mapsto.lowering.loops import Buffer, LoopFunction, Statement
+from mapsto.lowering.loops import Allocate, Buffer, LoopFunction, Space, Statement
 from mapsto.lowering.row_kernels import RowKernel
 from mapsto.lowering.scheduling import Scheduling
 from mapsto.lowering.whole_kernels import WHOLE_KERNELS
@@ -74,6 +74,7 @@ def lower_kernel(
     lowered = (
         _lower_whole(block, stages, scheduling, shared)
         or _lower_contraction(block, stages, scheduling, shared, invariant)
+        or _lower_parts(block, stages, scheduling, shared, invariant)
         or _lower_rows(block, stages, scheduling, shared)
     )
     frame, body, packings = lowered
@@ -165,9 +166,41 @@ def _lower_contraction(
         return None
     frame = _Frame(block, shared, lambda value: value.shape)
     epilogue = [stage.value for stage in stages]
-    access = KernelAccess(op, frame.emitter, epilogue, frame.outputs)
+    blocks = _blocks(op, stages)
+    access = KernelAccess(op, frame.emitter, epilogue, frame.outputs, blocks)
     lowered = scheduling.contraction(op, access, invariant)
     return None if lowered is None else (frame, lowered.body, lowered.packings)
+
+
+def _blocks(op: Contract, stages: Sequence[Stage]) -> int:
+    """For how many blocks of columns the result of the contraction is taken."""
+    return column_blocks(next(s for s in stages if s.op is op), stages)
+
+
+def _lower_parts(
+    block: Block,
+    stages: Sequence[Stage],
+    scheduling: Scheduling,
+    shared: frozenset[str],
+    invariant: frozenset[str],
+) -> _Lowered | None:
+    """A contraction that is used by blocks of columns, where no tile has them together: all of it,
+    then what is behind it as rows."""
+    op = heavy_contraction(stages)
+    if op is None or _blocks(op, stages) == 1:
+        return None
+    frame = _Frame(block, shared, lambda value: value.shape)
+    product = Buffer("product", op.result.dtype, op.result.shape, Space.LOCAL)
+    written = frame.outputs.get(op.result, [product])
+    access = KernelAccess(op, frame.emitter, [op.result], {op.result: written})
+    lowered = scheduling.contraction(op, access, invariant)
+    if lowered is None:
+        return None
+    frame.emitter.keep(op.result, written[0])
+    behind = plain_space([stage for stage in stages if stage.op is not op])
+    rows = RowKernel(behind, frame.emitter, frame.outputs, scheduling.division).body()
+    allocate = [] if op.result in frame.outputs else [Allocate(product)]
+    return frame, (*allocate, *lowered.body, *scheduling.rows(rows)), lowered.packings
 
 
 def _lower_rows(
@@ -181,17 +214,12 @@ def _lower_rows(
 
 
 def heavy_contraction(stages: Sequence[Stage]) -> Contract | None:
-    """The contraction of a kernel in which all other stages use its result element by element."""
+    """The contraction of a kernel in which all other stages use its result element by element, or
+    by blocks."""
     heavy = [s for s in stages if s.op is not None and is_heavy(s.op)]
     if len(heavy) != 1:
         return None
-    op, inside = heavy[0].op, {s.value for s in stages}
+    (first,), op = heavy, heavy[0].op
     assert isinstance(op, Contract)
-    for stage in stages:
-        if stage is heavy[0]:
-            continue
-        reads = [r.place for r in stage.reads if r.value in inside]
-        same = stage.is_map and stage.value.shape == op.result.shape
-        if not same or not all(map(is_identity, reads)):
-            return None
-    return op
+    others = [stage for stage in stages if stage is not first]
+    return op if all(is_epilogue(first, others, stage) for stage in others) else None

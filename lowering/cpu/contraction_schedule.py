@@ -15,7 +15,7 @@ from math import ceil, prod
 
 from mapsto.ir.bounds import inside_above, inside_below
 from mapsto.ir.dims import Dim, product
-from mapsto.lowering.contraction_loops import Schedule
+from mapsto.lowering.contraction_plan import Schedule
 from mapsto.lowering.contraction_problem import ContractionProblem
 from mapsto.lowering.contraction_sides import Rows, ceil_div
 from mapsto.lowering.contraction_steps import steps_of

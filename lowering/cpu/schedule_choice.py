@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mapsto.ir.ops.contraction import Contract
-from mapsto.lowering.contraction_loops import Schedule
+from mapsto.lowering.contraction_plan import Schedule
 from mapsto.lowering.contraction_problem import ContractionProblem, OperandAccess, analyze
 from mapsto.lowering.cpu.contraction_schedule import (
     alternatives,

@@ -30,9 +30,9 @@ def lower_contraction(
     op: Contract, access: OperandAccess, target: GpuTarget
 ) -> LoweredContraction | None:
     """The launches of a kernel that computes the contraction; None where it has no such schedule:
-    what is no sum of products of two floats."""
+    what is no sum of products of two floats, and results that are used by blocks."""
     problem = analyze(op, access)
-    if problem is None or not problem.dtype.is_float:
+    if problem is None or not problem.dtype.is_float or access.blocks > 1:
         return None
     return LoweredContraction(contraction_body(problem, choose_schedule(problem, target)), ())
 

@@ -42,6 +42,7 @@ class Plain:
     maps: Sequence[ir.AffineMap]
     result: Buffer
     direct: bool = True
+    blocks: int = 1
 
     def read(
         self, operand: int, indices: Sequence[Index], guard: Expression | None = None

@@ -23,7 +23,8 @@ from loop_harness import check, machines, module_text, run_native
 
 from mapsto import ir
 from mapsto.ir.ops.contraction import Contract
-from mapsto.lowering.contraction_loops import Schedule, contraction_body
+from mapsto.lowering.contraction_loops import contraction_body
+from mapsto.lowering.contraction_plan import Schedule
 from mapsto.lowering.contraction_problem import ContractionProblem, analyze
 from mapsto.lowering.cpu.contraction_schedule import choose_schedule
 from mapsto.lowering.cpu.machine import Machine

@@ -10,7 +10,8 @@ from contraction_harness import arrays, conv2d, function_of, product
 from loop_harness import run_native
 
 from mapsto import ir
-from mapsto.lowering.contraction_loops import Schedule, contraction_body
+from mapsto.lowering.contraction_loops import contraction_body
+from mapsto.lowering.contraction_plan import Schedule
 from mapsto.lowering.contraction_problem import ContractionProblem, analyze
 from mapsto.lowering.cpu.contraction_schedule import alternatives, choose_schedule
 from mapsto.lowering.cpu.machine import Machine
