@@ -17,6 +17,7 @@ from math import isqrt, prod
 from mapsto.ir.dims import Dim, product
 from mapsto.ir.dims import floor_div as dim_quotient
 from mapsto.ir.stages import estimate
+from mapsto.lowering.column_sums import ROWS, STRETCH, ColumnSums
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indices import (
     Composite,
@@ -43,7 +44,7 @@ from mapsto.lowering.loops import (
     Store,
     compare,
 )
-from mapsto.lowering.row_passes import RowPasses
+from mapsto.lowering.row_passes import Bounds
 
 __all__ = ["RowKernel"]
 
@@ -58,7 +59,7 @@ Columns = Callable[[], AbstractContextManager[None]]
 """The vector loop over some columns."""
 
 
-class RowKernel(RowPasses):
+class RowKernel(ColumnSums):
     """Writes the statements of a kernel."""
 
     def body(self) -> tuple[Statement, ...]:
@@ -69,7 +70,7 @@ class RowKernel(RowPasses):
             if self._is_flat:
                 self._flat_tasks()
             elif self.columns:
-                across = group_across(self.space, self.outputs) if self._is_plain else None
+                across = group_across(self.space, self.outputs) if self.is_plain else None
                 self._column_tasks() if across is None else self._square_tasks(across)
             else:
                 self._row_tasks()
@@ -81,11 +82,6 @@ class RowKernel(RowPasses):
     def _work(self) -> int:
         """Scalar operations of the whole kernel."""
         return sum(stage_work(stage) for stage in self.space.stages)
-
-    @property
-    def _is_plain(self) -> bool:
-        """Whether nothing is done along the rows."""
-        return all(not self.space.inner_dims(stage) for stage in self.space.stages)
 
     def _row_tasks(self) -> None:
         groups = self.space.groups
@@ -162,9 +158,13 @@ class RowKernel(RowPasses):
 
     def _column_block(self, last: OuterGroup) -> Dim:
         columns = last.extent
-        blocks = -(-self.division.rows_per_task(columns, self._work) // self.division.column_block)
-        width = blocks * self.division.column_block
+        blocks = -(-self.division.rows_per_task(columns, self._work) // self._least_block)
+        width = blocks * self._least_block
         return columns if isinstance(columns, int) and width >= columns else width
+
+    @property
+    def _least_block(self) -> int:
+        return STRETCH if self.in_stretches else self.division.column_block
 
     def _square_tasks(self, across: OuterGroup) -> None:
         """Tasks of squares of some rows along `across` and as many columns.
@@ -185,7 +185,7 @@ class RowKernel(RowPasses):
                 self._bind(group)
             row, column = (self.index(square) for square in squares)
             start, stop = column * SQUARE, minimum(column * SQUARE + SQUARE, from_dim(last.extent))
-            self._strips(across, row * SQUARE, partial(self._lanes, last, start, stop))
+            self._strips(across, row * SQUARE, partial(self.lanes, last, start, stop))
 
     def _bind(self, group: OuterGroup) -> None:
         """Divides a flat row number here, and not where the index is used."""
@@ -244,7 +244,7 @@ class RowKernel(RowPasses):
         groups = self.space.groups
         extent = product(tuple(group.extent for group in groups))
         width = self.division.column_block
-        if self._is_plain and estimate((extent,)) >= self.division.many_elements > 0:
+        if self.is_plain and estimate((extent,)) >= self.division.many_elements > 0:
             width *= ELEMENTS_PER_LANE
         with self._tasks("block", extent, width) as (start, stop):
             self.block_start = start
@@ -274,17 +274,9 @@ class RowKernel(RowPasses):
             yield
 
     def _columns(self, group: OuterGroup, start: Index, stop: Index) -> None:
-        with self._lanes(group, start, stop):
+        ends = group, start, stop
+        with self.lanes(*ends) if self.parts else self.summed(*ends, {}):
             self.run_passes()
-
-    @contextmanager
-    def _lanes(self, group: OuterGroup, start: Index, stop: Index) -> Iterator[None]:
-        """The vector loop over columns; each step reads whole cache lines of a row."""
-        unroll = 0 if self._is_plain else 4
-        with self.loop(group.name, start, stop, LoopKind.VECTOR, unroll=unroll):
-            self.lane = variable(group.name)
-            self.define(group, self.lane)
-            yield
 
     @contextmanager
     def _tasks(self, name: str, extent: Dim, step: Dim) -> Iterator[tuple[Index, Index]]:
@@ -306,7 +298,7 @@ class RowKernel(RowPasses):
         first = self.plan.passes[0]
         rows = estimate([group.extent for group in self.space.groups])
         few, least = self.division.few_tasks, self.division.task_work
-        tasks = rows // self.division.column_block if self.columns else rows
+        tasks = rows // self._least_block if self.columns else rows
         plain = not first.separate and all(not stage.is_map for stage in first.stages)
         return plain and tasks < few and self._work >= 2 * few * least
 
@@ -322,10 +314,13 @@ class RowKernel(RowPasses):
             buffer = Buffer(self.emitter.fresh("part"), dtype, shape, Space.LOCAL)
             self.parts[stage.value] = self.emitter.declare(buffer)
             self.emitter.append(Allocate(buffer))
-        with self._part_tasks(shape[0]):
+
+        def bounds() -> Bounds:
             start = self.part_number * step
-            bounds = {which: (start, minimum(start + step, from_dim(extent)))}
-            totals = self.sum_pass(first, bounds)
+            return {which: (start, minimum(start + step, from_dim(extent)))}
+
+        with self._part_tasks(shape[0], bounds):
+            totals = self.totals_so_far(first) if self.sums else self.sum_pass(first, bounds())
             for value, total in totals.items():
                 self.emitter.append(Store(self.parts[value], self.part(), total[()]))
 
@@ -333,7 +328,9 @@ class RowKernel(RowPasses):
         """How much of a dimension is a part.  Where a lane adds up the parts of a column one after
         the other, there are about as many as each has elements: both take as long."""
         step = self.division.rows_per_task(extent, self._work)
-        return max(step, isqrt(estimate((extent,)))) if self._is_flat else step
+        if self._is_flat:
+            return max(step, isqrt(estimate((extent,))))
+        return -(-step // ROWS) * ROWS if self.in_stretches else step
 
     @property
     def _is_flat(self) -> bool:
@@ -341,11 +338,12 @@ class RowKernel(RowPasses):
         return self.columns and self.division.flat
 
     @contextmanager
-    def _part_tasks(self, parts: Dim) -> Iterator[None]:
+    def _part_tasks(self, parts: Dim, bounds: Callable[[], Bounds]) -> Iterator[None]:
         """A task for each part; where lanes run over flat numbers, and block of columns."""
         groups = self.space.groups
         if not self._is_flat:
-            with self.loop("part", 0, from_dim(parts), LoopKind.PARALLEL), self._all_rows():
+            part = self.loop("part", 0, from_dim(parts), LoopKind.PARALLEL)
+            with part, self._all_rows(bounds()):
                 yield
             return
         extent, width = product(tuple(g.extent for g in groups)), self.division.column_block
@@ -359,7 +357,7 @@ class RowKernel(RowPasses):
             self.part_number = before
 
     @contextmanager
-    def _all_rows(self) -> Iterator[None]:
+    def _all_rows(self, bounds: Bounds) -> Iterator[None]:
         """Loops over all outer indices, in one task."""
         groups = self.space.groups
         rows = groups[:-1] if self.columns else groups
@@ -367,7 +365,7 @@ class RowKernel(RowPasses):
             if not self.columns:
                 yield
                 return
-            with self._lanes(groups[-1], 0, from_dim(groups[-1].extent)):
+            with self.summed(groups[-1], 0, from_dim(groups[-1].extent), bounds):
                 yield
 
 

@@ -24,6 +24,7 @@ from mapsto.lowering.loops import (
     Expression,
     For,
     IndexValue,
+    Load,
     LoopKind,
     Reduce,
     Space,
@@ -76,6 +77,7 @@ class RowPasses:
         self.lane: Index = 0
         self.outer: dict[str, tuple[Index, ...]] = {}
         self.parts: dict[Value, Buffer] = {}
+        self.sums: dict[Value, Load] = {}
         self.part_number: Index = variable("part")
         self.wanted: Expression | None = None
 
@@ -167,8 +169,11 @@ class RowPasses:
 
     def _common_pass(self, pass_: Pass) -> None:
         """One loop nest that computes elementwise stages and reductions over all inner indices."""
-        if pass_ is self.plan.passes[0] and self.parts:
+        is_first = pass_ is self.plan.passes[0]
+        if is_first and self.parts:
             totals = {stage.value: self._combine_parts(stage) for stage in pass_.stages}
+        elif is_first and self.sums:
+            totals = self.totals_so_far(pass_)
         else:
             totals = self.sum_pass(pass_, {})
         for stage in pass_.stages:
@@ -176,9 +181,9 @@ class RowPasses:
                 self._finish_total(stage, totals[stage.value])
 
     def sum_pass(self, pass_: Pass, bounds: Bounds) -> dict[Value, Buffer]:
-        """The loop nest of a pass; gives the totals of its reductions."""
-        reductions = [stage for stage in pass_.stages if not stage.is_map]
-        totals = {stage.value: self._start_total(stage) for stage in reductions}
+        """The loop nest of a pass; gives the totals of its reductions.  Those that `sums` has an
+        element for go on from that."""
+        totals = self.totals_so_far(pass_)
         names = [self.emitter.fresh("j") for _ in pass_.extents]
 
         def innermost() -> None:
@@ -194,6 +199,11 @@ class RowPasses:
         ranges = [bounds.get(d, _whole(extent)) for d, extent in enumerate(pass_.extents)]
         self._nest(names, ranges, innermost, vector=not self.columns)
         return totals
+
+    def totals_so_far(self, pass_: Pass) -> dict[Value, Buffer]:
+        """What the reductions of a pass start from, or come to where all of it is in `sums`."""
+        reductions = [stage for stage in pass_.stages if not stage.is_map]
+        return {stage.value: self._start_total(stage) for stage in reductions}
 
     def _element(self, stage: Stage, point: Indices) -> Expression:
         place = point[: stage.rank]
@@ -239,9 +249,15 @@ class RowPasses:
     def _start_total(self, stage: Stage) -> Buffer:
         assert isinstance(stage.op, Contract)
         total = self._accumulator(stage.value.dtype)
-        identity = reduction_identity(stage.op.kind, stage.value.dtype)
-        self.emitter.append(Store(total, (), constant(identity, total.dtype)))
+        start = self.sums.get(stage.value) or self.identity(stage)
+        self.emitter.append(Store(total, (), start))
         return total
+
+    def identity(self, stage: Stage) -> Expression:
+        """What a reduction starts from."""
+        assert isinstance(stage.op, Contract)
+        value = reduction_identity(stage.op.kind, stage.value.dtype)
+        return constant(value, sum_type(stage.value.dtype))
 
     def _add_term(self, stage: Stage, total: Buffer, point: Indices) -> None:
         assert isinstance(stage.op, Contract)

@@ -1,0 +1,131 @@
+"""Sums of columns: rows are read in long stretches, and the sums so far wait in a buffer.
+
+    for stretch in 0..m step 512:                    x     stretch
+      for i in stretch..stretch + 512 vector:          ┌───┬────────┬───┐
+        sums[i - stretch] = 0                        8 │   │ ──────>│   │
+      for row in 0..n step 8:                          ├───┼────────┼───┤
+        for i in stretch..stretch + 512 vector:        │   │ ──────>│   │
+          total = sums[i - stretch]                    └───┴────────┴───┘
+          for j in row..row + 8 unroll:                sums ▒▒▒▒▒▒▒▒ stays in the cache
+            total += x[j, i]
+          sums[i - stretch] = total
+
+A vector of columns alone would be summed down all rows, one line of memory in each page.  Each sum
+is the same, in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from mapsto.ir.core import Value
+from mapsto.ir.stages import estimate
+from mapsto.lowering.element_rules import sum_type
+from mapsto.lowering.indexed import Indices
+from mapsto.lowering.indices import Index, floor_div, from_dim, minimum, variable
+from mapsto.lowering.kernel_space import OuterGroup
+from mapsto.lowering.loops import Allocate, Buffer, Expression, LoopKind, Space, Store
+from mapsto.lowering.row_passes import Bounds, RowPasses
+
+__all__ = ["ROWS", "STRETCH", "ColumnSums"]
+
+STRETCH = 512
+"""Columns that are summed together; a row of them is some 2 KiB."""
+ROWS = 8
+"""Rows that are added at once, so that the sums are read and written seldom."""
+MANY = 64
+"""Fewer rows are summed down a vector of columns: their pages are all known to the processor.  So
+are fewer columns, as one vector after the other soon has all of a row."""
+
+
+class ColumnSums(RowPasses):
+    """Writes the vector loops over columns."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is done along the rows."""
+        return all(not self.space.inner_dims(stage) for stage in self.space.stages)
+
+    @property
+    def in_stretches(self) -> bool:
+        """Whether the kernel sums many rows of many columns, and does nothing else with rows."""
+        first, *others = self.plan.passes
+        if not self.columns or self.division.flat:
+            return False
+        if first.separate or any(other.extents for other in others):
+            return False
+        columns = (self.space.groups[-1].extent,)
+        long = estimate(first.extents) >= MANY and estimate(columns) >= MANY
+        return long and all(not stage.is_map for stage in first.stages)
+
+    @contextmanager
+    def summed(
+        self, group: OuterGroup, start: Index, stop: Index, bounds: Bounds
+    ) -> Iterator[None]:
+        """The vector loop over columns; where the kernel is one of sums, one for each stretch,
+        behind the first pass, over all rows or those within bounds."""
+        if not self.in_stretches:
+            with self.lanes(group, start, stop):
+                yield
+            return
+        with self.loop("stretch", start, stop, LoopKind.SERIAL, STRETCH):
+            first = variable("stretch")
+            stretch = group, first, minimum(first + STRETCH, stop)
+            self._sum_stretch(*stretch, bounds)
+            with self.lanes(*stretch):
+                yield
+        self.sums = {}
+
+    @contextmanager
+    def lanes(self, group: OuterGroup, start: Index, stop: Index) -> Iterator[None]:
+        """The vector loop over columns; each step reads whole cache lines of a row."""
+        unroll = 0 if self.is_plain else 4
+        with self.loop(group.name, start, stop, LoopKind.VECTOR, unroll=unroll):
+            self.lane = variable(group.name)
+            self.define(group, self.lane)
+            yield
+
+    def _sum_stretch(self, group: OuterGroup, start: Index, stop: Index, bounds: Bounds) -> None:
+        """Fills the buffers of the sums; `sums` has the elements from there on."""
+        first, place = self.plan.passes[0], (variable(group.name) - start,)
+        buffers = self._declare_sums()
+        with self.lanes(group, start, stop):
+            identities = {stage.value: self.identity(stage) for stage in first.stages}
+            self._keep_sums(buffers, place, identities)
+        self.sums = {value: buffer[place] for value, buffer in buffers.items()}
+        for rows in self._blocks_of_rows(bounds):
+            with self.lanes(group, start, stop):
+                totals = self.sum_pass(first, rows)
+                self._keep_sums(buffers, place, {v: total[()] for v, total in totals.items()})
+
+    def _keep_sums(
+        self, buffers: dict[Value, Buffer], place: Indices, sums: Mapping[Value, Expression]
+    ) -> None:
+        stores = [Store(buffers[value], place, element) for value, element in sums.items()]
+        self.emitter.append(*stores)
+
+    def _declare_sums(self) -> dict[Value, Buffer]:
+        buffers: dict[Value, Buffer] = {}
+        for stage in self.plan.passes[0].stages:
+            dtype = sum_type(stage.value.dtype)
+            buffer = Buffer(self.emitter.fresh("sums"), dtype, (STRETCH,), Space.LOCAL)
+            buffers[stage.value] = self.emitter.declare(buffer)
+            self.emitter.append(Allocate(buffer))
+        return buffers
+
+    def _blocks_of_rows(self, bounds: Bounds) -> Iterator[Bounds]:
+        """The bounds of each few rows, within the loops over all of them."""
+        extents = self.plan.passes[0].extents
+        *outer, (start, stop) = (bounds.get(d, (0, from_dim(n))) for d, n in enumerate(extents))
+        whole = start + floor_div(stop - start, ROWS) * ROWS
+        with ExitStack() as loops:
+            names = [self.emitter.fresh("rows") for _ in outer]
+            for name, ends in zip(names, outer, strict=True):
+                loops.enter_context(self.loop(name, *ends, LoopKind.SERIAL))
+            at = {d: (variable(name), variable(name) + 1) for d, name in enumerate(names)}
+            blocks = [(start, whole, ROWS), (whole, stop, 1)]
+            for low, high, step in blocks[: 1 if whole == stop else 2]:
+                row = self.emitter.fresh("rows")
+                with self.loop(row, low, high, LoopKind.SERIAL, step):
+                    yield at | {len(outer): (variable(row), variable(row) + step)}
