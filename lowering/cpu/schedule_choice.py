@@ -60,7 +60,8 @@ class Contraction:
             for i, (operand, map_) in enumerate(zip(op.operands, op.maps, strict=True))
         )
         same = " and ".join(sorted(self._invariant_sides(self.first))) or "no side"
-        return f"{domain} to rank {op.rank}: {'; '.join(reads)}; {same} as before"
+        blocks = f"{access.blocks} blocks to rank {op.rank}"
+        return f"{domain}, {blocks}: {'; '.join(reads)}; {same} as before"
 
     def plans(self, machine: Machine) -> Iterator[Plan]:
         """The estimated schedule for each way round."""

@@ -117,8 +117,9 @@ def test_keys_tell_apart_what_has_other_schedules() -> None:
         Contraction.of(first.op, first.access, frozenset({"x0"})),
         Contraction.of(first.op, first.access, frozenset({"x1"})),
     ]
+    found.append(Contraction.of(first.op, replace(first.access, blocks=2)))
     transposed = product(13, 37, 29, "nt")
     found.append(Contraction.of(transposed.op, transposed.access))
     keys = [each.key for each in found if each is not None]
-    assert len(set(keys)) == len(keys) == 6
+    assert len(set(keys)) == len(keys) == 7
     assert contraction().key == contraction().key
