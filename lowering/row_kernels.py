@@ -70,11 +70,19 @@ class RowKernel(ColumnSums):
             if self._is_flat:
                 self._flat_tasks()
             elif self.columns:
-                across = group_across(self.space, self.outputs) if self.is_plain else None
+                across = self._across()
                 self._column_tasks() if across is None else self._square_tasks(across)
             else:
                 self._row_tasks()
         return tuple(statements)
+
+    def _across(self) -> OuterGroup | None:
+        """The rows that make squares with the columns, if any.  Not where something is checked:
+        squares compute some elements again, and may find there what they have written in place."""
+        is_checked = self.emitter.errors is not None
+        if is_checked or not self.is_plain:
+            return None
+        return group_across(self.space, self.outputs)
 
     # ---- outer loops
 

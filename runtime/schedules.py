@@ -33,7 +33,10 @@ class KeptSchedules:
         if key in self._new:
             return self._new[key]
         data = self._cache.load(self._name(key))
-        return None if data is None else Choice(**json.loads(data))
+        try:
+            return None if data is None else Choice(**json.loads(data))
+        except TypeError:  # Another version of the compiler kept other choices.
+            return None
 
     def keep(self, key: str, choice: Choice) -> None:
         """Keeps the quickest schedule of the contractions of a key: here at least, where nothing

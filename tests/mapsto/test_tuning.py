@@ -136,6 +136,12 @@ def test_what_was_measured_decides_for_all_programs(
     assert np.array_equal(mt.loads(source).f(a, b), a @ b)
 
 
+def test_what_another_version_kept_is_as_good_as_nothing(kept: Path) -> None:
+    schedules = KeptSchedules(Machine.host())
+    schedules._cache.save(schedules._name("some"), b'{"unheard_of": 1}')
+    assert schedules.find("some") is None
+
+
 def test_without_a_cache_tuning_holds_for_the_program(
     kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
