@@ -21,7 +21,7 @@ from mapsto.ir.core import Array, Attribute, Block, Function, Module
 from mapsto.ir.ops.control import Kernel
 from mapsto.ir.stages import find_stages
 from mapsto.ir.substitution import copy_operation
-from mapsto.ir.types import TensorType
+from mapsto.ir.types import DType, TensorType
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.cpu.schedule_choice import Choice, Choose, Contraction, Plan, neighbours
 from mapsto.lowering.cpu.scheduling import cpu_scheduling
@@ -194,21 +194,21 @@ class _Trial:
     ) -> None:
         program = lower(Module.of(function), _NAME, machine, choose=choose)
         self._code = compile_module(program.text, machine)
-        self._prepared = np.empty(program.prepared_bytes(_NAME) + 64, np.uint8)
-        held = [*arrays.arguments, *arrays.results]
-        addresses = [*(array.ctypes.data for array in held), _aligned(self._prepared)]
+        self._prepared = aligned_empty(DType.U8, [program.prepared_bytes(_NAME)])
+        held = [*arrays.arguments, *arrays.results, self._prepared]
+        addresses = [array.ctypes.data for array in held]
         self._buffers = (ctypes.c_void_p * len(addresses))(*addresses)
         self._dims = (ctypes.c_int64 * 1)()
         size = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
         bytes_ = size(self._code.address(f"{_NAME}.arena_bytes"))(self._dims)
-        self._arena = np.empty(bytes_ + 64, np.uint8)
+        self._arena = aligned_empty(DType.U8, [bytes_])
         if program.prepared_bytes(_NAME):
             self._entry(f"{_NAME}.prepare", None)(self._buffers, self._dims, None)
         self._run = self._entry(_NAME, ctypes.c_int32)
 
     def seconds(self, limit: float = np.inf) -> float:
         """The least seconds of a run; few runs where these take longer than the limit."""
-        arena, times = _aligned(self._arena), [np.inf]
+        arena, times = self._arena.ctypes.data, [np.inf]
         start = time.perf_counter()
         while len(times) <= RUNS or time.perf_counter() - start < SECONDS:
             before = time.perf_counter()
@@ -221,7 +221,3 @@ class _Trial:
     def _entry(self, name: str, result: type | None) -> Callable[..., object]:
         prototype = ctypes.CFUNCTYPE(result, *[ctypes.c_void_p] * 3)
         return prototype(self._code.address(name))
-
-
-def _aligned(memory: Array) -> int:
-    return memory.ctypes.data + -memory.ctypes.data % 64
