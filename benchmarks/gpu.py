@@ -260,9 +260,9 @@ def training_row(bench: Bench, name: str, model: Model) -> None:
     theirs = peer_step(bench, peer, model.batch)
     check_losses(bench, lambda: run.step(**here), theirs)
     step = run.compiled_step
-    if step.try_flat(here) is NotImplemented:
+    if step.try_fast(here) is NotImplemented:
         raise RuntimeError("the compiled step does not take arrays of the device as they are")
-    bench.row(f"train {name}", lambda: step.try_flat(here), theirs)
+    bench.row(f"train {name}", lambda: step.try_fast(here), theirs)
 
 
 def peer_step(bench: Bench, peer: Any, batch: Mapping[str, Any]) -> Callable[[], Any]:

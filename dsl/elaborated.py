@@ -17,6 +17,7 @@ __all__ = [
     "Record",
     "Structure",
     "flatten",
+    "record_class",
     "result_names",
     "unflatten",
 ]
@@ -123,13 +124,13 @@ def _take(structure: Structure, values: list[_T]) -> object:
     if isinstance(structure, tuple):
         return tuple(_take(item, values) for item in structure)
     if isinstance(structure, Record):
-        return _named_tuple(structure.names)(*(_take(item, values) for item in structure.items))
+        return record_class(structure.names)(*(_take(item, values) for item in structure.items))
     if isinstance(structure, dict):
         return {path: _take(item, values) for path, item in structure.items()}
     return values.pop(0)
 
 
 @cache
-def _named_tuple(names: tuple[str, ...]) -> Any:
+def record_class(names: tuple[str, ...]) -> Any:
     """The class of records with these fields; names that Python keeps for itself are positions."""
     return namedtuple("Record", names, rename=True)

@@ -30,6 +30,7 @@ __all__ = [
     "Parameter",
     "bind_arguments",
     "declared_types",
+    "dense_array",
     "parameters_of",
     "parts_of",
     "typed_leaves",
@@ -249,6 +250,13 @@ def _array(parameter: Parameter, value: object) -> Array:
         raise ArgumentError(f"the argument {parameter.name} is an array, found {_kind(value)}")
     spec = TensorSpec(parameter.name, dtype, found.shape)
     return as_array(spec, found if hasattr(value, "dtype") else value)
+
+
+def dense_array(name: str, value: object) -> Array:
+    """An array of any kind as one of NumPy that compiled code takes; a copy only where it must be
+    one.  Raises ArgumentError."""
+    found = _as_numpy(name, value)
+    return np.asarray(np.require(found, None, ["C", "A"])).reshape(found.shape)
 
 
 def _as_numpy(name: str, value: object) -> Array:

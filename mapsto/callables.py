@@ -1,12 +1,14 @@
 """What can be called from Python: maps, and maps of module instances.
 
 A callable compiles once for each signature (the types of the tensors and the static arguments) and
-keeps the last specialization at hand, so that a repeated call goes straight into native code.
+keeps entries for the calls that it has seen (`entries.py`), so that a repeated call goes straight
+into native code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,6 +24,7 @@ from mapsto.compiler import (
 )
 from mapsto.dsl.elaborated import Elaborated, ParameterSpec, Structure, unflatten
 from mapsto.dsl.program import Program
+from mapsto.entries import Entries, entry_for, entry_into
 from mapsto.function_parameters import function_parameters
 from mapsto.ir.core import Array
 from mapsto.ir.evaluator import evaluate
@@ -57,21 +60,19 @@ class Store(Protocol):
 Compiled = NativeFunction | DeviceFunction
 
 
-def _never(*arguments: object) -> Any:
-    return NotImplemented
-
-
 class Compilable:
     """Base of what is compiled on demand and called with arrays."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._fast: Callable[..., Any] = _never
-        self._fast_into: Callable[..., Any] = _never
-        self._names: tuple[str, ...] = ()
-        self._last: tuple[Callable[..., Any], tuple[str, ...], Structure] | None = None
+        self.transforms: dict[object, Compilable] = {}
+        """The maps that `transforms.py` has made of it, by kind and settings."""
+        self._entries = Entries()
+        self._entries_into = Entries()
+        self._in_same_order: tuple[str, ...] = ()
+        """Names of arguments that were given in the order of the parameters."""
+        self._orders: dict[tuple[object, ...], tuple[str, ...]] = {}
         self._specializations: dict[object, tuple[Compiled, Structure]] = {}
-        self._kept: list[Mapping[str, object]] = []
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -111,9 +112,10 @@ class Compilable:
 
     def relocate(self, mover: Mover) -> None:
         """Forgets code that was compiled for arrays that have moved."""
-        self._fast, self._fast_into, self._names, self._last = _never, _never, (), None
+        self._entries.clear()
+        self._entries_into.clear()
         self._specializations.clear()
-        self._kept.clear()
+        self.transforms.clear()
 
     def __call__(self, *arguments: object, out: Any = None, **named: object) -> Any:
         """Applies the map: arrays in (NumPy, or anything with DLPack or a buffer), arrays out.
@@ -126,26 +128,28 @@ class Compilable:
         `out`, DiagnosticsError where the map does not accept their types.
         """
         if not named:
-            result = self._fast(*arguments) if out is None else self._fast_into(*arguments, out)
+            if out is None:
+                result = self._entries.call(*arguments)
+            else:
+                result = self._entries_into.call(*arguments, out)
             if result is not NotImplemented:
                 return result
-        parameters = self.parameters
-        if out is not None and any(parameter.name == "out" for parameter in parameters):
+        if out is not None and any(parameter.name == "out" for parameter in self.parameters):
             named, out = {**named, "out": out}, None
-        bound = bind_arguments(parameters, arguments, named)
-        return self._call_slowly(bound) if out is None else self._call_into(bound, out)
+        given = self._in_order(arguments, named) if named else arguments
+        if given is None:
+            return self._call_once(bind_arguments(self.parameters, arguments, named), out)
+        return self._call_again(given) if out is None else self._call_again_into(given, out)
 
     def try_fast(self, named: Mapping[str, object]) -> Any:
-        """The result of the last specialization for arguments by name, in the order of the
-        parameters; NotImplemented where it does not fit."""
-        return self._fast(*named.values()) if tuple(named) == self._names else NotImplemented
-
-    def try_flat(self, named: Mapping[str, object]) -> Any:
-        """As `try_fast`, for a result of any structure: its tensors as they come, one or a tuple of
-        them in the order of `unflatten`."""
-        if self._last is None or tuple(named) != self._last[1]:
-            return NotImplemented
-        return self._last[0](*named.values())
+        """The result of a call like one before, for arguments by name; NotImplemented where there
+        was none."""
+        if tuple(named) == self._in_same_order:
+            result = self._entries.call(*named.values())
+            if result is not NotImplemented:
+                return result
+        given = self._in_order((), named)
+        return NotImplemented if given is None else self._entries.find(given)
 
     def prepare(self, types: Mapping[str, TensorType]) -> None:
         """Compiles for tensors of these types, without a call."""
@@ -174,34 +178,61 @@ class Compilable:
         module = optimized(elaborated.module, self.options)
         return unflatten(elaborated.result, evaluate(module, elaborated.entry, values))
 
-    def _call_into(self, bound: Bound, out: Any) -> Any:
-        given = _place_among(bound.tensors.values())
-        native, structure = self._specialized(bound.types, bound.static, given)
-        native.into(list(bound.tensors.values()), outputs_of(structure, out))
-        if isinstance(structure, TensorType) and given is None and self._is_complete(bound):
-            self._fast_into = native.fast_into
+    def _in_order(
+        self, arguments: tuple[object, ...], named: Mapping[str, object]
+    ) -> tuple[object, ...] | None:
+        """All arguments by position; None where they are wrong, or leave out one before others."""
+        if not arguments and tuple(named) == self._in_same_order:
+            return tuple(named.values())
+        key = (len(arguments), *named)
+        order = self._orders.get(key)
+        if order is None:
+            names = self._names[len(arguments) :][: len(named)]
+            self._orders[key] = order = tuple(names) if set(names) == set(named) else ()
+        if len(order) != len(named):
+            return None
+        if not arguments and order == tuple(named):
+            self._in_same_order = order
+        return (*arguments, *[named[name] for name in order])
+
+    def _call_again(self, arguments: tuple[object, ...]) -> Any:
+        """A call of another form or other types than the one before."""
+        result = self._entries.find(arguments)
+        if result is not NotImplemented:
+            return result
+        bound = bind_arguments(self.parameters, arguments, {})
+        run, structure = self._for_call(bound)
+        result = _run(run, structure, bound)
+        if run.has_quick_entry:
+            self._entries.add(entry_for(run.fast, self._names, arguments, bound, structure))
+        return result
+
+    def _call_again_into(self, arguments: tuple[object, ...], out: Any) -> Any:
+        if self._entries_into.find((*arguments, out)) is not NotImplemented:
+            return out
+        bound = bind_arguments(self.parameters, arguments, {})
+        run, structure = self._for_call(bound)
+        _run_into(run, structure, bound, out)
+        if isinstance(run, NativeFunction) and run.has_quick_entry:
+            where = run.fast_into, self._names, arguments, bound
+            self._entries_into.add(entry_into(*where, structure, out))
         return out
 
-    def _call_slowly(self, bound: Bound) -> Any:
-        given = _place_among(bound.tensors.values())
-        native, structure = self._specialized(bound.types, bound.static, given)
-        result = native(*bound.tensors.values())
-        # Where the arguments alone said which device it is, others may say something else.
-        is_lasting = given is None or self._home(bound.static) is not None
-        complete = is_lasting and self._is_complete(bound)
-        if complete:
-            self._last = (native.fast, tuple(bound.tensors), structure)
-        if isinstance(structure, TensorType):
-            if complete:
-                self._fast, self._names = native.fast, tuple(bound.tensors)
-            return result
-        values = result if isinstance(result, tuple) else (result,)
-        return unflatten(structure, values)
+    def _call_once(self, bound: Bound, out: Any) -> Any:
+        """A call of a form for which there are no entries."""
+        run, structure = self._for_call(bound)
+        if out is None:
+            return _run(run, structure, bound)
+        _run_into(run, structure, bound, out)
+        return out
 
-    def _is_complete(self, bound: Bound) -> bool:
-        """Whether a call gives all parameters, as tensors and in their order."""
-        names = tuple(parameter.name for parameter in self.parameters)
-        return not bound.static and tuple(bound.tensors) == names
+    @property
+    def _names(self) -> list[str]:
+        return [parameter.name for parameter in self.parameters]
+
+    def _for_call(self, bound: Bound) -> tuple[Compiled, Structure]:
+        given = _place_among(bound.tensors.values())
+        return self._specialized(bound.types, bound.static, given)
 
     def _specialized(
         self,
@@ -211,13 +242,12 @@ class Compilable:
     ) -> tuple[Compiled, Structure]:
         """The code for arguments of these types, some of them on the device `given`."""
         device = self._home(static) or given
-        key = (tuple(types.items()), _static_key(static), device)
+        statics = tuple([(name, _static_key(value)) for name, value in static.items()])
+        key = (tuple(types.items()), statics, device)
         found = self._specializations.get(key)
         if found is None:
             with without_collection():
                 found = self._specializations[key] = self._compiled(types, static, device)
-            # The key has the identities of objects, which must not be given to others.
-            self._kept.append(static)
         return found
 
     def _home(self, static: Mapping[str, object]) -> Device | None:
@@ -314,6 +344,17 @@ class Map(Compilable):
         return self._parts.values()
 
 
+def _run(run: Compiled, structure: Structure, bound: Bound) -> Any:
+    result = run(*bound.tensors.values())
+    if isinstance(structure, TensorType):
+        return result
+    return unflatten(structure, result if isinstance(result, tuple) else (result,))
+
+
+def _run_into(run: Compiled, structure: Structure, bound: Bound, out: Any) -> None:
+    run.into(list(bound.tensors.values()), outputs_of(structure, out))
+
+
 def _check_writeable(updated: Iterable[ParameterSpec], arrays: Mapping[str, Array]) -> None:
     for slot in updated:
         if not is_writeable(arrays[slot.path]):
@@ -326,12 +367,30 @@ def _place_among(arrays: Iterable[object]) -> Device | None:
     return next((place for place in map(place_of, arrays) if place is not None), None)
 
 
-def _static_key(static: Mapping[str, object]) -> object:
-    """Numbers and strings compare by value and type, everything else by identity."""
-    return tuple(
-        (name, type(value), value if isinstance(value, bool | int | float | str) else id(value))
-        for name, value in static.items()
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class _Same:
+    """A key that is equal for one object alone, which it keeps."""
+
+    value: object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _static_key(value: object) -> object:
+    """Numbers and strings compare by value and type, lists by their items, everything else by
+    identity."""
+    if isinstance(value, float):
+        # Told apart: zeros of both signs.  The same: NaN.
+        return type(value), value.hex()
+    if isinstance(value, bool | int | str):
+        return type(value), value
+    if isinstance(value, list | tuple):
+        return type(value), tuple([_static_key(item) for item in value])
+    return _Same(value)
 
 
 def arrays_of_arguments(

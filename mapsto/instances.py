@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from weakref import WeakSet
 
@@ -64,7 +65,7 @@ class Method(Compilable):
         self.owner = owner
         self.name = name
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         return parameters_of(self.owner.closure(self.name).definition)
 
@@ -129,7 +130,8 @@ class Instance(Method):
         """A named map of the module."""
         if name.startswith("_") or name not in self.inner.maps():
             raise AttributeError(f"{self.inner.name} has no map {name!r}")
-        return self._methods.setdefault(name, Method(self, name))
+        method = self.__dict__[name] = self._methods[name] = Method(self, name)
+        return method
 
     @property
     def value(self) -> Value:

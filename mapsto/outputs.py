@@ -8,7 +8,7 @@ from mapsto.dsl.elaborated import Record, Structure
 from mapsto.ir.types import TensorType
 from mapsto.runtime.errors import ArgumentError
 
-__all__ = ["outputs_of"]
+__all__ = ["outputs_of", "parts_of_result"]
 
 
 def outputs_of(structure: Structure, out: object) -> list[object]:
@@ -21,7 +21,7 @@ def _leaves(structure: Structure, out: object, name: str) -> Iterator[object]:
     if isinstance(structure, TensorType):
         yield out
         return
-    names, items = _parts(structure)
+    names, items = parts_of_result(structure)
     if hasattr(out, "_asdict"):
         out = out._asdict()
     if isinstance(out, Mapping) and sorted(map(str, out)) == sorted(names):
@@ -32,7 +32,7 @@ def _leaves(structure: Structure, out: object, name: str) -> Iterator[object]:
         yield from _leaves(item, given, f"{name}.{part}")
 
 
-def _parts(structure: Structure) -> tuple[list[str], list[Structure]]:
+def parts_of_result(structure: Structure) -> tuple[list[str], list[Structure]]:
     """The names and structures of the parts of a result."""
     if isinstance(structure, Record):
         return list(structure.names), list(structure.items)

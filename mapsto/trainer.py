@@ -171,10 +171,10 @@ class Trainer:
         if self._is_keeping:
             self._is_keeping = False
             return _simple(self.step_with_kept.run(batch))
-        result = self.compiled_step.try_fast(batch)
-        if result is not NotImplemented:
-            return float(result)
-        return _simple(self.compiled_step.run(batch))
+        result = self.compiled_step.call(batch)
+        if isinstance(result, dict):
+            return _simple(self.compiled_step.figures(result))
+        return float(result)
 
     def keep_gradients(self, **batch: object) -> float | dict[str, float]:
         """The loss on a batch; its gradients are kept for the next step, which uses the mean of all

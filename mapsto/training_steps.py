@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,7 +48,7 @@ class _Compiled(Compilable):
         """The maps that declare its inputs."""
         raise NotImplementedError
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         found: dict[str, Parameter] = {}
         for definition in self.definitions:
@@ -70,19 +71,18 @@ class _Compiled(Compilable):
     def own_arrays(self, slots: Sequence[ParameterSpec]) -> Mapping[str, Array]:
         return self.owner.storage_for(slots)
 
+    def call(self, batch: Mapping[str, object]) -> Any:
+        """The loss, or several results by name; arrays of other element types are converted."""
+        result = self.try_fast(batch)
+        if result is not NotImplemented:
+            return result
+        types = self.types
+        return self(**{name: _converted(name, v, types) for name, v in batch.items()})
+
     def results(self, batch: Mapping[str, object]) -> dict[str, Any]:
-        """The results of a call by name; arrays of other element types are converted first."""
-        flat = self.try_flat(batch)
-        if flat is NotImplemented:
-            types = self.types
-            return _by_name(self(**{name: _converted(name, v, types) for name, v in batch.items()}))
-        assert self._last is not None
-        structure = self._last[2]
-        if isinstance(structure, TensorType):
-            return {"loss": flat}
-        values = flat if isinstance(flat, tuple) else (flat,)
-        assert isinstance(structure, dict)
-        return dict(zip(structure, values, strict=True))
+        """The results of a call by name."""
+        result = self.call(batch)
+        return result if isinstance(result, dict) else {"loss": result}
 
 
 class Step(_Compiled):
@@ -111,7 +111,11 @@ class Step(_Compiled):
     def run(self, batch: Mapping[str, object]) -> dict[str, float]:
         """Makes the step; the losses before it, their sum as `loss`, and what else the losses give
         that is one number."""
-        found = {k: float(v) for k, v in self.results(batch).items() if np.size(v) == 1}
+        return self.figures(self.results(batch))
+
+    def figures(self, results: Mapping[str, Any]) -> dict[str, float]:
+        """What `run` gives, from the results of a call."""
+        found = {k: float(v) for k, v in results.items() if np.size(v) == 1}
         if "loss" in found and len(self.losses) == 1:
             return found
         return {"loss": sum(found[loss.name] for loss in self.losses), **found}
@@ -171,10 +175,6 @@ class Averaging(_Compiled):
 
 def _figure(value: Array) -> Figure:
     return float(value) if value.size == 1 else np.asarray(value)
-
-
-def _by_name(result: Any) -> dict[str, Any]:
-    return result if isinstance(result, dict) else {"loss": result}
 
 
 def _converted(name: str, value: object, types: Mapping[str, TensorType]) -> object:

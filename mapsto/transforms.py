@@ -11,7 +11,9 @@ they nest.  The derivative is compiled as one native function, with the map's va
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from mapsto.arguments import Parameter
 from mapsto.callables import Compilable, Map, Store
@@ -23,7 +25,7 @@ from mapsto.function_parameters import function_parameters, position_of
 from mapsto.instances import Instance, Method
 from mapsto.ir.core import Array
 from mapsto.ir.types import TensorType
-from mapsto.placement import User
+from mapsto.placement import Mover, User
 from mapsto.runtime.devices.device import Device
 from mapsto.runtime.errors import ArgumentError
 
@@ -45,8 +47,7 @@ Argnums = int | str | Sequence[int | str]
 Axes = int | None | Sequence["Axes"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
+class _Settings(NamedTuple):
     """What a map of maps is told besides the map."""
 
     argnums: Argnums = ()
@@ -64,14 +65,14 @@ def grad(function: Compilable, argnums: Argnums = 0, has_aux: bool = False) -> T
     `has_aux` the result is the pair of gradient and further results.
     Raises TypeError for what is no map, ValueError for an argument that there is not.
     """
-    return Transformed("grad", function, _Settings(argnums, has_aux))
+    return _transformed("grad", function, _hashable(argnums), has_aux)
 
 
 def value_and_grad(
     function: Compilable, argnums: Argnums = 0, has_aux: bool = False
 ) -> Transformed:
     """The pair of a map's value, all of it, and its gradient, computed together; see `grad`."""
-    return Transformed("value_and_grad", function, _Settings(argnums, has_aux))
+    return _transformed("value_and_grad", function, _hashable(argnums), has_aux)
 
 
 def jvp(function: Compilable, argnums: Argnums = 0) -> Transformed:
@@ -80,7 +81,7 @@ def jvp(function: Compilable, argnums: Argnums = 0) -> Transformed:
     The directions follow the map's arguments, one for each of `argnums`, each of its argument's
     type: `jvp(f)(x, y, dx)`, `jvp(f, (0, 1))(x, y, dx, dy)`.
     """
-    return Transformed("jvp", function, _Settings(argnums))
+    return _transformed("jvp", function, _hashable(argnums))
 
 
 def hessian(function: Compilable, argnums: Argnums = 0) -> Transformed:
@@ -89,7 +90,7 @@ def hessian(function: Compilable, argnums: Argnums = 0) -> Transformed:
     By a tensor of shape s it has the shape s + s; with several `argnums` it is a tuple of tuples of
     shapes s + t, as in JAX.
     """
-    return Transformed("hessian", function, _Settings(argnums))
+    return _transformed("hessian", function, _hashable(argnums))
 
 
 def vmap(function: Compilable, in_axes: Axes = None, out_axes: Axes = 0) -> Transformed:
@@ -99,35 +100,47 @@ def vmap(function: Compilable, in_axes: Axes = None, out_axes: Axes = 0) -> Tran
     the same for every element.  By default tensors go by their first axis; scalars and arguments
     that are no tensors are the same for every element.  Results are stacked along `out_axes`.
     """
-    return Transformed("vmap", function, _Settings(in_axes=in_axes, out_axes=out_axes))
+    for axes in (in_axes, out_axes):
+        _axes(axes)
+    return _transformed("vmap", function, (), False, _hashable(in_axes), _hashable(out_axes))
 
 
 def remat(function: Compilable) -> Transformed:
     """The map, computed again where its derivative needs it: less memory, more work."""
-    return Transformed("remat", function)
+    return _transformed("remat", function)
 
 
 def train_mode(function: Compilable) -> Transformed:
     """The map as it is in training: `training` is true in it, so that layers such as dropout work
     as they do in the step of a `train` block."""
-    return Transformed("train_mode", function)
+    return _transformed("train_mode", function)
 
 
 def eval_mode(function: Compilable) -> Transformed:
     """The map as it is in evaluation: `training` is false in it, as in a plain call."""
-    return Transformed("eval_mode", function)
+    return _transformed("eval_mode", function)
+
+
+def _transformed(kind: str, function: Compilable, *settings: Any) -> Transformed:
+    """A map made of a map: the same where it was made before, which has its code."""
+    made = function.transforms if isinstance(function, Compilable) else {}
+    found = made.get((kind, settings))
+    if isinstance(found, Transformed):
+        return found
+    if not isinstance(function, Map | Method | Transformed):
+        raise TypeError(f"{kind} takes a map or a module instance, not {function!r}")
+    found = made[kind, settings] = Transformed(kind, function, _Settings(*settings))
+    return found
 
 
 class Transformed(Compilable):
     """A map made of a map; called like one."""
 
-    def __init__(self, kind: str, function: Compilable, settings: _Settings | None = None) -> None:
-        if not isinstance(function, Map | Method | Transformed):
-            raise TypeError(f"{kind} takes a map or a module instance, not {function!r}")
+    def __init__(self, kind: str, function: Compilable, settings: _Settings) -> None:
         super().__init__(function.options)
         self.kind = kind
         self.function = function
-        self.settings = settings or _Settings()
+        self.settings = settings
         names = [parameter.name for parameter in function.parameters]
         argnums = self.settings.argnums
         self.single = isinstance(argnums, int | str)
@@ -136,11 +149,12 @@ class Transformed(Compilable):
             for number in ((argnums,) if isinstance(argnums, int | str) else argnums)
         )
         _check_axes(self.settings.in_axes, len(names))
+        self.add_user(self)
 
     def __repr__(self) -> str:
         return f"<{self.kind} of {self.function!r}>"
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         names = [parameter.name for parameter in self.function.parameters]
         return function_parameters(self._value(names)) or ()
@@ -189,6 +203,12 @@ class Transformed(Compilable):
     def own_stores(self) -> Iterable[Store]:
         return self.function.own_stores()
 
+    def relocate(self, mover: Mover) -> None:
+        if next(iter(self.own_stores()), None) is not None:
+            # What moves are not merely modules among the arguments.
+            self.options = replace(self.options, device=mover.device)
+        super().relocate(mover)
+
     def _value(self, names: Sequence[str]) -> Value:
         """The function as a value of the language, for arguments of these names."""
         inner = self.function
@@ -205,6 +225,11 @@ class Transformed(Compilable):
         own = [parameter.name for parameter in inner.parameters]
         in_axes = _axes_of_arguments(self.settings.in_axes, own, names)
         return replace(made, in_axes=in_axes, out_axes=_axes(self.settings.out_axes))
+
+
+def _hashable(value: Any) -> Any:
+    """A list as a tuple, so that what was made with it is found again."""
+    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _origin(function: Compilable) -> tuple[Program, Value, str, list[tuple[str, Value]]]:
@@ -238,7 +263,6 @@ def _store_of(function: Compilable) -> Instance:
 
 
 def _check_axes(in_axes: Axes, count: int) -> None:
-    _axes(in_axes)
     if isinstance(in_axes, Sequence) and len(in_axes) > count:
         raise ValueError(f"in_axes has {len(in_axes)} items, but the map has {count} arguments")
 

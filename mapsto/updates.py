@@ -8,6 +8,7 @@ mt.update(optimizer, net, gradient)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from mapsto.arguments import Parameter
 from mapsto.callables import Compilable, arrays_of_arguments
@@ -33,7 +34,7 @@ def update(optimizer: Instance, net: Instance, gradient: Mapping[str, Array]) ->
     found = optimizer.updates.get(key)
     if not isinstance(found, _Update):
         found = optimizer.updates[key] = _Update(optimizer, net, tuple(gradient))
-    if found.try_flat(gradient) is NotImplemented:
+    if found.try_fast(gradient) is NotImplemented:
         found(**gradient)
 
 
@@ -50,7 +51,7 @@ class _Update(Compilable):
                 known = ", ".join(net.params) or "none yet"
                 raise ArgumentError(f"the net has no parameter {path}; there are {known}")
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         return tuple(Parameter(path, True, None, False) for path in self.paths)
 

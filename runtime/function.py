@@ -64,7 +64,9 @@ class NativeFunction:
             self._context[BOUND_OFFSET + len(self._bound) + position] = array.nbytes
         self._prepare()
         self._entries: list[object] = []
-        self._capsule = _new_capsule(self) if layout_is_known() else None
+        self.has_quick_entry = layout_is_known()
+        """Whether `fast` tells arguments that do not fit by giving NotImplemented."""
+        self._capsule = _new_capsule(self) if self.has_quick_entry else None
         self.fast: Callable[..., Any] = self._make()
 
     @cached_property
@@ -100,7 +102,7 @@ class NativeFunction:
             raise ArgumentError("the arguments give a result a negative or too large dimension")
 
     def _make(self, into: bool = False) -> Callable[..., Any]:
-        if layout_is_known():
+        if self.has_quick_entry:
             return _c_function(self, into)
         where = self.compiled, self.entry_name, self.signature
         return ctypes_entry(*where, self._bound, self._prepared, self._raise, into)

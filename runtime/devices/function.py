@@ -35,6 +35,8 @@ class DeviceFunction:
     that are there are read where they are.
     """
 
+    has_quick_entry = True
+
     def __init__(
         self,
         executable: Executable,
@@ -90,10 +92,6 @@ class DeviceFunction:
             _check_output(spec, output, result)
         for output, result in zip(outputs, found, strict=True):
             output[...] = result  # type: ignore[index]
-
-    def fast_into(self, *arguments: Any) -> Any:
-        """There is no quicker way than `into`."""
-        return NotImplemented
 
     def fast(self, *arguments: Any) -> Any:
         """The same for arrays of just the right types; NotImplemented if they do not fit."""

@@ -51,7 +51,10 @@ def test_a_call_runs_where_its_arguments_are(lib: mt.Library, device: str) -> No
     result = lib.double(lib.double(x))
     assert isinstance(result, DeviceArray)
     np.testing.assert_array_equal(result, 4 * np.arange(5))
-    assert isinstance(lib.double(np.ones(5, np.float32)), np.ndarray)
+    here = np.ones(5, np.float32)
+    for given in (here, x, here, x):
+        assert type(lib.double(given)) is type(given)
+    assert len(lib.double._entries._kept) == 2
 
 
 def test_a_program_is_loaded_for_a_device(device: str) -> None:
@@ -71,8 +74,14 @@ def test_parameters_move_and_come_back(lib: mt.Library, device: str) -> None:
     net.params["layer.w"][...] = 2 * weights
     twice = np.asarray(net(X))
     assert not np.allclose(twice, expected)
+    power = mt.grad(lib.power)
+    assert isinstance(power(net, X)["layer.w"], DeviceArray)
+    assert isinstance(power(lib.Net(), X)["layer.w"], np.ndarray)
+    double = mt.vmap(net)
     net.to("cpu")
     assert isinstance(net.params["layer.w"], np.ndarray)
+    assert isinstance(power(net, X)["layer.w"], np.ndarray)
+    assert isinstance(double(X[None]), np.ndarray)
     np.testing.assert_array_equal(net.params["layer.w"], 2 * weights)
     np.testing.assert_allclose(net(X), twice, rtol=1e-5, atol=1e-6)
 
