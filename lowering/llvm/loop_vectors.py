@@ -101,7 +101,7 @@ class VectorLoopEmitter(ExpressionEmitter):
         lanes = max(1, self.machine.vector_bits // plan.widest_bits)
         if not isinstance(extent, int):
             return lanes
-        if self._takes_two(plan) and extent > 2 * lanes and extent % (2 * lanes) == 0:
+        if self._takes_two(plan) and extent > 0 and extent % (2 * lanes) == 0:
             return 2 * lanes
         return min(lanes, 1 << max(0, extent - 1).bit_length())
 

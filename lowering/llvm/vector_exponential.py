@@ -19,7 +19,8 @@ class _Format(NamedTuple):
     """What depends on the width: where the exponent starts, and the bounds of the functions.
 
     `exp_range` holds all arguments whose exp is neither 0 nor inf, `expm1_low` is where expm1 has
-    become -1, `tanh_high` where tanh(x / 2) has become 1.
+    become -1, `tanh_high` where tanh(x / 2) has become 1.  `sigmoid_range` is where sigmoid is
+    neither 0 nor 1; e**-x times 2**-`sigmoid_shift` is finite and not 0 there.
     """
 
     coefficients: Coefficients
@@ -30,6 +31,8 @@ class _Format(NamedTuple):
     exp_range: tuple[float, float]
     expm1_low: float
     tanh_high: float
+    sigmoid_range: tuple[float, float]
+    sigmoid_shift: int
 
     @property
     def rounder(self) -> float:
@@ -46,6 +49,8 @@ _F32 = _Format(
     exp_range=(-104.0, 89.0),
     expm1_low=-18.0,
     tanh_high=18.1,
+    sigmoid_range=(-104.0, 30.0),
+    sigmoid_shift=24,
 )
 _F64 = _Format(
     coefficients=vector_coefficients.F64,
@@ -56,6 +61,8 @@ _F64 = _Format(
     exp_range=(-745.5, 710.0),
     expm1_low=-38.0,
     tanh_high=38.2,
+    sigmoid_range=(-745.5, 60.0),
+    sigmoid_shift=54,
 )
 
 
@@ -141,23 +148,44 @@ def expm1(x: Vector) -> Vector:
 
 
 def sigmoid(x: Vector) -> Vector:
-    """1 / (1 + e**-x), accurate relative to the result on both sides."""
-    decay = exp(-abs(x))
-    numerator = x.compare("oge", 0.0).select(x.constant(1.0), decay)
-    return numerator / (decay + 1.0)
+    """1 / (1 + e**-x), accurate relative to the result on both sides.
+
+    Both terms are scaled by a power of two with which e**-x is finite where the result is
+    subnormal, so that one division rounds it.
+    """
+    form = _format(x)
+    low, high = form.sigmoid_range
+    decay, bits = _short_exp(-x.at_most(high).at_least(low), form.bias - form.sigmoid_shift)
+    one = 2.0**-form.sigmoid_shift
+    return one / decay.times_plus(_power_of_two(bits), one)
+
+
+def _short_exp(x: Vector, bias: int) -> tuple[Vector, Vector]:
+    """e**x as a number near 1 and bits that end in the exponent of a power of two plus a bias.  The
+    remainder is rounded, which costs a quarter of a unit in the last place and saves instructions.
+    """
+    form = _format(x)
+    shifted = x.times_plus(_LOG2_E, form.rounder + bias)
+    n = shifted - (form.rounder + bias)
+    r = n.times_plus(-form.ln2_low, n.times_plus(-form.ln2_high, x))
+    square = r * r
+    rest = polynomial(r, form.coefficients.EXP, square)
+    return rest.times_plus(square, r) + 1.0, shifted.bits()
 
 
 def tanh(x: Vector) -> Vector:
     """The hyperbolic tangent: a polynomial up to 1, then 1 - 2 / (e**(2 x) + 1)."""
     form = _format(x)
     magnitude = abs(x)
-    reduced = _reduce((magnitude + magnitude).at_most(form.tanh_high), form.bias)
-    high, rest = _expm1_of_remainder(reduced)
-    denominator = (high + rest + 1.0).times_plus(_power_of_two(reduced.bits), 1.0)
-    outer = 1.0 - 2.0 / denominator
+    bounded = (magnitude + magnitude).at_most(form.tanh_high)
+    growth, bits = _short_exp(bounded, form.bias - 1)
+    denominator = growth.times_plus(_power_of_two(bits), 0.5)
+    outer = 1.0 - 1.0 / denominator
     square = x * x
     inner = (polynomial(square, form.coefficients.TANH) * square).times_plus(x, x)
-    return magnitude.compare("olt", 1.0).select(inner, outer).with_sign_of(x)
+    sign = x.bits() ^ magnitude.bits()
+    result = magnitude.compare("olt", 1.0).select(inner, outer)
+    return (result.bits() | sign).as_float()
 
 
 def erf(x: Vector) -> Vector:

@@ -31,7 +31,13 @@ def is_wide(function: LoopFunction, machine: Machine) -> bool:
 @pytest.mark.parametrize("machine", WIDE, ids=str)
 @pytest.mark.parametrize(
     ("vectors", "op", "expected"),
-    [(4, "sigmoid", True), (6, "tanh", True), (3, "sigmoid", False), (2, "tanh", False)],
+    [
+        (4, "sigmoid", True),
+        (6, "tanh", True),
+        (3, "sigmoid", False),
+        (2, "tanh", True),
+        (1, "tanh", False),
+    ],
 )
 def test_whole_pairs_of_vectors_are_one(
     vectors: int, op: str, expected: bool, machine: Machine
