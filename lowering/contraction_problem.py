@@ -147,7 +147,8 @@ def analyze(
     if not op.attributes["reassociate"]:
         return None
     first, second = (map_.dims for map_ in op.maps)
-    last = op.rank - 1
+    # Dimensions of one position, as the phases of a stride, are neither rows nor columns.
+    last = max((d for d in range(op.rank) if op.extents[d] != 1), default=op.rank - 1)
     if (last in first) == (last in second):
         return None
     broadcast = 0 if last in second else 1

@@ -20,6 +20,9 @@ from mapsto.ir.stages import Read, Stage, estimate
 from mapsto.lowering.indices import Index
 
 __all__ = [
+    "MOST_TOTALS",
+    "SHORT_ROW",
+    "SHUFFLED_STRIDE",
     "KernelSpace",
     "OuterGroup",
     "group_across",
@@ -33,6 +36,10 @@ SHORT_ROW = 8
 """Contiguous rows that are shorter than this do not fill a vector."""
 SHUFFLED_STRIDE = 4
 """The largest stride of which vectors are made by shuffles."""
+MOST_TOTALS = 12
+"""So many vectors of sums stay in registers while a loop adds to all of them."""
+MANY_ROWS = 16
+"""So many rows are tasks enough, whatever is done in each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +122,50 @@ def kernel_space(stages: Sequence[Stage], least_lanes: int = 0) -> KernelSpace:
     """
     space = _space(stages, align(stages))
     *others, last = space.groups or (None,)
-    if last is None or not others or estimate((last.extent,)) >= least_lanes:
+    if last is None or not others or least_lanes == 0:
         return space
-    outer, axes = space.alignment.outer, space.alignment.axes
-    count = len(outer) - len(last.dims)
-    shorter = _space(stages, Alignment(outer[:count], tuple(found[:count] for found in axes)))
+    kept = _kept_groups(space)
+    if kept < len(space.groups):
+        return _first_groups(space, kept)
+    if estimate((last.extent,)) >= least_lanes:
+        return space
+    shorter = _first_groups(space, len(others))
     return shorter if vectorize_outer(shorter) else space
+
+
+def _first_groups(space: KernelSpace, number: int) -> KernelSpace:
+    """The space of so many outer groups; the indices of the others are loops in each row."""
+    outer, axes = space.alignment.outer, space.alignment.axes
+    count = sum(len(group.dims) for group in space.groups[:number])
+    return _space(space.stages, Alignment(outer[:count], tuple(found[:count] for found in axes)))
+
+
+def _kept_groups(space: KernelSpace) -> int:
+    """How many outer groups are left without the last ones, where these are few elements, such as
+    the window in the gradient by the weights of a depthwise convolution, that have reads in common:
+    one row sums up all of them."""
+    count = len(space.groups)
+    while count > 1:
+        together = [group.extent for group in space.groups[count - 1 :]]
+        if not 1 <= estimate(together) <= MOST_TOTALS:
+            break
+        count -= 1
+    rows = estimate([group.extent for group in space.groups[:count]])
+    dims = {dim for group in space.groups[count:] for dim in group.dims}
+    alike = any(_reads_once(space, number, dims) for number in range(len(space.stages)))
+    return count if rows >= MANY_ROWS and alike else len(space.groups)
+
+
+def _reads_once(space: KernelSpace, number: int, dims: Collection[int]) -> bool:
+    """Whether a stage reduces along memory, and something that it reads is the same for all of some
+    outer indices."""
+    stage, axes = space.stages[number], space.alignment.axes[number]
+    inner = space.inner_dims(stage)
+    if stage.is_map or not inner or not space.is_near(stage, inner[-1], SHUFFLED_STRIDE):
+        return False
+    own = [axes[dim] for dim in dims]
+    places = [read.place for read in stage.reads if read.value is not None]
+    return any(not any(_moves(place, dim) for dim in own) for place in places)
 
 
 def plain_space(stages: Sequence[Stage]) -> KernelSpace:

@@ -11,12 +11,19 @@ from mapsto.ir.core import Value
 from mapsto.ir.dims import Dim
 from mapsto.ir.ops.contraction import Contract, reduction_identity
 from mapsto.ir.ops.indexing import ArgMax
-from mapsto.ir.stages import Stage
+from mapsto.ir.stages import Stage, estimate
 from mapsto.ir.types import DType
 from mapsto.lowering.element_rules import contract_product, sum_type
 from mapsto.lowering.indexed import IndexedEmitter, Indices
 from mapsto.lowering.indices import Index, from_dim, variable
-from mapsto.lowering.kernel_space import KernelSpace, OuterGroup, vectorize_outer
+from mapsto.lowering.kernel_space import (
+    MOST_TOTALS,
+    SHORT_ROW,
+    SHUFFLED_STRIDE,
+    KernelSpace,
+    OuterGroup,
+    vectorize_outer,
+)
 from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.loops import (
     Allocate,
@@ -259,11 +266,11 @@ class RowPasses:
         value = reduction_identity(stage.op.kind, stage.value.dtype)
         return constant(value, sum_type(stage.value.dtype))
 
-    def _add_term(self, stage: Stage, total: Buffer, point: Indices) -> None:
+    def _add_term(self, stage: Stage, total: Buffer, point: Indices, at: Indices = ()) -> None:
         assert isinstance(stage.op, Contract)
         term, inside = contract_product(self.emitter, stage.op, point, None)
         wide = cast(term, total.dtype)
-        self.emitter.append(Reduce(REDUCTION_OPERATIONS[stage.op.kind], total, (), wide, inside))
+        self.emitter.append(Reduce(REDUCTION_OPERATIONS[stage.op.kind], total, at, wide, inside))
 
     def _finish_total(self, stage: Stage, total: Buffer) -> None:
         point = self._point(stage, [0] * len(self.space.inner_dims(stage)))
@@ -276,20 +283,78 @@ class RowPasses:
     def _separate_pass(self, stage: Stage) -> None:
         dims = self.space.inner_dims(stage)
         left = [d for d in dims if d < stage.rank]
+        along = [d for d in dims if d >= stage.rank]
+        together = [] if self.columns else self._together(stage, left, along[-1])
+        outer = left[: len(left) - len(together)]
         names = {d: self.emitter.fresh("j") for d in dims}
-        lanes = not self.columns and bool(left) and self.space.is_contiguous(stage, left[-1])
+        lanes = not self.columns and not together and self._lanes_across(stage, left, along[-1])
 
         def innermost() -> None:
             point = self._point(stage, [variable(names[d]) for d in dims])
-            along = [(names[d], stage.extents[d]) for d in dims if d >= stage.rank]
-            element = self._reduced_element(stage, point, along, not self.columns and not lanes)
+            if together:
+                self._totals_together(stage, point, names, together)
+                return
+            loops = [(names[d], stage.extents[d]) for d in along]
+            element = self._reduced_element(stage, point, loops, not self.columns and not lanes)
             if not left:
                 self.emitter.know(stage.value, point[: stage.rank], element)
             self.emitter.append(*self._stores(stage, element, point))
 
-        self._nest(
-            [names[d] for d in left], [_whole(stage.extents[d]) for d in left], innermost, lanes
-        )
+        ranges = [_whole(stage.extents[d]) for d in outer]
+        self._nest([names[d] for d in outer], ranges, innermost, lanes)
+
+    def _lanes_across(self, stage: Stage, left: Sequence[int], along: int) -> bool:
+        """Whether vectors run across the last of the dimensions that are left, each lane with a
+        reduction of its own: where memory is contiguous in it, or reductions do not fill vectors,
+        such as those over the windows of a pooling."""
+        if not left:
+            return False
+        length = estimate((stage.extents[left[-1]],))
+        short = estimate((stage.extents[along],)) < min(SHORT_ROW, length)
+        return short or self.space.is_contiguous(stage, left[-1])
+
+    def _together(self, stage: Stage, left: Sequence[int], along: int) -> list[int]:
+        """The last dimensions that are left, of so few elements that all are summed up in one go
+        along the reduction, as those of a window are in the gradient by its weights; none where
+        vectors cannot run along that, or not as well."""
+        last = stage.extents[along]
+        if not isinstance(stage.op, Contract) or not self.space.is_near(stage, along, SHUFFLED_STRIDE):
+            return []
+        found: list[int] = []
+        while len(found) < len(left):
+            dims = [left[-1 - len(found)], *found]
+            if estimate([stage.extents[d] for d in dims]) > MOST_TOTALS:
+                break
+            found = dims
+        known = all(isinstance(stage.extents[d], int) for d in found)
+        longer = bool(found) and estimate((last,)) > estimate((stage.extents[found[-1]],))
+        return found if known and longer else []
+
+    def _totals_together(
+        self, stage: Stage, point: Indices, names: Mapping[int, str], together: Sequence[int]
+    ) -> None:
+        """Sums up the elements at all indices of some dimensions: each vector along the reduction
+        is added to each of them."""
+        assert isinstance(stage.op, Contract)
+        extents = [stage.extents[d] for d in together]
+        at = tuple(variable(names[d]) for d in together)
+        dtype = sum_type(stage.value.dtype)
+        totals = Buffer(self.emitter.fresh("totals"), dtype, tuple(extents), Space.REGISTER)
+        self.emitter.append(Allocate(self.emitter.declare(totals)))
+
+        def each(body: Body) -> None:
+            self._nest([names[d] for d in together], [_whole(e) for e in extents], body, False)
+
+        def finish() -> None:
+            element = self.emitter.let("total", cast(totals[at], stage.value.dtype))
+            self.emitter.append(*self._stores(stage, element, point))
+
+        each(lambda: self.emitter.append(Store(totals, at, self.identity(stage))))
+        along = [d for d in self.space.inner_dims(stage) if d >= stage.rank]
+        ranges = [_whole(stage.extents[d]) for d in along]
+        add = partial(self._add_term, stage, totals, point, at)
+        self._nest([names[d] for d in along], ranges, lambda: each(add), True)
+        each(finish)
 
     def _reduced_element(
         self, stage: Stage, point: Indices, along: list[tuple[str, Dim]], vector: bool

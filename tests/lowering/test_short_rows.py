@@ -10,7 +10,7 @@ from mapsto.ir.parser import parse_module
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.driver import lower
 from mapsto.lowering.loop_walk import statements
-from mapsto.lowering.loops import For, LoopKind
+from mapsto.lowering.loops import For, LoopKind, Reduce
 
 POOL = """
 func @f(%x: f32[2, 3, {high}, {wide}]) -> (f32[2, 3, {p}, {q}]) {{
@@ -79,3 +79,36 @@ def test_vectors_run_along_rows_where_columns_are_few() -> None:
     function = parse_module(LINES).functions["f"]
     assert vector_extents(function) == {27}
     check(function)
+
+
+WEIGHTS = """
+func @f(%x: f32[3, {c}, {high}, {wide}], %y: f32[3, {c}, {p}, {q}]) -> (f32[{c}, {r}, {s}]) {{
+  %0 = contract %x, %y {{extents = [{c}, {r}, {s}, 3, {p}, {q}], maps = [\
+(d0, d1, d2, d3, d4, d5) -> (d3, d0, d1 + {stride}*d4 - 1, d2 + {stride}*d5 - 1), \
+(d0, d1, d2, d3, d4, d5) -> (d3, d0, d4, d5)], rank = 3}} : f32[{c}, {r}, {s}]
+  return %0
+}}
+"""
+"""The gradient of a depthwise convolution by its weights."""
+
+
+def weights(channels: int, window: int, stride: int, q: int) -> Function:
+    sizes = {"p": 5, "q": q, "r": 3, "s": window, "c": channels, "stride": stride}
+    high, wide = stride * 4 + 2, stride * (q - 1) + window - 1
+    text = WEIGHTS.format(**sizes, high=high, wide=wide)
+    return parse_module(text).functions["f"]
+
+
+@pytest.mark.parametrize("window", [3, 5])
+@pytest.mark.parametrize(("stride", "q"), [(1, 14), (2, 11), (1, 2)])
+@pytest.mark.parametrize("channels", [2, 17])
+def test_gradients_by_windows(channels: int, stride: int, q: int, window: int) -> None:
+    check(weights(channels, window, stride, q))
+
+
+def test_the_sums_of_a_window_go_along_rows_together() -> None:
+    function = weights(17, 3, 2, 14)
+    assert vector_extents(function) == {14}
+    kernel = lower(Module.of(function), "f", Machine.host()).kernels[0]
+    sums = {s.buffer for s in statements(kernel.body) if isinstance(s, Reduce)}
+    assert {buffer.shape for buffer in sums} == {(3, 3)}
