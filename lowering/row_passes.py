@@ -317,8 +317,8 @@ class RowPasses:
         """The last dimensions that are left, of so few elements that all are summed up in one go
         along the reduction, as those of a window are in the gradient by its weights; none where
         vectors cannot run along that, or not as well."""
-        last = stage.extents[along]
-        if not isinstance(stage.op, Contract) or not self.space.is_near(stage, along, SHUFFLED_STRIDE):
+        near = self.space.is_near(stage, along, SHUFFLED_STRIDE)
+        if not isinstance(stage.op, Contract) or not near:
             return []
         found: list[int] = []
         while len(found) < len(left):
@@ -327,7 +327,8 @@ class RowPasses:
                 break
             found = dims
         known = all(isinstance(stage.extents[d], int) for d in found)
-        longer = bool(found) and estimate((last,)) > estimate((stage.extents[found[-1]],))
+        length = estimate((stage.extents[along],))
+        longer = bool(found) and length > estimate((stage.extents[found[-1]],))
         return found if known and longer else []
 
     def _totals_together(

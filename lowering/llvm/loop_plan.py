@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ from mapsto.lowering.loops import (
 )
 from mapsto.lowering.scalar_operations import OPERATIONS
 
-__all__ = ["LoopPlan", "plan_loop"]
+__all__ = ["LoopPlan", "plan_loop", "vector_sums"]
 
 _LAID_OUT_COST = 64
 _LAID_OUT_VECTORS = 64
@@ -149,3 +150,42 @@ def _reductions(loop: For) -> dict[str, str]:
                 "the target must be a register buffer, reduced by one operation"
             )
     return found
+
+
+def vector_sums(loop: For) -> dict[str, list[For]]:
+    """The registers that are nowhere used in a loop but where vector loops reduce into them by one
+    operation, with those vector loops."""
+    vectors = list(_vector_loops(loop.body))
+    inside = [s for vector in vectors for s in statements(vector.body)]
+    used = _register_uses(loop.body)
+    own = {s.buffer.name for s in statements(loop.body) if isinstance(s, Allocate)}
+    found: dict[str, list[For]] = {}
+    operations: dict[str, set[str]] = {}
+    for vector in vectors:
+        for name, op in _reductions(vector).items():
+            found.setdefault(name, []).append(vector)
+            operations.setdefault(name, set()).add(op)
+    reduced = Counter(s.buffer.name for s in inside if isinstance(s, Reduce))
+    return {
+        name: loops
+        for name, loops in found.items()
+        if name not in own and len(operations[name]) == 1 and used[name] == reduced[name]
+    }
+
+
+def _vector_loops(body: tuple[Statement, ...]) -> Iterator[For]:
+    for statement in body:
+        match statement:
+            case For(kind=LoopKind.VECTOR):
+                yield statement
+            case For(kind=LoopKind.SERIAL | LoopKind.UNROLL):
+                yield from _vector_loops(statement.body)
+            case If(_, then, otherwise):
+                yield from _vector_loops((*then, *otherwise))
+
+
+def _register_uses(body: tuple[Statement, ...]) -> Counter[str]:
+    """How often each register occurs."""
+    accesses: list[Load | Store | Reduce] = [e for e in expressions(body) if isinstance(e, Load)]
+    accesses += [s for s in statements(body) if isinstance(s, Store | Reduce)]
+    return Counter(a.buffer.name for a in accesses if a.buffer.space is Space.REGISTER)

@@ -209,12 +209,13 @@ class StatementEmitter(VectorLoopEmitter):
             for copy in range(copies):
                 iteration(inner, index + copy * loop.step)
 
-        if copies > 1:
-            unit = copies * loop.step
-            whole = start + self.round_down(scope, stop - start, unit)
-            self.counted_loop(scope, start, whole, unit, group)
-            start = whole
-        self.counted_loop(scope, start, stop, loop.step, iteration)
+        with self.common_sums(scope, loop):
+            if copies > 1:
+                unit = copies * loop.step
+                whole = start + self.round_down(scope, stop - start, unit)
+                self.counted_loop(scope, start, whole, unit, group)
+                start = whole
+            self.counted_loop(scope, start, stop, loop.step, iteration)
 
     def counted_loop(
         self,

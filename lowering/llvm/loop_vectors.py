@@ -9,15 +9,16 @@ register buffers indexed by its variable become registers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import product
 
 from mapsto.ir.types import DType
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.indices import Index, atom_index, flat_offset
 from mapsto.lowering.llvm.loop_expressions import ExpressionEmitter
-from mapsto.lowering.llvm.loop_plan import LoopPlan, plan_loop
+from mapsto.lowering.llvm.loop_plan import LoopPlan, plan_loop, vector_sums
 from mapsto.lowering.llvm.loop_scope import Fact, Lanes, Partial, Place, Scope, memory_type
 from mapsto.lowering.llvm.scalar_lowering import lower
 from mapsto.lowering.llvm.types import I1, I64, Operand, constant, constant_vector
@@ -37,12 +38,31 @@ __all__ = ["VectorLoopEmitter"]
 _Body = Callable[[Scope, Index], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """The vector accumulators of a reduction into `target`, in some copies."""
+
+    target: Place
+    op: str
+    partial: Partial
+    copies: int
+
+    @property
+    def name(self) -> str:
+        return self.target.buffer.name
+
+    def fits(self, lanes: int, copies: int) -> bool:
+        """Whether a loop of so many lanes and copies may add to them."""
+        return self.partial.place.lanes == lanes and copies <= self.copies
+
+
 class VectorLoopEmitter(ExpressionEmitter):
     """Emits vector loops; `run_block` comes from the statement emitter."""
 
     def __init__(self, f: FunctionWriter, machine: Machine) -> None:
         super().__init__(f, machine)
         self._plans: dict[int, LoopPlan] = {}
+        self._sums: dict[str, _Sums] = {}
 
     def run_block(self, scope: Scope, body: tuple[Statement, ...]) -> None:
         """Emit statements in order."""
@@ -59,17 +79,16 @@ class VectorLoopEmitter(ExpressionEmitter):
         start = self.resolve(scope, loop.start)
         extent = self.resolve(scope, loop.stop) - start
         plan = self.plan(loop)
-        lanes = self._choose_lanes(loop, plan, extent)
+        lanes, copies = self._shape(loop, plan, extent)
         if lanes == 1:
             self._scalar_part(scope, loop, start, 0, extent)
             return
         targets = [(scope.places[name], op) for name, op in plan.reductions]
-        copies = loop.unroll or plan.copies
-        if isinstance(extent, int):
-            copies = max(1, min(copies, extent // lanes))
-        partials = {
-            place.buffer.name: self._begin(place, op, lanes, copies) for place, op in targets
-        }
+        names = [name for name, _ in plan.reductions]
+        open_sums = {n: s for n, s in self._sums.items() if n in names and s.fits(lanes, copies)}
+        targets = [target for target in targets if target[0].buffer.name not in open_sums]
+        sums = [self._begin(place, op, lanes, copies) for place, op in targets]
+        partials = {s.name: s.partial for s in (*open_sums.values(), *sums)}
         inside = scope.with_lanes(Lanes(loop.variable, lanes, partials=partials))
         if isinstance(extent, int) and plan.is_laid_out(extent // lanes):
             vectors = extent // lanes
@@ -81,10 +100,40 @@ class VectorLoopEmitter(ExpressionEmitter):
         masked = self.has_masks(plan.narrowest_bits)
         if masked:
             self._masked_tail(inside, loop, start, whole, extent)
-        for place, op in targets:
-            self._finish(scope, place, op, partials[place.buffer.name], copies)
+        for own in sums:
+            self._finish(scope, own)
         if not masked:
             self._scalar_part(scope, loop, start, whole, extent)
+
+    @contextmanager
+    def common_sums(self, scope: Scope, loop: For) -> Iterator[None]:
+        """Around a serial loop: the vector loops inside add to the same vectors of sums, whose
+        lanes are combined once behind the loop."""
+        found = vector_sums(loop) if scope.lanes is None else {}
+        sums = [
+            self._begin(scope.places[name], *self._widest(name, vectors))
+            for name, vectors in found.items()
+            if name not in self._sums
+        ]
+        self._sums |= {s.name: s for s in sums}
+        yield
+        for own in sums:
+            del self._sums[own.name]
+            self._finish(scope, own)
+
+    def _widest(self, name: str, vectors: Sequence[For]) -> tuple[str, int, int]:
+        """The operation by which vector loops reduce into a register, in how many lanes at most,
+        and in how many copies of those."""
+        op = dict(self.plan(vectors[0]).reductions)[name]
+        shapes = [self._shape(loop, self.plan(loop), loop.stop - loop.start) for loop in vectors]
+        return op, *max(shapes)
+
+    def _shape(self, loop: For, plan: LoopPlan, extent: Index) -> tuple[int, int]:
+        """The lanes of a vector loop, and how many of its vectors are interleaved."""
+        lanes, copies = self._choose_lanes(loop, plan, extent), loop.unroll or plan.copies
+        if isinstance(extent, int):
+            copies = max(1, min(copies, extent // lanes))
+        return lanes, copies
 
     # ---- choices
 
@@ -242,7 +291,7 @@ class VectorLoopEmitter(ExpressionEmitter):
         ordered = (*operands, last) if op == "fma" else (last, *operands)
         return lower(self.f, op, statement.buffer.dtype, ordered)
 
-    def _begin(self, target: Place, op: str, lanes: int, copies: int) -> Partial:
+    def _begin(self, target: Place, op: str, lanes: int, copies: int) -> _Sums:
         """Vector accumulators for a reduction target, set to the identity."""
         buffer = target.buffer
         elements = math.prod(dim for dim in target.shape if isinstance(dim, int))
@@ -254,15 +303,16 @@ class VectorLoopEmitter(ExpressionEmitter):
         for copy, offset in product(range(copies), _offsets(target)):
             address = self.f.getelementptr(type, pointer, copy * elements + offset)
             self.f.store(start, address, alignment)
-        return Partial(place, elements)
+        return _Sums(target, op, Partial(place, elements), copies)
 
-    def _finish(self, scope: Scope, target: Place, op: str, partial: Partial, copies: int) -> None:
+    def _finish(self, scope: Scope, sums: _Sums) -> None:
         """Combine the accumulators, halving, into the target."""
+        target, op, partial = sums.target, sums.op, sums.partial
         dtype, place = target.buffer.dtype, partial.place
         type = memory_type(dtype, place.lanes)
         for offset in _offsets(target):
             vectors = []
-            for copy in range(copies):
+            for copy in range(sums.copies):
                 number = copy * partial.elements + offset
                 address = self.f.getelementptr(type, place.pointer, number)
                 vectors.append(

@@ -533,3 +533,52 @@ def test_what_cannot_be_lowered_is_named() -> None:
     loop = For("i", 0, N, (Reduce("add", total, (), X["i"]),), VECTOR)
     with pytest.raises(ValueError, match="reduces into `total`"):
         module_text(LoopFunction("bad", (X, total), ("n",), (loop,)), machines()[0])
+
+
+@pytest.mark.parametrize(("rows", "columns"), MATRICES)
+def test_sums_over_several_loops(rows: int, columns: int) -> None:
+    """Vectors of several widths, some of them in some rows only, added up over all rows."""
+    total, narrow = register("total", 2), Buffer("c", F32, (DIM_M, 3))
+    result = Buffer("y", F32, (2,))
+
+    def add(number: int, buffer: Buffer) -> tuple[Reduce, ...]:
+        return (Reduce("add", total, (number,), buffer["i", "j"]),)
+
+    body = (
+        Allocate(total),
+        For("k", 0, 2, (total.store(("k",), f32(0.5)),), UNROLL),
+        For(
+            "i",
+            0,
+            M,
+            (
+                For("j", 0, N, add(0, A), VECTOR),
+                For("j", 0, 3, add(1, narrow), VECTOR),
+                If(compare("lt", "i", 2), (For("j", 0, N, add(1, A), VECTOR),)),
+            ),
+        ),
+        result.store((0,), total[0]),
+        result.store((1,), total[1]),
+    )
+    function = LoopFunction("sums", (A, narrow, result), ("m", "n"), body)
+    arrays = {"a": array(rows, columns), "c": array(rows, 3), "y": array(2)}
+    check(function, arrays, {"m": rows, "n": columns})
+
+
+def test_sums_that_are_read_between_rows() -> None:
+    body = (
+        Allocate(ACC),
+        ACC.store((), f32(0)),
+        For(
+            "i",
+            0,
+            M,
+            (
+                For("j", 0, N, (Reduce("add", ACC, (), A["i", "j"]),), VECTOR),
+                Buffer("y", F32, (DIM_M,)).store(("i",), ACC[()]),
+            ),
+        ),
+    )
+    sums = Buffer("y", F32, (DIM_M,))
+    function = LoopFunction("running", (A, sums), ("m", "n"), body)
+    check(function, {"a": array(4, 21), "y": array(4)}, {"m": 4, "n": 21})
