@@ -3,7 +3,8 @@
 Each stage (see `stages`) joins the kernel of a stage that it reads, or that reads the same memory,
 where the two have an index space in common and it pays; what is cheap is computed anew inside each
 kernel that needs it.  A heavy contraction has a kernel of its own, with the ops that use its result
-element by element, or by blocks of columns (`epilogue`).  Ops that are lowered on their own (loops
+element by element, or by blocks of columns (`epilogue`); weighted sums (`weighted_sums`) have one
+together, where the target wants that.  Ops that are lowered on their own (loops
 and branches, effects, what needs whole tensors) stand between the kernels; the bodies of their
 regions are fused as functions are.  Afterwards a function's body has only kernels, such ops, other
 views of buffers (reshapes), constant arrays and the `return`.
@@ -12,20 +13,21 @@ views of buffers (reshapes), constant arrays and the `return`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mapsto.ir.alignment import align
 from mapsto.ir.bodies import alias_pairs, body_functions
 from mapsto.ir.core import Block, Function, Operation, Region, Trait, Value
-from mapsto.ir.dataflow import is_view
 from mapsto.ir.epilogue import is_epilogue, reads_results
+from mapsto.ir.fusion_units import buffer_of, together
 from mapsto.ir.levels import EXPANDED, check_level
 from mapsto.ir.ops.control import Kernel, Return
 from mapsto.ir.stages import Stage, estimate, find_stages, is_external, is_heavy, is_literal
 from mapsto.ir.substitution import Values, copy_operation
+from mapsto.ir.weighted_sums import WeightedSums, find_weighted_sums
 
-__all__ = ["Cluster", "buffer_of", "fuse_function"]
+__all__ = ["Cluster", "TakesWeighted", "buffer_of", "fuse_function"]
 
 SMALL_WORK = 32_768
 """Below so many elements a kernel runs on one thread anyway; above, it needs outer indices."""
@@ -39,9 +41,10 @@ LEAST_COLUMNS = 256
 
 @dataclass(slots=True, eq=False)
 class Cluster:
-    """Stages that share a kernel."""
+    """Stages that share a kernel; `weighted` are the sums that all of the first ones compute."""
 
     stages: list[Stage]
+    weighted: WeightedSums | None = None
 
     @property
     def first(self) -> Stage:
@@ -67,32 +70,33 @@ Step = Cluster | Apart
 """What is executed as one."""
 
 
-def buffer_of(value: Value) -> Value:
-    """The value in whose memory another view of it lies."""
-    while isinstance(value.owner, Operation) and is_view(value.owner):
-        value = value.owner.operands[0]
-    return value
+TakesWeighted = Callable[[WeightedSums], bool]
+"""Whether a target has one kernel for such sums."""
 
 
-def fuse_function(function: Function) -> Function:
+def fuse_function(function: Function, takes_weighted: TakesWeighted | None = None) -> Function:
     """The function with its ops grouped into kernels.
 
     Raises VerifyError where a call or a request for a derivative is left.
     """
     check_level(function, EXPANDED)
-    return _fused(function)
+    return _fused(function, takes_weighted)
 
 
-def _fused(function: Function) -> Function:
-    fusion = _Fusion(function.block)
+def _fused(function: Function, takes_weighted: TakesWeighted | None) -> Function:
+    fusion = _Fusion(function.block, takes_weighted)
     fusion.group()
     return function.with_block(_Writer(function, fusion).write())
 
 
 class _Fusion:
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, takes_weighted: TakesWeighted | None) -> None:
+        self.takes_weighted = takes_weighted
         self.numbers = {op: number for number, op in enumerate(block.operations)}
-        self.stages = [s for s in find_stages(block) if s.op is not None]
+        stages = [s for s in find_stages(block) if s.op is not None]
+        found = [] if takes_weighted is None else find_weighted_sums(block)
+        chosen = [sums for sums in found if takes_weighted is not None and takes_weighted(sums)]
+        self.units = together(stages, chosen)
         self.clusters: list[Cluster] = []
         self.apart = list(_ops_apart(block))
         self.home: dict[Value, Step] = {r: step for step in self.apart for r in step.op.results}
@@ -100,7 +104,13 @@ class _Fusion:
 
     def group(self) -> None:
         """Puts every stage into a cluster."""
-        for stage in self.stages:
+        for unit in self.units:
+            if unit.weighted is not None:
+                self.clusters.append(Cluster([], unit.weighted))
+                for stage in unit.stages:
+                    self._put(stage, self.clusters[-1])
+                continue
+            (stage,) = unit.stages
             dependencies = self._homes(_bases(stage))
             for cluster in self._candidates(stage):
                 others = dependencies - {cluster}
@@ -199,12 +209,20 @@ def _is_contraction(cluster: Cluster) -> bool:
     return cluster.first.op is not None and is_heavy(cluster.first.op)
 
 
+def _joins_weighted(weighted: WeightedSums, cluster: Cluster, stage: Stage) -> bool:
+    """Whether the stage uses nothing but the sums of its own place, and the total of its row."""
+    behind = [s for s in cluster.stages if s.value not in weighted.inside]
+    return weighted.takes(behind, stage)
+
+
 def _joins(cluster: Cluster, stage: Stage) -> bool:
     """Whether the stage may and should be computed in the cluster's kernel."""
     inside = {s.value for s in cluster.stages}
     views = [r.value for r in stage.reads if r.value is not None and r.value not in inside]
     if cluster.stands_alone or any(buffer_of(v) in inside for v in views):
         return False
+    if cluster.weighted is not None:
+        return _joins_weighted(cluster.weighted, cluster, stage)
     if _is_contraction(cluster):
         behind = [s for s in cluster.stages if s is not cluster.first]
         return reads_results(inside, stage) and is_epilogue(cluster.first, behind, stage)
@@ -276,7 +294,8 @@ class _Writer:
         """The op on its operands in memory, the bodies of its regions fused."""
         for operand in op.operands:
             self._outside(operand)
-        bodies = [_fused(body).block for body in body_functions(op)]
+        takes = self.fusion.takes_weighted
+        bodies = [_fused(body, takes).block for body in body_functions(op)]
         operands = [self.values[value] for value in op.operands]
         written = op.rebuilt(operands, [Region(block) for block in bodies])
         self.block.operations.append(written)

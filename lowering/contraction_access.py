@@ -16,6 +16,10 @@ from mapsto.lowering.loops import Buffer, Expression, Load, Statement, Store, al
 __all__ = ["KernelAccess"]
 
 
+Element = tuple[Value, Indices, Expression]
+"""An element of a value: its indices, and what it is."""
+
+
 class KernelAccess:
     """`outputs` are the kernel's results and the buffers of theirs; `stages` those and other values
     to compute once for each element, in order.  They are of the contraction's shape, or of one of
@@ -59,13 +63,18 @@ class KernelAccess:
         return isinstance(read, Load) and read.guard is None
 
     def store(
-        self, indices: Sequence[Index], value: Expression, guard: Expression | None
+        self,
+        indices: Sequence[Index],
+        value: Expression,
+        guard: Expression | None,
+        beside: Sequence[Element] = (),
     ) -> Sequence[Statement]:
         """The statements that use the result element `value`: the epilogue and its stores.
 
-        Where the guard is false nothing is read or written.
+        Where the guard is false nothing is read or written.  `beside` are elements of other values
+        that are known there.
         """
-        return self._stores(tuple(indices), (tuple(indices),), (value,), guard)
+        return self._stores(tuple(indices), (tuple(indices),), (value,), guard, beside)
 
     def store_blocks(
         self, indices: Sequence[Index], values: Sequence[Expression]
@@ -85,12 +94,15 @@ class KernelAccess:
         places: Sequence[Indices],
         values: Sequence[Expression],
         guard: Expression | None,
+        beside: Sequence[Element] = (),
     ) -> Sequence[Statement]:
         """What is computed of elements of the contraction at some places: elements of its shape at
         the same ones, and of a block at `place`."""
         emitter, full = self.emitter, self.op.result.shape
         stores: list[Statement] = []
         with emitter.floating_scope() as statements:
+            for other, at, element in beside:
+                emitter.know(other, at, emitter.let("beside", element))
             for at, value in zip(places, values, strict=True):
                 emitter.know(self.op.result, at, emitter.let("total", value))
             for stage in self.stages:

@@ -23,7 +23,14 @@ from mapsto.ir.types import DType
 from mapsto.lowering.indices import Index, split_offset
 from mapsto.lowering.loops import Expression, Statement
 
-__all__ = ["ContractionProblem", "Group", "OperandAccess", "analyze"]
+__all__ = [
+    "ContractionProblem",
+    "Group",
+    "OperandAccess",
+    "Sides",
+    "analyze",
+    "sort_dimensions",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +141,32 @@ class ContractionProblem:
         return len(group.dims)
 
 
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """The dimensions of a contraction, sorted; `row_operand` is 0 or 1."""
+
+    batch: Group
+    rows: Group
+    columns: Group
+    reduced: Group
+    row_operand: int
+
+    def problem(self, op: Contract, access: OperandAccess) -> ContractionProblem:
+        """The contraction with these sides."""
+        return ContractionProblem(
+            op, access, self.batch, self.rows, self.columns, self.reduced, self.row_operand
+        )
+
+
 def analyze(
     op: Contract, access: OperandAccess, swapped: bool = False
 ) -> ContractionProblem | None:
+    """A contraction with its dimensions sorted; None for what has none of that form."""
+    sides = sort_dimensions(op, swapped)
+    return None if sides is None else sides.problem(op, access)
+
+
+def sort_dimensions(op: Contract, swapped: bool = False) -> Sides | None:
     """Sorts the dimensions of a sum of products of two; None for what is not of that form.
 
     `swapped`: with rows as columns, so that results are stored across vectors; None where there
@@ -163,14 +193,8 @@ def analyze(
     # The order of the sum is the same whichever way round: which one is better may depend on sizes
     # that another program for the same operands does not know.
     reduced = _reduction_order(op, broadcast)
-    return ContractionProblem(
-        op,
-        access,
-        _group(op, batch),
-        _group(op, rows),
-        _group(op, columns),
-        _group(op, reduced),
-        row_operand,
+    return Sides(
+        _group(op, batch), _group(op, rows), _group(op, columns), _group(op, reduced), row_operand
     )
 
 

@@ -135,7 +135,9 @@ class KernelTable:
 
 def lower_function(function: Function, kernels: KernelTable) -> LoweredFunction:
     """Kernels, buffers and loops of a function."""
-    fused = function if is_fused(function) else fuse_function(function)
+    weighted = kernels.scheduling.weighted
+    takes = None if weighted is None else weighted.takes
+    fused = function if is_fused(function) else fuse_function(function, takes)
     check_level(fused, FUSED)
     return _Lowering(fused, entry_point(fused), kernels).run()
 

@@ -1,8 +1,8 @@
 """Kernels of the tensor IR to loop functions.
 
-A kernel is one of three kinds: a heavy contraction with its epilogue, which has a schedule of its
-own (`contractions`); an op that is computed as a whole (`whole_kernels`); or rows of elementwise
-ops and reductions (`row_kernels`).
+A kernel is one of four kinds: a heavy contraction with its epilogue, which has a schedule of its
+own (`contractions`); weighted sums, where the target has one (`weighted_access`); an op that is
+computed as a whole (`whole_kernels`); or rows of elementwise ops and reductions (`row_kernels`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mapsto.ir.ops.indexing import ArgMax, ArgMin, Gather, Scatter
 from mapsto.ir.ops.updates import DynamicUpdate
 from mapsto.ir.stages import Stage, find_stages, is_heavy
 from mapsto.ir.types import DType, TensorType
+from mapsto.ir.weighted_sums import WeightedSums, find_weighted_sums
 from mapsto.lowering.contraction_access import KernelAccess
 from mapsto.lowering.contraction_loops import Packing
 from mapsto.lowering.element_rules import ELEMENT_RULES
@@ -29,6 +30,7 @@ from mapsto.lowering.loop_walk import free_names
 from mapsto.lowering.loops import Allocate, Buffer, LoopFunction, Space, Statement
 from mapsto.lowering.row_kernels import RowKernel
 from mapsto.lowering.scheduling import Scheduling
+from mapsto.lowering.weighted_access import WeightedAccess
 from mapsto.lowering.whole_kernels import WHOLE_KERNELS
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "heavy_contraction",
     "kernel_sizes",
     "lower_kernel",
+    "weighted_sums",
 ]
 
 
@@ -73,6 +76,7 @@ def lower_kernel(
     stages = find_stages(block)
     lowered = (
         _lower_whole(block, stages, scheduling, shared)
+        or _lower_weighted(block, stages, scheduling, shared)
         or _lower_contraction(block, stages, scheduling, shared, invariant)
         or _lower_parts(block, stages, scheduling, shared, invariant)
         or _lower_rows(block, stages, scheduling, shared)
@@ -154,6 +158,18 @@ def _lower_whole(
     return frame, body, ()
 
 
+def _lower_weighted(
+    block: Block, stages: Sequence[Stage], scheduling: Scheduling, shared: frozenset[str]
+) -> _Lowered | None:
+    found = weighted_sums(block, stages)
+    if found is None or scheduling.weighted is None or not scheduling.weighted.takes(found):
+        return None
+    frame = _Frame(block, shared, lambda value: value.shape)
+    behind = [s.value for s in stages if s.value not in found.inside or s.op is found.sums]
+    access = WeightedAccess(found, frame.emitter, behind, frame.outputs)
+    return frame, scheduling.weighted.lower(access), ()
+
+
 def _lower_contraction(
     block: Block,
     stages: Sequence[Stage],
@@ -211,6 +227,15 @@ def _lower_rows(
     frame = _Frame(block, shared, space.shape)
     rows = RowKernel(space, frame.emitter, frame.outputs, division)
     return frame, scheduling.rows(rows.body()), ()
+
+
+def weighted_sums(block: Block, stages: Sequence[Stage]) -> WeightedSums | None:
+    """The weighted sums of a kernel in which all other stages use each sum where it is."""
+    for found in find_weighted_sums(block):
+        others = [stage for stage in stages if stage.value not in found.inside]
+        if all(found.takes(others[:number], other) for number, other in enumerate(others)):
+            return found
+    return None
 
 
 def heavy_contraction(stages: Sequence[Stage]) -> Contract | None:

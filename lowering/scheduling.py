@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mapsto.ir.ops.contraction import Contract
+from mapsto.ir.weighted_sums import WeightedSums
 from mapsto.lowering.contraction_problem import OperandAccess
 from mapsto.lowering.contractions import LoweredContraction
 from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.loops import Statement
+from mapsto.lowering.weighted_access import WeightedAccess
 
-__all__ = ["ContractionLowering", "Scheduling"]
+__all__ = ["ContractionLowering", "Scheduling", "WeightedScheduling"]
 
 ContractionLowering = Callable[[Contract, OperandAccess, frozenset[str]], LoweredContraction | None]
 """From a contraction, how its kernel reads and stores, and the names of the buffers that stay the
@@ -27,10 +29,19 @@ def _as_they_are(body: Sequence[Statement]) -> Sequence[Statement]:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightedScheduling:
+    """Of weighted sums: whether they have a kernel together, and its statements."""
+
+    takes: Callable[[WeightedSums], bool]
+    lower: Callable[[WeightedAccess], Sequence[Statement]]
+
+
+@dataclass(frozen=True, slots=True)
 class Scheduling:
-    """How work is divided into tasks, how heavy contractions are computed, and what is made of the
-    loops of rows."""
+    """How work is divided into tasks, how heavy contractions are computed, what is made of the
+    loops of rows, and how weighted sums are computed, where that is one kernel."""
 
     division: Division
     contraction: ContractionLowering
     rows: RowRewriting = _as_they_are
+    weighted: WeightedScheduling | None = None

@@ -12,7 +12,7 @@ from mapsto.ir.ops.updates import DynamicUpdate
 from mapsto.ir.stages import Read, Stage, find_stages
 from mapsto.lowering.kernel_space import KernelSpace, kernel_space
 from mapsto.lowering.kernel_work import Division
-from mapsto.lowering.kernels import heavy_contraction
+from mapsto.lowering.kernels import heavy_contraction, weighted_sums
 from mapsto.lowering.stage_loops import PassPlan, plan_passes
 
 __all__ = ["KernelSharing", "PairSharing", "Sharing"]
@@ -43,6 +43,7 @@ class KernelSharing:
         self.block: Block = kernel.regions[0].block
         self.stages = find_stages(self.block)
         self.heavy = heavy_contraction(self.stages)
+        self.weighted = weighted_sums(self.block, self.stages)
         self.is_whole = any(s.op is not None and s.op.has(Trait.WHOLE) for s in self.stages)
         self.division = division
         self._rows: _Rows | None = None
@@ -61,6 +62,9 @@ class KernelSharing:
         if source is target:
             return True
         readers = [(s, read) for s in self.stages for read in s.reads if read.value is source]
+        if self.weighted is not None:
+            inside = self.weighted.inside
+            return all(s.value not in inside and is_identity(r.place) for s, r in readers)
         if self.heavy is not None and not all(
             s.op is not self.heavy and is_identity(read.place) for s, read in readers
         ):

@@ -54,10 +54,21 @@ from mapsto.lowering.loops import (
     constant,
 )
 
-__all__ = ["Schedule", "contraction_body"]
+__all__ = [
+    "LANE",
+    "Schedule",
+    "bring",
+    "contraction_body",
+    "split_flat",
+    "use_run",
+    "where",
+    "within_side",
+]
 
 ROWS_TOGETHER = 8
 """Tiles above one another that are numbered before those beside them."""
+LANE = "e"
+"""The variable that goes along results beside each other."""
 SUM_THREADS = 128
 """Threads of the blocks that add up the parts of a reduction."""
 
@@ -134,7 +145,7 @@ class _Blocks:
 
     def _tile(self) -> _Tile:
         grid, tile = self._grid(), self.tile
-        batch, split, group, across, inner = _split(variable("block"), grid)
+        batch, split, group, across, inner = split_flat(variable("block"), grid)
         row = group * from_dim(grid[-1]) + inner
         every = ceil_div(self.problem.reduced.size, tile.depth)
         steps = ceil_div(every, tile.splits)
@@ -155,7 +166,7 @@ class _Blocks:
             *self._wait(),
             Barrier(),
             *start,
-            *self.schedule.work.multiply(step % self.tile.stages),
+            *self.schedule.work.multiply(step % self.tile.stages, step % self.tile.stages),
             *finish,
         ]
         return [
@@ -175,19 +186,12 @@ class _Blocks:
     ) -> tuple[list[Statement], list[Statement]]:
         """What begins to bring the panels of a step, if there is one, into a stage of shared
         memory, and what ends it."""
-        start: list[Statement] = []
-        finish: list[Statement] = []
+        places = []
         for panel in self.panels:
             side = tile.row if panel is self.schedule.rows else tile.column
             place = Place(tile.batch, side, (tile.first_step + step) * self.tile.depth)
-            start += panel.copy(place, stage) if panel.is_copy else panel.fetch(place)
-            finish += [] if panel.is_copy else panel.deliver(stage)
-        exists = _unless_known(compare("lt", step, tile.steps))
-        begun = _if(exists, start)
-        if any(panel.is_copy for panel in self.panels):
-            # A group for every step, if an empty one: so the number to wait for is always the same.
-            begun.append(CommitCopies())
-        return begun, _if(exists, finish)
+            places.append((panel, place))
+        return bring(places, stage, step, tile.steps)
 
     # ---- results
 
@@ -201,21 +205,12 @@ class _Blocks:
     ) -> list[Statement]:
         """What is done with sums beside each other, where they exist: all at once, if what is read
         and written with them are neighbours too, else one by one."""
-        problem, row, column = self.problem, tile.row + row, tile.column + column
-        lane, columns = variable("e"), problem.columns
-        exists = _within(row, problem.rows.size, self.tile.rows)
-        inside = _within(column, columns.size, self.tile.columns)
-        vector = None
-        if run > 1 and is_multiple(columns.extents[-1] if columns.extents else 1, run):
-            body = self._results(tile, row, column, lane, value(lane))
-            vector = vector_statements(body, "e", run)
-        if vector is not None:
-            together = [For("e", 0, run, vector, LoopKind.VECTOR, lanes=run)]
-            return _if(all_of(exists, inside), together)
-        body = self._results(tile, row, column + lane, 0, value(lane))
-        inside = _within(column + lane, columns.size, self.tile.columns)
-        single = For("e", 0, run, tuple(_if(inside, body)), LoopKind.UNROLL)
-        return _if(exists, [single])
+
+        def results(column: Index, lane: Index) -> list[Statement]:
+            return self._results(tile, tile.row + row, column, lane, value(variable(LANE)))
+
+        place = tile.row + row, tile.column + column
+        return use_run(self.problem, self.tile, place, run, results)
 
     def _results(
         self, tile: _Tile, row: Index, column: Index, lane: Index, value: Expression
@@ -241,7 +236,7 @@ class _Blocks:
         parts = self.parts
         sides = parts.shape[1:]
         flat = variable("block") * SUM_THREADS + variable(THREAD)
-        batch, row, column = _split(flat, sides)
+        batch, row, column = split_flat(flat, sides)
         total = Buffer("total", parts.dtype, (), Space.REGISTER)
         part = parts[variable("split"), batch, row, column]
         body = [
@@ -256,18 +251,64 @@ class _Blocks:
         return For("block", 0, count, (thread,), LoopKind.BLOCK)
 
 
-def _split(flat: Index, shape: tuple[Dim, ...]) -> list[Index]:
+def split_flat(flat: Index, shape: tuple[Dim, ...]) -> list[Index]:
     """The indices at a flat place, 0 for extents of 1."""
     some = iter(split_offset(flat, [extent for extent in shape if extent != 1]))
     return [0 if extent == 1 else next(some) for extent in shape]
 
 
-def _within(position: Index, size: Dim, width: int) -> Expression | None:
+def bring(
+    panels: Sequence[tuple[Panel, Place]], stage: Index, step: Index, steps: Index
+) -> tuple[list[Statement], list[Statement]]:
+    """What begins to bring panels into a stage of shared memory, if there is such a step, and what
+    ends it."""
+    start: list[Statement] = []
+    finish: list[Statement] = []
+    for panel, place in panels:
+        start += panel.copy(place, stage) if panel.is_copy else panel.fetch(place)
+        finish += [] if panel.is_copy else panel.deliver(stage)
+    exists = _unless_known(compare("lt", step, steps))
+    begun = where(exists, start)
+    if any(panel.is_copy for panel, _ in panels):
+        # A group for every step, if an empty one: so the number to wait for is always the same.
+        begun.append(CommitCopies())
+    return begun, where(exists, finish)
+
+
+def use_run(
+    problem: ContractionProblem,
+    tile: BlockTile,
+    place: tuple[Index, Index],
+    run: int,
+    results: Callable[[Index, Index], list[Statement]],
+) -> list[Statement]:
+    """What is done with `run` results beside each other, from a row and column on, where they
+    exist: all at once, if what is read and written with them are neighbours too, else one by one.
+
+    `results` gives the statements for one, `LANE` behind the first; it is told its column as one
+    before, and how far behind that.
+    """
+    row, column = place
+    lane, columns = variable(LANE), problem.columns
+    exists = within_side(row, problem.rows.size, tile.rows)
+    inside = within_side(column, columns.size, tile.columns)
+    vector = None
+    if run > 1 and is_multiple(columns.extents[-1] if columns.extents else 1, run):
+        vector = vector_statements(results(column, lane), LANE, run)
+    if vector is not None:
+        together = [For(LANE, 0, run, vector, LoopKind.VECTOR, lanes=run)]
+        return where(all_of(exists, inside), together)
+    inside = within_side(column + lane, columns.size, tile.columns)
+    body = where(inside, results(column + lane, 0))
+    return where(exists, [For(LANE, 0, run, tuple(body), LoopKind.UNROLL)])
+
+
+def within_side(position: Index, size: Dim, width: int) -> Expression | None:
     """Whether a position exists; None where tiles end where the side does."""
     return None if is_multiple(size, width) else compare("lt", position, from_dim(size))
 
 
-def _if(condition: Expression | None, body: Sequence[Statement]) -> list[Statement]:
+def where(condition: Expression | None, body: Sequence[Statement]) -> list[Statement]:
     """The statements where the condition holds, without a branch where there is none."""
     return list(body) if condition is None or not body else [If(condition, tuple(body))]
 

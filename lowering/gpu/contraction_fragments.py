@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mapsto.ir.types import DType
-from mapsto.lowering.gpu.contraction_panels import THREAD, Panel, Use, over_lanes
+from mapsto.lowering.gpu.contraction_panels import THREAD, Panel, Share, Use, over_lanes
 from mapsto.lowering.gpu.contraction_tiles import BlockTile
 from mapsto.lowering.gpu.target import MatrixShape
 from mapsto.lowering.indices import Index, variable
@@ -37,6 +37,7 @@ from mapsto.lowering.loops import (
     MatrixMultiply,
     Space,
     Statement,
+    cast,
     constant,
 )
 
@@ -50,33 +51,69 @@ PRODUCT_COLUMNS = 8
 
 @dataclass(frozen=True, slots=True)
 class WarpWork:
-    """The panels that sums in f32 are made from."""
+    """The panels that sums in f32 are made from; without rows, these are in registers."""
 
     tile: BlockTile
-    rows: Panel
+    rows: Panel | None
     columns: Panel
     shape: MatrixShape
+    name: str = "sums"
 
     @property
     def sums(self) -> Buffer:
         """A thread's elements of the warp's part of the tile."""
         shape = self.tile.part_rows // SIDE, self.tile.part_columns // PRODUCT_COLUMNS, 4
-        return Buffer("sums", DType.F32, shape, Space.REGISTER)
+        return Buffer(self.name, DType.F32, shape, Space.REGISTER)
 
     def begin(self) -> list[Statement]:
         """Declares the sums and sets them to zero."""
-        zero = self.sums.store(("i", "j", "e"), constant(0, DType.F32))
-        return [Allocate(self.sums), self._for_sums((_unroll("e", 4, zero),))]
+        return [Allocate(self.sums), *self.clear()]
 
-    def multiply(self, stage: Index) -> list[Statement]:
-        """Adds the products of the panels of a stage."""
-        tile, depth = self.tile, self._depth
-        left, right = (
-            Buffer(name, self.rows.dtype, (part // SIDE, SIDE * depth // WARP), Space.REGISTER)
-            for name, part in (("left", tile.part_rows), ("right", tile.part_columns))
+    def clear(self) -> list[Statement]:
+        """Sets the sums to zero."""
+        zero = self.sums.store(("i", "j", "e"), constant(0, DType.F32))
+        return [self._for_sums((_unroll("e", 4, zero),))]
+
+    @property
+    def share(self) -> Share:
+        """Which sums a thread has."""
+        rows, columns, _ = _extents(self.sums)
+        i, j, half, e = map(variable, ("i", "j", "half", "e"))
+        lane = variable(THREAD) % WARP
+        row, column = self._first()
+        return Share(
+            rows=(("i", rows), ("half", 2)),
+            columns=(("j", columns), ("e", 2)),
+            row=row + i * SIDE + half * 8 + lane // 4,
+            column=column + j * PRODUCT_COLUMNS + lane % 4 * 2 + e,
+            place=(i, j, half * 2 + e),
+            lanes=4,
         )
-        load = self._load_halves if self._is_half else self._load_words
-        load_rows, load_columns = load(left, right, stage)
+
+    def multiply(self, row_stage: Index, column_stage: Index) -> list[Statement]:
+        """Adds the products of the panels of a stage of each side."""
+        assert self.rows is not None, "rows are in shared memory"
+        left, row, i = self._left, self._first()[0], variable("i")
+        if not self._is_half:
+            return self._steps(_load_pairs(left, self.rows, row_stage, row), column_stage)
+        k, lane = variable("k"), variable(THREAD) % WARP
+        low, high = lane // 8 % 2 * 8, lane // 16 * 8
+        load = _load(left, self.rows, row_stage, row + i * SIDE + low, k + high)
+        return self._steps(load, column_stage)
+
+    def multiply_held(self, held: WarpWork, column_stage: Index) -> list[Statement]:
+        """Adds the products of sums that the warp has, whose columns are the steps, and the panel
+        of the columns: a thread has of both matrices the same elements."""
+        i, half, e, next_ = map(variable, ("i", "half", "e", "next"))
+        place = i, variable("k") // PRODUCT_COLUMNS + next_, half * 2 + e
+        value = cast(held.sums[place], self.columns.dtype)
+        store = self._left.store((i, next_ * 4 + half * 2 + e), value)
+        parts = _unroll("next", self._depth // PRODUCT_COLUMNS, _unroll("half", 2, _pair(store)))
+        return self._steps(parts, column_stage)
+
+    def _steps(self, load_rows: Statement, column_stage: Index) -> list[Statement]:
+        tile, left, right = self.tile, self._left, self._right
+        load_columns = self._load_columns(right, column_stage)
         body = (
             Allocate(left),
             Allocate(right),
@@ -84,11 +121,23 @@ class WarpWork:
             _unroll("i", tile.part_columns // SIDE, load_columns),
             self._for_sums(tuple(self._products(left, right))),
         )
-        return [For("k", 0, tile.depth, body, LoopKind.UNROLL, step=depth)]
+        return [For("k", 0, tile.depth, body, LoopKind.UNROLL, step=self._depth)]
+
+    @property
+    def _left(self) -> Buffer:
+        """A thread's elements of 16 rows each."""
+        shape = self.tile.part_rows // SIDE, SIDE * self._depth // WARP
+        return Buffer("left", self.columns.dtype, shape, Space.REGISTER)
+
+    @property
+    def _right(self) -> Buffer:
+        """A thread's elements of 16 columns each."""
+        shape = self.tile.part_columns // SIDE, SIDE * self._depth // WARP
+        return Buffer("right", self.columns.dtype, shape, Space.REGISTER)
 
     @property
     def _is_half(self) -> bool:
-        return self.rows.dtype.bytes == 2
+        return self.columns.dtype.bytes == 2
 
     @property
     def _depth(self) -> int:
@@ -106,26 +155,15 @@ class WarpWork:
                 self.sums, (i, j, 0), left, (i, first), right, (j // 2, second), size
             )
 
-    def _load_halves(
-        self, left: Buffer, right: Buffer, stage: Index
-    ) -> tuple[Statement, Statement]:
-        """Loads 16 rows, and 16 columns, four matrices each: those of the rows go down first, those
-        of the columns along k first."""
+    def _load_columns(self, right: Buffer, stage: Index) -> Statement:
+        """Loads 16 columns: of halves four matrices, those along k first, where those of the rows
+        go down first; of words each thread its own elements."""
         i, k, lane = variable("i"), variable("k"), variable(THREAD) % WARP
-        row, column = self._first()
+        column = self._first()[1]
+        if not self._is_half:
+            return _load_pairs(right, self.columns, stage, column)
         high, low = lane // 16 * 8, lane // 8 % 2 * 8
-        return (
-            _load(left, self.rows, stage, row + i * SIDE + low, k + high),
-            _load(right, self.columns, stage, column + i * SIDE + high, k + low),
-        )
-
-    def _load_words(self, left: Buffer, right: Buffer, stage: Index) -> tuple[Statement, Statement]:
-        """The same, each thread its own elements."""
-        row, column = self._first()
-        return (
-            _load_pairs(left, self.rows, stage, row),
-            _load_pairs(right, self.columns, stage, column),
-        )
+        return _load(right, self.columns, stage, column + i * SIDE + high, k + low)
 
     def results(self, use: Use) -> list[Statement]:
         """The statements that use the sums, given their rows and columns in the tile."""
@@ -138,8 +176,7 @@ class WarpWork:
         return [self._for_sums((For("half", 0, 2, tuple(body), LoopKind.UNROLL),))]
 
     def _for_sums(self, body: tuple[Statement, ...]) -> Statement:
-        rows, columns, _ = self.sums.shape
-        assert isinstance(rows, int) and isinstance(columns, int)
+        rows, columns, _ = _extents(self.sums)
         inner = For("j", 0, columns, body, LoopKind.UNROLL)
         return For("i", 0, rows, (inner,), LoopKind.UNROLL)
 
@@ -165,8 +202,16 @@ def _load_pairs(target: Buffer, panel: Panel, stage: Index, first: Index) -> Sta
     position, k = first + i * SIDE + half * 8 + lane // 4, variable("k") + lane % 4 * 2
     value = panel.buffer[panel.at(stage, position, k + e)]
     store = target.store((i, half * 2 + e), value)
-    pair = over_lanes(store, "e", 2) if panel.k_last else _unroll("e", 2, store)
+    pair = over_lanes(store, "e", 2) if panel.k_last else _pair(store)
     return _unroll("half", 2, pair)
+
+
+def _extents(buffer: Buffer) -> list[int]:
+    return [extent for extent in buffer.shape if isinstance(extent, int)]
+
+
+def _pair(statement: Statement) -> Statement:
+    return _unroll("e", 2, statement)
 
 
 def _unroll(variable: str, extent: int, statement: Statement) -> Statement:

@@ -36,7 +36,18 @@ from mapsto.lowering.loops import (
     compare,
 )
 
-__all__ = ["THREAD", "Panel", "Place", "Use", "ceil_div", "is_multiple", "make_panel", "over_lanes"]
+__all__ = [
+    "THREAD",
+    "HeldPanel",
+    "Panel",
+    "Place",
+    "Share",
+    "Use",
+    "ceil_div",
+    "is_multiple",
+    "make_panel",
+    "over_lanes",
+]
 
 SECTOR = 32
 """Bytes that memory is read in, at least."""
@@ -212,6 +223,46 @@ class Panel:
             **reduced.split(k, lane if self.along_k else 0),
         }
         return problem.read(self.operand, point, guard)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPanel:
+    """`width` rows times `depth` steps that threads write to shared memory as they have them."""
+
+    name: str
+    dtype: DType
+    width: int
+    depth: int
+
+    @property
+    def buffer(self) -> Buffer:
+        """The shared memory; rows of it are one access longer, for the sake of banks."""
+        shape = (1, self.depth, self.width + LARGEST_ACCESS // self.dtype.bytes)
+        return Buffer(self.name, self.dtype, shape, Space.SHARED, alignment=LARGEST_ACCESS)
+
+    def at(self, stage: Index, position: Index, k: Index) -> tuple[Index, ...]:
+        """Where an element of the panel is in the buffer."""
+        return stage, k, position
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which sums of a tile a thread has: those at `row` and `column` of the tile, for all values of
+    the loops over its `rows` and `columns` (variables and extents), are at `place` in its
+    registers.  `lanes` threads beside each other, in one warp or at least one block, have the
+    columns of a row together."""
+
+    rows: tuple[tuple[str, int], ...]
+    columns: tuple[tuple[str, int], ...]
+    row: Index
+    column: Index
+    place: tuple[Index, ...]
+    lanes: int
+
+    @property
+    def lane(self) -> Index:
+        """The number of the thread among those."""
+        return variable(THREAD) % self.lanes
 
 
 def make_panel(

@@ -14,7 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mapsto.ir.types import DType
-from mapsto.lowering.gpu.contraction_panels import THREAD, Panel, Use, over_lanes
+from mapsto.lowering.gpu.contraction_panels import (
+    THREAD,
+    HeldPanel,
+    Panel,
+    Share,
+    Use,
+    over_lanes,
+)
 from mapsto.lowering.gpu.contraction_tiles import BlockTile
 from mapsto.lowering.gpu.vector_access import LARGEST_ACCESS
 from mapsto.lowering.indices import Index, variable
@@ -25,6 +32,7 @@ from mapsto.lowering.loops import (
     LoopKind,
     Space,
     Statement,
+    cast,
     constant,
     fma,
 )
@@ -32,7 +40,7 @@ from mapsto.lowering.loops import (
 __all__ = ["ThreadWork", "Use"]
 
 WARP = 32
-_REGISTER = Space.REGISTER
+_REGISTER, _UNROLL = Space.REGISTER, LoopKind.UNROLL
 K_UNROLL = 8
 """Steps of the reduction that are laid out in a row."""
 
@@ -61,29 +69,63 @@ class ThreadWork:
     """Sums of a type, and the panels that they are made from."""
 
     tile: BlockTile
-    rows: Panel
+    rows: Panel | HeldPanel
     columns: Panel
     dtype: DType
+    name: str = "sums"
 
     @property
     def sums(self) -> Buffer:
         """A thread's part of the tile."""
-        return Buffer("sums", self.dtype, (self.tile.part_rows, self.tile.part_columns), _REGISTER)
+        return Buffer(
+            self.name, self.dtype, (self.tile.part_rows, self.tile.part_columns), _REGISTER
+        )
 
     def begin(self) -> list[Statement]:
         """Declares the sums and sets them to zero."""
-        zero = self.sums.store(("i", "j"), constant(0, self.dtype))
-        return [Allocate(self.sums), self._for_sums((zero,))]
+        return [Allocate(self.sums), *self.clear()]
 
-    def multiply(self, stage: Index) -> list[Statement]:
-        """Adds the products of the panels of a stage."""
+    def clear(self) -> list[Statement]:
+        """Sets the sums to zero."""
+        return [self._for_sums((self.sums.store(("i", "j"), constant(0, self.dtype)),))]
+
+    @property
+    def share(self) -> Share:
+        """Which sums a thread has."""
+        rows, columns = self._axes()
+        i, j = variable("i"), variable("j")
+        return Share(
+            rows=(("i", rows.part),),
+            columns=(("j", columns.part),),
+            row=rows.position(i),
+            column=columns.position(j),
+            place=(i, j),
+            lanes=columns.threads,
+        )
+
+    def hand_over(self, panel: HeldPanel) -> list[Statement]:
+        """Writes a thread's sums where all threads of the block read them, a run of rows at once;
+        columns are its steps."""
+        rows, columns = self._axes()
+        first, j, lane = variable("r") * rows.run, variable("j"), variable("e")
+        run = Buffer("run", self.dtype, (rows.run,), _REGISTER)
+        turn = run.store((lane,), self.sums[first + lane, j])
+        place = panel.at(0, rows.position(first) + lane, columns.position(j))
+        store = panel.buffer.store(place, cast(run[lane], panel.dtype))
+        turned = For("e", 0, rows.run, (turn,), _UNROLL)
+        body = (Allocate(run), turned, over_lanes(store, "e", rows.run))
+        runs = For("r", 0, rows.part // rows.run, body, _UNROLL)
+        return [For("j", 0, columns.part, (runs,), _UNROLL)]
+
+    def multiply(self, row_stage: Index, column_stage: Index) -> list[Statement]:
+        """Adds the products of the panels of a stage of each side."""
         rows, columns = self._axes()
         k = variable("k")
         left = Buffer("row", self.dtype, (rows.part,), _REGISTER)
         right = Buffer("column", self.dtype, (columns.part,), _REGISTER)
         loads = [
-            *_load(left, rows, self.rows, stage, k),
-            *_load(right, columns, self.columns, stage, k),
+            *_load(left, rows, self.rows, row_stage, k),
+            *_load(right, columns, self.columns, column_stage, k),
         ]
         add = self.sums.store(("i", "j"), fma(left["i"], right["j"], self.sums["i", "j"]))
         body = (*loads, self._for_sums((add,)))
@@ -125,7 +167,9 @@ def _warp_shape(across: int, down: int) -> tuple[int, int]:
     return WARP // warp_down, warp_down
 
 
-def _load(target: Buffer, axis: _Axis, panel: Panel, stage: Index, k: Index) -> list[Statement]:
+def _load(
+    target: Buffer, axis: _Axis, panel: Panel | HeldPanel, stage: Index, k: Index
+) -> list[Statement]:
     """Reads a thread's elements of a panel into registers, a run at a time."""
     first = variable("r") * axis.run
     lane = variable("e")

@@ -27,6 +27,7 @@ __all__ = [
     "estimated_cycles",
     "rank_tiles",
     "resident_blocks",
+    "slowdown",
 ]
 
 MULTIPLY_ADDS = 128
@@ -167,7 +168,7 @@ def estimated_cycles(target: GpuTarget, sizes: Sizes, tile: BlockTile) -> float:
         if not count:
             return 0.0
         latency = MEMORY_LATENCY / (tile.stages - 1)
-        work = count * step * _slowdown(count * tile.threads // target.warp)
+        work = count * step * slowdown(count * tile.threads // target.warp)
         written = count * tile.rows * tile.columns * 4 / MEMORY_BYTES
         return (
             steps * (max(work, latency) + HIDDEN_COST * min(work, latency)) + BLOCK_CYCLES + written
@@ -180,7 +181,7 @@ def estimated_cycles(target: GpuTarget, sizes: Sizes, tile: BlockTile) -> float:
     return total + SPLIT_CYCLES + 2 * partial / (MEMORY_BYTES * target.processors)
 
 
-def _slowdown(warps: int) -> float:
+def slowdown(warps: int) -> float:
     """How much longer a multiprocessor takes with so few warps: each of its schedulers has work if
     there are four, and something else to do while one of them waits if there are eight."""
     return max(1.0, SCHEDULERS / warps) + HIDDEN_COST * max(0.0, 2 * SCHEDULERS / warps - 1)

@@ -7,6 +7,7 @@ from mapsto.lowering.contraction_problem import OperandAccess
 from mapsto.lowering.contractions import LoweredContraction
 from mapsto.lowering.gpu.contraction_schedule import lower_contraction
 from mapsto.lowering.gpu.target import GpuTarget
+from mapsto.lowering.gpu.weighted_schedule import weighted_scheduling
 from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.scheduling import Scheduling
 
@@ -17,7 +18,7 @@ _MOST_RANKED = 1 << 14
 
 
 def gpu_scheduling(target: GpuTarget) -> Scheduling:
-    """Small tasks, one for a block of threads, and tiles of contractions."""
+    """Small tasks, one for a block of threads, tiles of contractions, and weighted sums at once."""
     division = Division(
         task_work=target.task_work,
         column_block=target.block_threads,
@@ -35,4 +36,4 @@ def gpu_scheduling(target: GpuTarget) -> Scheduling:
     ) -> LoweredContraction | None:
         return lower_contraction(op, access, target)
 
-    return Scheduling(division, contraction)
+    return Scheduling(division, contraction, weighted=weighted_scheduling(target))

@@ -1,0 +1,212 @@
+"""Sums of values, weighted by exponentials of how well something fits: found where they are.
+
+    fits    = contract %queries, %keys          rows x keys
+    scores  = .. %fits ..                       element by element
+    top     = contract max %scores              along the keys
+    weights = exp(%scores - %top)
+    total   = contract sum %weights             along the keys
+    sums    = contract %weights, %values        rows x columns
+
+A target that goes over the keys once, part by part, never has a matrix of rows x keys in memory: it
+keeps the greatest score so far, and multiplies what was summed by exp(before - now) where a greater
+one comes (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018; Dao et al.,
+"FlashAttention", 2022).  What is found depends on what is computed, not on who wrote it: scores may
+be scaled, masked, or have anything added that is known at an element's indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mapsto.ir.affine import AffineExpr
+from mapsto.ir.core import Block, Operation, Trait, Value
+from mapsto.ir.dataflow import Place, is_identity, operand_places
+from mapsto.ir.ops.contraction import Contract
+from mapsto.ir.ops.elementwise import Sub
+from mapsto.ir.ops.functions import Exp
+from mapsto.ir.ops.indexing import Gather, Scatter
+from mapsto.ir.ops.shaping import Broadcast
+from mapsto.ir.ops.updates import DynamicUpdate
+from mapsto.ir.stages import Stage, is_external, is_heavy
+
+__all__ = ["WeightedSums", "find_weighted_sums"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightedSums:
+    """The ops of the head of this file; `inside` are the values from `fits` to `weights`, which
+    nothing else uses, and `top`, `total` and `sums`.
+
+    `keys` is the axis of the scores along which they are normalized; `side` tells which operand of
+    `sums` the weights are.
+    """
+
+    fits: Contract
+    scores: Value
+    top: Contract
+    weights: Value
+    total: Contract | None
+    sums: Contract
+    keys: int
+    side: int
+    inside: frozenset[Value]
+
+    @property
+    def places(self) -> tuple[AffineExpr, ...]:
+        """Where along each axis of the weights a point of the domain of `sums` reads."""
+        return self.sums.maps[self.side].results
+
+    def row_place(self, rank: int) -> Place:
+        """Where a point of the result of `sums` has its row's `top` and `total`."""
+        rows = [expr for axis, expr in enumerate(self.places) if axis != self.keys]
+        return tuple(AffineExpr(expr.coefficients[:rank], expr.constant) for expr in rows)
+
+    def takes(self, behind: Sequence[Stage], stage: Stage) -> bool:
+        """Whether a stage uses no more than the sums at its own indices and the total of the row;
+        `behind` are those that do so already."""
+        result = self.sums.result
+        if not stage.is_map or stage.value.shape != result.shape:
+            return False
+        own = {result, *(other.value for other in behind)}
+        found = [read for read in stage.reads if read.value in own | self.inside]
+        uses = any(read.value in own for read in found)
+        return uses and all(
+            is_identity(read.place)
+            if read.value in own
+            else self._is_total(read.value) and read.place == self.row_place(result.type.rank)
+            for read in found
+        )
+
+    def _is_total(self, value: Value | None) -> bool:
+        return self.total is not None and value is self.total.result
+
+
+def find_weighted_sums(block: Block) -> list[WeightedSums]:
+    """Those of a block, in order; no two have an op in common."""
+    search = _Search(block)
+    return [found for op in block.operations if (found := search.ending_in(op)) is not None]
+
+
+class _Search:
+    def __init__(self, block: Block) -> None:
+        self.block = block
+        self.numbers = {op: number for number, op in enumerate(block.operations)}
+        self.users: dict[Value, list[Operation]] = {}
+        for op in block.operations:
+            for operand in dict.fromkeys(op.operands):
+                self.users.setdefault(operand, []).append(op)
+
+    def ending_in(self, op: Operation) -> WeightedSums | None:
+        """The weighted sums that an op computes."""
+        if not isinstance(op, Contract) or not is_heavy(op) or len(op.reduced) != 1:
+            return None
+        for side, operand in enumerate(op.operands):
+            found = self._weighted_by(op, side, operand)
+            if found is not None and self._is_closed(found):
+                return found
+        return None
+
+    def _weighted_by(self, sums: Contract, side: int, weights: Value) -> WeightedSums | None:
+        difference = weights.owner.operands[0].owner if isinstance(weights.owner, Exp) else None
+        if not isinstance(difference, Sub):
+            return None
+        scores, greatest = difference.operands
+        repeated = greatest.owner
+        top = repeated.operands[0].owner if isinstance(repeated, Broadcast) else None
+        keys = _reduced_axis(top, "max", scores)
+        if not (isinstance(repeated, Broadcast) and isinstance(top, Contract)) or keys is None:
+            return None
+        if repeated.dims != tuple(i for i in range(scores.type.rank) if i != keys):
+            return None
+        cone = _Cone(scores)
+        if cone.fits is None or not _reads_rows(sums, side, keys):
+            return None
+        totals = [op for op in self.users[weights] if op is not sums]
+        if len(totals) > 1 or (totals and _reduced_axis(totals[0], "sum", weights) != keys):
+            return None
+        total = totals[0] if totals else None
+        assert total is None or isinstance(total, Contract)
+        ends = (difference.result, greatest, top.result, weights, sums.result)
+        inside = {*cone.dependent, *ends, *(() if total is None else (total.result,))}
+        fits, every = cone.fits, frozenset(inside)
+        return WeightedSums(fits, scores, top, weights, total, sums, keys, side, every)
+
+    def _is_closed(self, found: WeightedSums) -> bool:
+        """Whether nothing else uses what is inside, and what is inside needs no result of it."""
+        results = {found.sums.result, *(() if found.total is None else (found.total.result,))}
+        users = (user for v in found.inside - results for user in self.users.get(v, ()))
+        if any(not user.results or not found.inside.issuperset(user.results) for user in users):
+            return False
+        between = self.block.operations[self.numbers[found.fits] : self.numbers[found.sums]]
+        if any(op.has_effect for op in between):
+            return False
+        derived = set(found.inside)
+        for op in between:
+            if not derived.isdisjoint(op.operands):
+                derived.update(op.results)
+        return derived.isdisjoint(v for v in found.sums.operands if v is not found.weights)
+
+
+class _Cone:
+    """What computes scores element by element: the product at its end, and the values that depend
+    on it."""
+
+    def __init__(self, scores: Value) -> None:
+        self.fits: Contract | None = None
+        self.dependent: set[Value] = set()
+        self._known: dict[Value, bool] = {}
+        self._fails = False
+        self._visit(scores)
+        if self._fails or not self.dependent:
+            self.fits = None
+
+    def _visit(self, value: Value) -> bool:
+        """Whether a value depends on the product."""
+        known = self._known.get(value)
+        if known is not None:
+            return known
+        op = value.owner
+        if not isinstance(op, Operation) or is_external(value):
+            depends = False
+        elif isinstance(op, Contract) and is_heavy(op):
+            self._fails |= self.fits not in (None, op)
+            self.fits, depends = op, True
+        else:
+            # Every operand is visited: one of them may be what does not fit.
+            depends = True in [self._visit(operand) for operand in op.operands]
+            self._fails |= depends and not op.has(Trait.ELEMENTWISE)
+            self._fails |= isinstance(op, Gather | Scatter | DynamicUpdate)
+        self._known[value] = depends
+        if depends:
+            self.dependent.add(value)
+        return depends
+
+
+def _reduced_axis(op: object, kind: str, operand: Value) -> int | None:
+    """The axis of the operand that a reduction is along, where it keeps the others in order."""
+    if not isinstance(op, Contract) or op.kind != kind or list(op.operands) != [operand]:
+        return None
+    if len(op.reduced) != 1 or not op.attributes["reassociate"]:
+        return None
+    singles = [None if expr is None else expr.single for expr in operand_places(op)[0]]
+    if sorted(d for d in singles if d is not None) != list(range(len(singles))):
+        return None
+    if tuple(op.extents[d] for d in singles if d is not None) != operand.shape:
+        return None
+    axis = singles.index(op.rank)
+    return axis if [d for d in singles if d != op.rank] == list(range(op.rank)) else None
+
+
+def _reads_rows(sums: Contract, side: int, keys: int) -> bool:
+    """Whether the contraction goes along the keys, over whole rows each of which is used once."""
+    map_, shape = sums.maps[side], sums.operands[side].shape
+    singles = [expr.single for expr in map_.results]
+    if singles[keys] != sums.rank or sums.extents[sums.rank] != shape[keys]:
+        return False
+    known = [d for d in singles if d is not None]
+    axes = zip(singles, map_.results, shape, strict=True)
+    return len(set(known)) == len(known) and all(
+        sums.extents[d] == size if d is not None else size == 1 and expr == expr.scaled(0)
+        for d, expr, size in axes
+    )

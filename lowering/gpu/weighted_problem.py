@@ -1,0 +1,101 @@
+"""What the schedule of weighted sums needs to know of them: which dimensions are rows and keys.
+
+The product of rows and keys, `fits`, and the sums of values, `values`, are contractions with the
+same batch and the same rows, each numbered in one way; the reduction of the second is along the
+columns of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mapsto.ir.affine import AffineExpr
+from mapsto.ir.ops.contraction import Contract
+from mapsto.ir.weighted_sums import WeightedSums
+from mapsto.lowering.contraction_problem import (
+    ContractionProblem,
+    Group,
+    Sides,
+    sort_dimensions,
+)
+from mapsto.lowering.weighted_access import WeightedAccess
+
+__all__ = ["WeightedProblem", "WeightedSides", "sort_weighted"]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedSides:
+    """The dimensions of both contractions, sorted."""
+
+    fits: Sides
+    values: Sides
+
+    def problem(self, access: WeightedAccess) -> WeightedProblem:
+        """The weighted sums with these sides."""
+        sums = access.sums
+        fits = self.fits.problem(sums.fits, access.fits)
+        return WeightedProblem(access, fits, self.values.problem(sums.sums, access.values))
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedProblem:
+    """Weighted sums with their dimensions sorted."""
+
+    access: WeightedAccess
+    fits: ContractionProblem
+    values: ContractionProblem
+
+
+def sort_weighted(sums: WeightedSums) -> WeightedSides | None:
+    """The dimensions, sorted; None where rows and keys are not those of one product each, where
+    elements outside of a tensor would be read, or what is weighted depends on the row."""
+    fits = _with_keys(sums.fits, sums.keys)
+    if fits is None or not (_is_inside(sums.fits) and _is_inside(sums.sums)):
+        return None
+    values = _values(sums, fits)
+    read = set(sums.sums.maps[1 - sums.side].dims)
+    if not values.columns.dims or read.intersection(values.rows.dims):
+        return None
+    return WeightedSides(fits, values)
+
+
+def _with_keys(fits: Contract, keys: int) -> Sides | None:
+    """The sides of the product in which the keys are the columns."""
+    for swapped in (False, True):
+        sides = sort_dimensions(fits, swapped)
+        wide = [] if sides is None else [d for d in sides.columns.dims if fits.extents[d] != 1]
+        if sides is not None and wide == [keys]:
+            return sides
+    return None
+
+
+def _is_inside(op: Contract) -> bool:
+    """Whether operands are read at single dimensions over their extents."""
+    pairs = ((map_, operand.shape) for map_, operand in zip(op.maps, op.operands, strict=True))
+    return all(
+        expr == expr.scaled(0) or (expr.single is not None and op.extents[expr.single] == size)
+        for map_, shape in pairs
+        for expr, size in zip(map_.results, shape, strict=True)
+    )
+
+
+def _values(sums: WeightedSums, fits: Sides) -> Sides:
+    """The sides of the sums, batch and rows in the order of the product's."""
+    op = sums.sums
+    batch, rows = _images(sums, fits.batch), _images(sums, fits.rows)
+    others = [d for d in range(op.rank) if d not in (*batch, *rows)]
+    return Sides(
+        _group(op, batch), _group(op, rows), _group(op, others), _group(op, [op.rank]), sums.side
+    )
+
+
+def _images(sums: WeightedSums, group: Group) -> list[int]:
+    """The dimensions of the sums at which those of the weights are read."""
+    places: Sequence[AffineExpr] = sums.places
+    singles = (places[d].single for d in group.dims)
+    return [d for d in singles if d is not None]
+
+
+def _group(op: Contract, dims: Sequence[int]) -> Group:
+    return Group(tuple(dims), tuple(op.extents[d] for d in dims))
