@@ -18,6 +18,7 @@ from mapsto.ir.ops.flow import *
 from mapsto.ir.ops.functions import *
 from mapsto.ir.ops.indexing import *
 from mapsto.ir.ops.logic import *
+from mapsto.ir.ops.partition import *
 from mapsto.ir.ops.random import *
 from mapsto.ir.ops.remat import *
 from mapsto.ir.ops.sequences import *

@@ -6,16 +6,19 @@ from mapsto.ir.core import Operation
 from mapsto.ir.errors import MissingLowering
 from mapsto.ir.ops.effects import Assert, Print
 from mapsto.ir.ops.flow import If, Scan, While
+from mapsto.ir.ops.partition import Partition
 from mapsto.lowering.apart import ApartLowering
 from mapsto.lowering.control_flow import IfLowering, ScanLowering, WhileLowering
 from mapsto.lowering.effects import AssertLowering, PrintLowering
 from mapsto.lowering.extended import EXTENDED
+from mapsto.lowering.partition import PartitionLowering
 
 __all__ = ["APART_RULES", "apart_rule", "register_apart_rule"]
 
 APART_RULES: dict[type[Operation], ApartLowering] = {
     Assert: AssertLowering(),
     If: IfLowering(),
+    Partition: PartitionLowering(),
     Print: PrintLowering(),
     Scan: ScanLowering(),
     While: WhileLowering(),

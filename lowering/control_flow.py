@@ -19,7 +19,7 @@ from mapsto.lowering.buffers import padded_bytes
 from mapsto.lowering.llvm.types import I1, I8, I64, PTR, VOID, Operand, constant
 from mapsto.lowering.lowered import LoweredFunction
 
-__all__ = ["IfLowering", "ScanLowering", "WhileLowering"]
+__all__ = ["IfLowering", "RegionBuffers", "ScanLowering", "WhileLowering"]
 
 
 class IfLowering:
@@ -44,7 +44,7 @@ class IfLowering:
         f.branch_if(_holds(writer, condition), first, second)
         for block, body in zip((first, second), writer.bodies, strict=True):
             f.begin(block)
-            buffers = _Buffers(writer, body)
+            buffers = RegionBuffers(writer, body)
             buffers.pass_arguments(arguments)
             for number, pointer in enumerate(writer.results):
                 if number not in aliases:
@@ -68,7 +68,7 @@ class WhileLowering:
         f, op = writer.f, writer.op
         assert isinstance(op, While)
         condition, body = writer.bodies
-        asked, buffers = _Buffers(writer, condition), _Buffers(writer, body)
+        asked, buffers = RegionBuffers(writer, condition), RegionBuffers(writer, body)
         first = len(op.constants)
         for part in (asked, buffers):
             part.pass_arguments(writer.operands[:first])
@@ -105,7 +105,7 @@ class ScanLowering:
         f, op = writer.f, writer.op
         assert isinstance(op, Scan)
         (body,) = writer.bodies
-        buffers = _Buffers(writer, body)
+        buffers = RegionBuffers(writer, body)
         first = len(op.constants)
         buffers.pass_arguments(writer.operands[:first])
         arena = buffers.prepare(writer.scratch)
@@ -131,7 +131,7 @@ class ScanLowering:
 
 
 def _moving(
-    writer: ApartWriter, op: Scan, buffers: _Buffers
+    writer: ApartWriter, op: Scan, buffers: RegionBuffers
 ) -> list[tuple[Operand, Operand, Value]]:
     """Of sequences and outputs: where they begin, where the pointer for a step is stored, and the
     slice or output of a step."""
@@ -166,7 +166,7 @@ def _value_bytes(value: Value) -> Dim:
     return padded_bytes(value.type.elements, value.dtype)
 
 
-class _Buffers:
+class RegionBuffers:
     """The array of pointers that a region's function gets: its arguments, then the results that
     alias no argument, then what it has prepared."""
 
@@ -213,7 +213,7 @@ class _Carried:
     the op's result i."""
 
     def __init__(
-        self, writer: ApartWriter, buffers: _Buffers, first: int, count: int, arena: Operand
+        self, writer: ApartWriter, buffers: RegionBuffers, first: int, count: int, arena: Operand
     ) -> None:
         self.writer = writer
         self.buffers = buffers

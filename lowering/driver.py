@@ -18,6 +18,7 @@ from mapsto.ir.kernel_key import kernel_key
 from mapsto.ir.levels import FUSED, check_level
 from mapsto.ir.ops.control import Kernel
 from mapsto.ir.ops.flow import If
+from mapsto.ir.ops.partition import Partition
 from mapsto.ir.passes.fuse import is_fused
 from mapsto.lowering.assertions import Assertion, AssertionTable
 from mapsto.lowering.buffers import (
@@ -44,6 +45,7 @@ from mapsto.lowering.lowered import (
     KernelCall,
     LoweredFunction,
 )
+from mapsto.lowering.partition import serial
 from mapsto.lowering.scheduling import Scheduling
 from mapsto.lowering.sharing import PairSharing
 from mapsto.lowering.step_timing import StepTimer, TimedStep
@@ -115,16 +117,23 @@ class KernelTable:
         self._lowered: dict[Hashable, LoweredKernel] = {}
 
     def find(
-        self, op: Kernel, shared: frozenset[str], invariant: frozenset[str], owner: str
+        self,
+        op: Kernel,
+        shared: frozenset[str],
+        invariant: frozenset[str],
+        owner: str,
+        is_serial: bool = False,
     ) -> LoweredKernel:
-        """The loops of a kernel; new ones are named after the function that they are first in."""
-        key = kernel_key(op), shared, invariant
+        """The loops of a kernel, for one thread if it `is_serial`; new ones are named after the
+        function that they are first in."""
+        key = kernel_key(op), shared, invariant, is_serial
         found = self._lowered.get(key)
         if found is None:
             self.uses.append((op, invariant))
             lowered = lower_kernel(op, self.scheduling, shared, invariant)
             ahead = tuple(self._named(loops, f"{owner}.ahead") for loops in lowered.ahead)
-            found = LoweredKernel(self._named(lowered.loops, f"{owner}.kernel"), ahead)
+            loops = serial(lowered.loops) if is_serial else lowered.loops
+            found = LoweredKernel(self._named(loops, f"{owner}.kernel"), ahead)
             self._lowered[key] = found
         return found
 
@@ -135,9 +144,9 @@ class KernelTable:
 
 def lower_function(function: Function, kernels: KernelTable) -> LoweredFunction:
     """Kernels, buffers and loops of a function."""
-    weighted = kernels.scheduling.weighted
-    takes = None if weighted is None else weighted.takes
-    fused = function if is_fused(function) else fuse_function(function, takes)
+    scheduling = kernels.scheduling
+    takes = None if scheduling.weighted is None else scheduling.weighted.takes
+    fused = function if is_fused(function) else fuse_function(scheduling.arrange(function), takes)
     check_level(fused, FUSED)
     return _Lowering(fused, entry_point(fused), kernels).run()
 
@@ -155,8 +164,15 @@ def entry_point(function: Function, sizes: tuple[str, ...] | None = None) -> Ent
 class _Lowering:
     """Lowers one function, after the regions of its ops."""
 
-    def __init__(self, function: Function, entry: EntryPoint, kernels: KernelTable) -> None:
+    def __init__(
+        self,
+        function: Function,
+        entry: EntryPoint,
+        kernels: KernelTable,
+        is_serial: bool = False,
+    ) -> None:
         self.function = function
+        self.is_serial = is_serial
         self.entry = entry
         self.kernels = kernels
         self.repeated = False
@@ -190,7 +206,10 @@ class _Lowering:
         prefix = f"{self.function.name}.{op.name}{number}."
         bodies = body_functions(op, prefix)
         sizes = self.entry.sizes
-        lowerings = [_Lowering(body, entry_point(body, sizes), self.kernels) for body in bodies]
+        is_serial = self.is_serial or isinstance(op, Partition)
+        lowerings = [
+            _Lowering(body, entry_point(body, sizes), self.kernels, is_serial) for body in bodies
+        ]
         # Branches agree on what they update in place; the body of a loop decides for itself.
         agree = isinstance(op, If)
         return tuple(each.run() if agree else each.run_repeated() for each in lowerings)
@@ -231,11 +250,12 @@ class _Lowering:
 
     def _kernel(self, op: Kernel, shared: frozenset[str]) -> LoweredKernel:
         name = self.function.name
-        kernel = self.kernels.find(op, shared, self._invariant_names(op), name)
+        invariant = self._invariant_names(op)
+        kernel = self.kernels.find(op, shared, invariant, name, self.is_serial)
         if self.repeated or not any(loops.sizes for loops in kernel.ahead):
             return kernel
         # What a program prepares is there before a call tells any size.
-        return self.kernels.find(op, shared, frozenset(), name)
+        return self.kernels.find(op, shared, frozenset(), name, self.is_serial)
 
     def _invariant_names(self, op: Kernel) -> frozenset[str]:
         """The names of a kernel's operands that all steps, or calls, have in common."""
@@ -284,20 +304,26 @@ def emit(
     """Writes functions that are lowered already; `assertions` receives those in them, and `timer`
     their steps."""
     for lowered in functions.values():
-        for body in _bodies(lowered):
+        for body, clock in _bodies(lowered, timer):
             _emit_kernels(module, body, machine)
-            write_entry(module, body, assertions, "internal", timer)
+            write_entry(module, body, assertions, "internal", clock)
         _emit_kernels(module, lowered, machine)
         write_entry(module, lowered, assertions, timer=timer)
     if timer is not None:
         timer.finish()
 
 
-def _bodies(lowered: LoweredFunction) -> Iterator[LoweredFunction]:
-    """The functions of all regions, those inside others first."""
-    for body in lowered.bodies:
-        yield from _bodies(body)
-        yield body
+def _bodies(
+    lowered: LoweredFunction, timer: StepTimer | None
+) -> Iterator[tuple[LoweredFunction, StepTimer | None]]:
+    """The functions of all regions, those inside others first, with what takes the times of their
+    steps: nothing does where several threads are in one function."""
+    for call in lowered.calls:
+        if isinstance(call, ApartCall):
+            clock = None if isinstance(call.op, Partition) else timer
+            for body in call.bodies:
+                yield from _bodies(body, clock)
+                yield body, clock
 
 
 def _emit_kernels(module: ModuleWriter, lowered: LoweredFunction, machine: Machine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mapsto.ir.core import Function
 from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.weighted_sums import WeightedSums
 from mapsto.lowering.contraction_problem import OperandAccess
@@ -24,6 +25,14 @@ RowRewriting = Callable[[Sequence[Statement]], Sequence[Statement]]
 """From the statements of a kernel of rows to others that do the same."""
 
 
+FunctionRewriting = Callable[[Function], Function]
+"""From a function whose ops are not grouped into kernels yet to one that does the same."""
+
+
+def _as_it_is(function: Function) -> Function:
+    return function
+
+
 def _as_they_are(body: Sequence[Statement]) -> Sequence[Statement]:
     return body
 
@@ -39,9 +48,11 @@ class WeightedScheduling:
 @dataclass(frozen=True, slots=True)
 class Scheduling:
     """How work is divided into tasks, how heavy contractions are computed, what is made of the
-    loops of rows, and how weighted sums are computed, where that is one kernel."""
+    loops of rows, how weighted sums are computed, where that is one kernel, and what is made of a
+    function before its ops are grouped into kernels."""
 
     division: Division
     contraction: ContractionLowering
     rows: RowRewriting = _as_they_are
     weighted: WeightedScheduling | None = None
+    arrange: FunctionRewriting = _as_it_is

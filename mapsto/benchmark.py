@@ -20,10 +20,11 @@ from mapsto.dsl.elaborated import Elaborated
 from mapsto.ir.core import Array, Function, Operation, Trait
 from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.ops.control import Kernel, Return
+from mapsto.ir.ops.partition import Partition
 from mapsto.ir.ops.shaping import Constant
 from mapsto.ir.printer import type_text
 from mapsto.lowering.driver import Compiled
-from mapsto.lowering.lowered import ApartCall
+from mapsto.lowering.lowered import ApartCall, KernelCall
 from mapsto.lowering.step_timing import STEP_TIMES, TimedStep
 from mapsto.lowering.work import Work, work_of
 from mapsto.runtime.function import NativeFunction
@@ -196,11 +197,28 @@ def _together(one: StepReport, other: StepReport) -> StepReport:
 def _report(step: TimedStep, runs: int, seconds: float) -> StepReport:
     call, op = step.call, step.op
     if isinstance(call, ApartCall):
-        return StepReport(f"{step.owner}.{call.op.name}", "around its steps", runs, seconds, Work())
+        is_parts = isinstance(call.op, Partition)
+        what, work = _parts(call) if is_parts else ("around its steps", Work())
+        name = f"{step.owner}.{call.op.name}"
+        return StepReport(name, what, runs, seconds, work * runs)
     if not isinstance(op, Kernel):
         return StepReport(call.loops.name, "packs ahead of a loop", runs, seconds, Work())
     work = work_of(call, op, {}) * runs
     return StepReport(call.loops.name, describe_kernel(op), runs, seconds, work)
+
+
+def _parts(call: ApartCall) -> tuple[str, Work]:
+    """What is done part by part, and how much work it is: its own steps are not timed."""
+    assert isinstance(call.op, Partition)
+    (body,) = call.bodies
+    pairs = [
+        (op, work_of(step, op, {}))
+        for step, op in zip(body.calls, body.steps, strict=True)
+        if isinstance(op, Kernel) and isinstance(step, KernelCall)
+    ]
+    largest, _ = max(pairs, key=lambda pair: pair[1].operations)
+    total = sum((work for _, work in pairs), start=Work())
+    return f"{call.op.steps} parts: {describe_kernel(largest)}, ..", total * call.op.steps
 
 
 def describe_kernel(kernel: Kernel) -> str:

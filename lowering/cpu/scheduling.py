@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mapsto.ir.ops.contraction import Contract
+from mapsto.ir.passes.parts import MakeParts
 from mapsto.lowering.contraction_problem import OperandAccess
 from mapsto.lowering.contractions import LoweredContraction, lower_contraction
 from mapsto.lowering.cpu.machine import Machine
@@ -20,7 +21,7 @@ DIVISION = Division()
 def cpu_scheduling(machine: Machine, choose: Choose | None = None) -> Scheduling:
     """Packed, register-blocked contractions for the machine's caches and registers, by the
     schedules that are chosen (None: by the cost model); rows without conditions that hold for a
-    piece of a loop."""
+    piece of a loop; chains of kernels part by part, where their data is more than a cache."""
     chooser = choose or estimated(machine)
 
     def contraction(
@@ -28,4 +29,5 @@ def cpu_scheduling(machine: Machine, choose: Choose | None = None) -> Scheduling
     ) -> LoweredContraction | None:
         return lower_contraction(op, access, chooser, invariant)
 
-    return Scheduling(DIVISION, contraction, cut_loops)
+    parts = MakeParts(cache=machine.l2, threads=machine.cores)
+    return Scheduling(DIVISION, contraction, cut_loops, arrange=parts.run_on)

@@ -34,9 +34,9 @@ from mapsto.lowering.llvm.writer import FunctionWriter, ModuleWriter, Parameter
 from mapsto.lowering.loop_walk import Names, free_names, stored_buffers
 from mapsto.lowering.loops import Buffer, For, LoopFunction, Space, Statement
 
-__all__ = ["emit_dim", "emit_loop_function"]
+__all__ = ["PARALLEL_FOR", "emit_dim", "emit_loop_function"]
 
-_PARALLEL_FOR = "mapsto_parallel_for"
+PARALLEL_FOR = "mapsto_parallel_for"
 
 
 def emit_dim(f: FunctionWriter, dim: Dim, sizes: Mapping[str, Operand]) -> Operand:
@@ -219,9 +219,9 @@ class _RegionEmitter(StatementEmitter):
             self.f.store(value, self.f.getelementptr(I64, closure, number))
         fact = Fact(nonnegative=self.is_nonnegative(start))
         self._emit_task(task, loop, captures, locals_, fact)
-        self.kernel.module.declare(_PARALLEL_FOR, VOID, [PTR, PTR, I64])
+        self.kernel.module.declare(PARALLEL_FOR, VOID, [PTR, PTR, I64])
         count = self.index_operand(scope, extent)
-        self.f.call(_PARALLEL_FOR, VOID, [Operand(f"@{task}", PTR), closure, count])
+        self.f.call(PARALLEL_FOR, VOID, [Operand(f"@{task}", PTR), closure, count])
 
     def _capture(self, scope: Scope, loop: For, locals_: list[Buffer]) -> _Captures:
         names = free_names(loop.body)

@@ -90,6 +90,16 @@ def scan(b: ir.Builder, x: ir.Value, xs: ir.Value) -> list[ir.Value]:
     return [*finals, *outputs]
 
 
+def partition(b: ir.Builder, w: ir.Value, x: ir.Value, y: ir.Value) -> list[ir.Value]:
+    inner = ir.Builder(ir.Block([tensor(3), tensor(1, 1, 3), tensor(1, 4, 3)], ["w", "x", "y"]))
+    row, part, more = inner.block.arguments
+    wide = inner.emit(ir.Broadcast, row, shape=(1, 1, 3), dims=(2,))
+    last = inner.emit(ir.Slice, more, starts=(0, 3, 0), sizes=(1, 1, 3), steps=(1, 1, 1))
+    product = inner.emit(ir.Mul, inner.emit(ir.Add, part, last), wide)
+    region = ir.Region(inner.returning(product))
+    return list(b.op(ir.Partition, w, x, y, regions=[region], constants=1, outer=(2, 4)).results)
+
+
 def while_(b: ir.Builder, x: ir.Value, limit: ir.Value) -> list[ir.Value]:
     def condition(inner: ir.Builder, carried: Values) -> Values:
         return [inner.emit(ir.Lt, carried[1], limit)]
@@ -148,6 +158,7 @@ EXAMPLES: dict[str, tuple[Callable[..., list[ir.Value]], list[TensorType]]] = {
     "random": (one(ir.Random, stream=3, type=X), [tensor(dtype=I64)]),
     "kernel": (kernel, [X]),
     "scan": (scan, [X, tensor(4, 2, 3)]),
+    "partition": (partition, [tensor(3), tensor(2, 4, 3), tensor(2, 4, 3)]),
     "while": (while_, [X, tensor(dtype=I32)]),
     "if": (if_, [tensor(dtype=BOOL), X]),
     "call": (call, [X]),
