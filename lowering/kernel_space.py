@@ -96,15 +96,17 @@ class KernelSpace:
         return tuple(shape)
 
     def is_contiguous(self, stage: Stage, dim: int) -> bool:
-        """Whether some tensor that a stage reads has neighbours along a dimension of the stage's
-        domain next to each other, and none that is read along it has them elsewhere."""
+        """Whether some tensor that a stage reads, or writes element by element, has neighbours
+        along a dimension of the stage's domain next to each other, and none that is read or written
+        along it has them elsewhere."""
         return self.is_near(stage, dim, 1)
 
     def is_near(self, stage: Stage, dim: int, stride: int) -> bool:
-        """As `is_contiguous`, where neighbours may be up to a stride apart."""
-        along = [
-            read.place for read in stage.reads if read.value is not None and _moves(read.place, dim)
-        ]
+        """As `is_contiguous`, where neighbours may be up to a stride apart: shuffles take apart what
+        is read, and put together what is written."""
+        places = [read.place for read in stage.reads if read.value is not None]
+        places += [identity_place(stage.rank)] if stage.is_map and stride == 1 else []
+        along = [place for place in places if _moves(place, dim)]
         return bool(along) and all(_is_last(place, dim, stride) for place in along)
 
 
