@@ -102,8 +102,8 @@ class KernelSpace:
         return self.is_near(stage, dim, 1)
 
     def is_near(self, stage: Stage, dim: int, stride: int) -> bool:
-        """As `is_contiguous`, where neighbours may be up to a stride apart: shuffles take apart what
-        is read, and put together what is written."""
+        """As `is_contiguous`, where neighbours may be up to a stride apart: shuffles take apart
+        what is read, and put together what is written."""
         places = [read.place for read in stage.reads if read.value is not None]
         places += [identity_place(stage.rank)] if stage.is_map and stride == 1 else []
         along = [place for place in places if _moves(place, dim)]

@@ -4,7 +4,8 @@ Which side is packed by each task (private) and which once for all (shared): a s
 reads elements many times (the image of a convolution) is private, so that it is never spread out in
 memory; otherwise the larger side is private, as packing it just before use costs no second trip to
 memory.  Rows that are read from a copy are not packed at all, and as large as that copy: where it
-is smaller than the columns, each of these is brought into a cache once, and all rows go by.
+is smaller than the columns, each of these is brought into a cache once, and all rows go by.  So
+do rows that are read where they lie and fit into a cache.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ CACHE_WAYS = 8
 """So many rows of any stride have their lines in the first-level cache at once."""
 LEAST_TASK = 1 << 15
 """Multiply-adds of a task, at least, where there are tasks enough."""
+TURNED_VECTORS = 4
+"""Columns that are turned for one tile of rows are so many vectors at most: fewer rows of memory
+are read side by side, each for longer, as the processor expects it.  More would hide the latency of
+the sums, which wait for memory all the same."""
 LARGEST_WINDOW = 4
 """How much larger than the operand its copy without edges may be."""
 TILES_TO_TRY = 6
@@ -90,13 +95,18 @@ def choose_schedule(
     tile = choose_tile(
         machine, problem.dtype.bits, problem.rows.size, _columns(problem, machine, run)
     )
-    private_rows = _rows_are_private(problem, tile, windows)
     pack_rows, pack_columns = _packing(problem, tile, windows, run, invariant)
+    private_rows = _rows_are_private(problem, tile, windows)
+    if not pack_rows and "columns" not in invariant:
+        private_rows &= not _rows_stay_near(problem, machine, tile)
+    is_turned = pack_columns and not private_rows and _is_turned_once(problem, tile)
+    if is_turned:
+        tile = replace(tile, vectors=min(tile.vectors, TURNED_VECTORS))
     return Schedule(
         tile=tile,
         private_rows=private_rows,
         block=_block(problem, machine, tile, private_rows),
-        reduction_block=_reduction_block(problem, machine, tile),
+        reduction_block=_reduction_block(problem, tile, machine.l1 if is_turned else machine.l2),
         pack_rows=pack_rows,
         pack_columns=pack_columns,
         parallel=_work(problem) >= PARALLEL_WORK,
@@ -243,6 +253,14 @@ def _rows_are_private(problem: ContractionProblem, tile: Tile, windows: frozense
     return rows >= columns
 
 
+def _rows_stay_near(problem: ContractionProblem, machine: Machine, tile: Tile) -> bool:
+    """Whether the rows stay in a cache while one panel of columns after the other, packed just
+    before, goes by; there are panels enough for all threads."""
+    rows = _known(problem.rows.size) * _known(problem.reduced.size) * problem.dtype.bytes
+    panels = ceil(_known(problem.columns.size) / tile.columns) * _known(problem.batch.size)
+    return rows <= machine.l2 // 2 and panels >= MINIMUM_TASKS
+
+
 def _spread(problem: ContractionProblem, operand: int, packed: int) -> bool:
     """Whether packing would hold each element of the operand several times."""
     batches = _known(problem.batch.size)
@@ -281,7 +299,7 @@ def _block(problem: ContractionProblem, machine: Machine, tile: Tile, private_ro
     columns; fewer where there would be too few tasks."""
     if not private_rows:
         return _column_block(problem, tile)
-    depth = min(_known(problem.reduced.size), _reduction_block(problem, machine, tile))
+    depth = min(_known(problem.reduced.size), _reduction_block(problem, tile, machine.l2))
     sliver_bytes = tile.rows * depth * problem.dtype.bytes
     fitting = max(1, machine.l2 // 3 // max(1, sliver_bytes))
     if not isinstance(problem.rows.size, int):
@@ -299,9 +317,17 @@ def _column_block(problem: ContractionProblem, tile: Tile) -> int:
     return max(1, min(enough, tiles * _known(problem.batch.size) // MINIMUM_TASKS))
 
 
-def _reduction_block(problem: ContractionProblem, machine: Machine, tile: Tile) -> int:
-    """A depth at which a panel of columns fills at most half of the second-level cache."""
-    fitting = machine.l2 // 2 // (tile.columns * problem.dtype.bytes)
+def _is_turned_once(problem: ContractionProblem, tile: Tile) -> bool:
+    """Whether columns that are in order along the reduction are turned into vectors for one tile of
+    rows alone: then they should not leave the first-level cache in between."""
+    across = problem.contiguous_in(1 - problem.row_operand, problem.columns)
+    one = _known(problem.rows.size) <= tile.rows
+    return one and not across and problem.access.blocks == 1
+
+
+def _reduction_block(problem: ContractionProblem, tile: Tile, cache: int) -> int:
+    """A depth at which a panel of columns fills at most half of a cache."""
+    fitting = cache // 2 // (tile.columns * problem.dtype.bytes)
     depth = problem.reduced.size
     if isinstance(depth, int) and depth <= fitting:
         return depth

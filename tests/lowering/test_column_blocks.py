@@ -77,7 +77,7 @@ def test_a_gated_unit_is_one_kernel(rows, dtype: DType) -> None:
 
 
 def test_rows_that_tasks_own_are_taken_by_blocks_afterwards() -> None:
-    function = build("gated", [(F32, (300, 9)), (F32, (9, 128))], gated)
+    function = build("gated", [(F32, (600, 9)), (F32, (9, 512))], gated)
     assert kernel_count(function) == 1
     check(function)
     (kernel,) = lower(Module.of(function), "gated", AVX2).kernels
