@@ -34,20 +34,31 @@ from functools import partial
 from mapsto.ir.dims import Dim, floor_div
 from mapsto.ir.types import DType
 from mapsto.lowering import indices
-from mapsto.lowering.contraction_plan import Schedule, row_chunks
+from mapsto.lowering.contraction_layout import columns_of, rows_of, steps_for, window_of
+from mapsto.lowering.contraction_places import (
+    Chunk,
+    Place,
+    TileValues,
+    tile_element,
+    unflatten,
+)
+from mapsto.lowering.contraction_plan import (
+    RowPart,
+    Schedule,
+    interleaves,
+    row_chunks,
+    row_parts,
+)
 from mapsto.lowering.contraction_problem import ContractionProblem
 from mapsto.lowering.contraction_sides import (
     Columns,
     Lane,
     Point,
-    Reader,
     Rows,
-    RunColumns,
     Side,
     ceil_div,
 )
-from mapsto.lowering.contraction_steps import KRange, Step, Steps, steps_of
-from mapsto.lowering.contraction_window import Window, column_window, row_window
+from mapsto.lowering.contraction_steps import KRange, Step, Steps
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indices import Index, from_dim, maximum, minimum, variable
 from mapsto.lowering.loop_prefetch import prefetches
@@ -93,84 +104,27 @@ def contraction_packings(problem: ContractionProblem, schedule: Schedule) -> tup
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a tile is: its batch, its row and column tile, and its slots in packed buffers."""
-
-    batch: Index
-    row_tile: Index
-    column_tile: Index
-    row_slot: Index
-    column_slot: Index
-    part: KRange
-
-
-@dataclass(frozen=True, slots=True)
 class _Loops:
     problem: ContractionProblem
     schedule: Schedule
+    part: RowPart | None = None
+    """The rows that it is about, where there are tiles of two heights."""
 
     @property
     def rows(self) -> Rows:
-        problem, schedule = self.problem, self.schedule
-        window, ahead = self._window("rows"), "rows" in schedule.ahead
-        return Rows(
-            "rows",
-            problem.rows,
-            problem.batch,
-            self.steps,
-            self._reader(problem.row_operand, window),
-            schedule.tile,
-            packed=schedule.pack_rows or ahead,
-            ahead=ahead,
-            k_inner=problem.contiguous_in(problem.row_operand, problem.reduced),
-        )
+        return rows_of(self.problem, self.schedule, self.part)
 
     @property
     def columns(self) -> Columns:
-        problem, schedule = self.problem, self.schedule
-        operand = 1 - problem.row_operand
-        window, ahead = self._window("columns"), "columns" in schedule.ahead
-        across = problem.contiguous_in(operand, problem.columns)
-        side = Columns(
-            "columns",
-            problem.columns,
-            problem.batch,
-            self.steps,
-            self._reader(operand, window),
-            schedule.tile,
-            packed=schedule.pack_columns or ahead,
-            ahead=ahead,
-            anywhere=window is not None,
-            k_run=0 if across else problem.contiguous_dims(operand, problem.reduced),
-        )
-        return RunColumns.of(side, schedule.run) if schedule.run else side
+        return columns_of(self.problem, self.schedule)
 
     @property
     def steps(self) -> Steps:
-        """The reduction: with loops of their own for some dimensions where elements are read at
-        the indices of these."""
-        flat = Steps(self.problem.reduced, 0)
-        direct = not (self.schedule.pack_rows and self.schedule.pack_columns)
-        if not direct and not self.schedule.run:
-            return flat
-        return steps_of(self.problem.reduced, self.schedule.laid_out)
-
-    def _window(self, name: str) -> Window | None:
-        if name not in self.schedule.windows:
-            return None
-        lanes = self.schedule.tile.lanes
-        return row_window(self.problem) if name == "rows" else column_window(self.problem, lanes)
-
-    def _reader(self, operand: int, window: Window | None) -> Reader:
-        return window.element if window else lambda point: self.problem.read(operand, point)
+        return steps_for(self.problem, self.schedule)
 
     @property
     def private(self) -> Side:
         return self.rows if self.schedule.private_rows else self.columns
-
-    @property
-    def shared(self) -> Side:
-        return self.columns if self.schedule.private_rows else self.rows
 
     @property
     def depth(self) -> Dim:
@@ -193,7 +147,7 @@ class _Loops:
         tasks = ceil_div(self._task_tiles, self._block)
         chunks = row_chunks(self.problem, self.schedule)
         task = variable("task")
-        batch, block = _unflatten(indices.floor_div(task, chunks), self.batches, tasks)
+        batch, block = unflatten(indices.floor_div(task, chunks), self.batches, tasks)
         work = self._task(batch, block * self._block)
         loop = For("task", 0, from_dim(self.batches * tasks * chunks), tuple(work), self._outer)
         return (*self._copy_windows(), *self._pack_shared(), loop)
@@ -201,7 +155,7 @@ class _Loops:
     def _copy_windows(self) -> list[Statement]:
         found: list[Statement] = []
         for name in sorted(self.schedule.windows):
-            window = self._window(name)
+            window = window_of(self.problem, self.schedule, name)
             assert window is not None, "the schedule copies what can be copied"
             comment = Comment(f"copy what {name} read")
             found += [Allocate(window.buffer), comment, window.fill(self._outer)]
@@ -212,7 +166,11 @@ class _Loops:
         return LoopKind.PARALLEL if self.schedule.parallel else LoopKind.SERIAL
 
     def _pack_shared(self) -> list[Statement]:
-        side = self.shared
+        if self.schedule.private_rows:
+            return self._pack_side(self.columns)
+        return [s for loops in self._row_parts for s in loops._pack_side(loops.rows)]
+
+    def _pack_side(self, side: Side) -> list[Statement]:
         if not side.packed or side.ahead:
             return []
         return [Allocate(self._whole(side)), Comment(f"pack {side.name}"), self._pack_whole(side)]
@@ -224,7 +182,7 @@ class _Loops:
 
     def _pack_whole(self, side: Side) -> For:
         task = variable("tile")
-        batch, tile = _unflatten(task, self.batches, side.tiles)
+        batch, tile = unflatten(task, self.batches, side.tiles)
         pack = side.pack(self._whole(side), task, batch, tile, self._all_steps)
         count = from_dim(self.batches * side.tiles)
         return For("tile", 0, count, tuple(pack), self._outer)
@@ -243,8 +201,8 @@ class _Loops:
 
     @property
     def _blocks(self) -> int:
-        """How many blocks of columns the epilogue takes together."""
-        return self.problem.access.blocks
+        """How many blocks of columns the epilogue takes together, but for those of one tile."""
+        return 1 if interleaves(self.problem, self.schedule) else self.problem.access.blocks
 
     @property
     def _task_tiles(self) -> Dim:
@@ -274,47 +232,89 @@ class _Loops:
         """All columns of a block of row tiles, one block of the reduction after another."""
         sliver, panel = variable("sliver"), variable("panel")
         shared_slot = batch * from_dim(self.columns.tiles) + panel
-        place = _Place(batch, first + sliver, panel, sliver, shared_slot, self._k_range())
+        place = Place(batch, first + sliver, panel, sliver, shared_slot, self._k_range())
         tiles = For("sliver", 0, count, tuple(self._tile(place)))
         panels = For("panel", 0, from_dim(self.columns.tiles), (tiles,))
         return self._over_k([*self._pack_private(place, sliver, count), panels])
 
     def _column_task(self, batch: Index, first: Index, count: Index) -> list[Statement]:
         """All rows of a block of column tiles, one column tile after another."""
-        sliver, panel = variable("sliver"), variable("panel")
-        shared_slot = batch * from_dim(self.rows.tiles) + sliver
-        place = _Place(batch, sliver, first + panel, shared_slot, 0, self._k_range())
-        tiles = For("sliver", 0, from_dim(self.rows.tiles), tuple(self._tile(place)))
-        inner = self._over_k([*self._pack_private(place, panel, 1), tiles])
+        column_tile = first + variable("panel")
+        place = Place(batch, 0, column_tile, 0, 0, self._k_range())
+        tiles = [loops._all_rows(place) for loops in self._row_parts]
+        inner = self._over_k([*self._pack_private(place, 0, 1), *tiles])
         return [For("panel", 0, count, tuple(inner))]
+
+    @property
+    def _row_parts(self) -> list[_Loops]:
+        """The loops of the rows that have tiles of the same height."""
+        found = []
+        for part in row_parts(self.problem, self.schedule):
+            tile = replace(self.schedule.tile, rows=part.height)
+            found.append(_Loops(self.problem, replace(self.schedule, tile=tile), part))
+        return found or [self]
+
+    def _all_rows(self, place: Place) -> For:
+        """The tiles of all rows, for one of columns."""
+        tile = self._tile(self._in_row(place, variable("sliver")))
+        return For("sliver", 0, from_dim(self.rows.tiles), tuple(tile))
+
+    def _in_row(self, place: Place, tile: Index) -> Place:
+        """The place in a row of tiles, whose rows all tasks share."""
+        slot = place.batch * from_dim(self.rows.tiles) + tile
+        return replace(place, row_tile=tile, row_slot=slot)
 
     def _block_task(self, batch: Index, first: Index, count: Index) -> list[Statement]:
         """A chunk of rows of the same column tiles of each block, then the epilogue for all blocks.
         All chunks, of which there are some where there would be few tasks, follow each other."""
-        sliver, part, tile = variable("sliver"), variable("part"), self.schedule.tile
-        column_tile = first + variable("panel")
-        chunks = row_chunks(self.problem, self.schedule)
-        slivers = ceil_div(self.rows.tiles, chunks)
-        start = indices.modulo(variable("task"), chunks) * from_dim(slivers)
-        row_tile = start + sliver
-        shared_slot = batch * from_dim(self.rows.tiles) + row_tile
-        place = _Place(batch, row_tile, column_tile, shared_slot, 0, self._all_steps)
+        part, column_tile = variable("part"), first + variable("panel")
+        place = Place(batch, 0, column_tile, 0, 0, self._all_steps)
         at = replace(place, column_tile=part * from_dim(self._task_tiles) + column_tile)
-        rows = minimum(from_dim(slivers), from_dim(self.rows.tiles) - start)
-        shape = (slivers, self._blocks, tile.rows, tile.columns)
+        chunks, tile = row_chunks(self.problem, self.schedule), self.schedule.tile
+        tiles = ceil_div(self.rows.tiles, chunks)
+        shape = (tiles, self._blocks, tile.rows, tile.columns)
         sums = Buffer("sums", self._dtype, shape, Space.LOCAL)
-        acc = self._accumulators
-        keep = self._tile_loop(lambda i, j: sums.store((sliver, part, i, j), acc[i, j]))
-        values = [partial(_at, sums, (sliver, number)) for number in range(self._blocks)]
-        epilogue = self._epilogue(place, values)
-        fetch = prefetches(epilogue, tile.columns, self.schedule.near)
-        hints = [If(compare("eq", part, self._blocks - 1), fetch)] if fetch else []
-        tiles = For("sliver", 0, rows, (*hints, *self._sums(at), keep))
-        parts = For("part", 0, self._blocks, (*self._pack_private(at, 0, 1), tiles))
-        results = For("sliver", 0, rows, tuple(epilogue))
-        return [Allocate(sums), For("panel", 0, count, (parts, results))]
+        start = indices.modulo(variable("task"), chunks) * from_dim(tiles)
+        chunk = Chunk(start, from_dim(tiles), sums)
+        products = [loops._chunk_sums(at, place, chunk) for loops in self._row_parts]
+        parts = For("part", 0, self._blocks, (*self._pack_private(at, 0, 1), *products))
+        results = [loops._chunk_results(place, chunk) for loops in self._row_parts]
+        return [Allocate(sums), For("panel", 0, count, (parts, *results))]
 
-    def _pack_private(self, place: _Place, slot: Index, count: Index) -> list[Statement]:
+    def _chunk_sums(self, at: Place, first: Place, chunk: Chunk) -> For:
+        """The sums of a block's tiles `at` a place; what the epilogue will read of the first block
+        at the same columns is fetched at the last one."""
+        part, sliver = variable("part"), variable("sliver")
+        slot, acc = chunk.slot(sliver, self._above), self._accumulators
+        keep = self._tile_loop(lambda i, j: chunk.sums.store((slot, part, i, j), acc[i, j]))
+        epilogue, width = self._chunk_epilogue(first, chunk), self.schedule.tile.columns
+        fetch = prefetches(epilogue, width, self.schedule.near)
+        hints = [If(compare("eq", part, self._blocks - 1), fetch)] if fetch else []
+        return self._chunk_loop(chunk, [*hints, *self._sums(self._in_row(at, sliver)), keep])
+
+    def _chunk_results(self, place: Place, chunk: Chunk) -> For:
+        return self._chunk_loop(chunk, self._chunk_epilogue(place, chunk))
+
+    def _chunk_epilogue(self, place: Place, chunk: Chunk) -> list[Statement]:
+        sliver = variable("sliver")
+        slot = chunk.slot(sliver, self._above)
+        values = [
+            partial(tile_element, chunk.sums, (slot, number)) for number in range(self._blocks)
+        ]
+        return self._epilogue(self._in_row(place, sliver), values)
+
+    def _chunk_loop(self, chunk: Chunk, body: list[Statement]) -> For:
+        """The tiles of a chunk of rows, among those of these loops."""
+        start: Index = chunk.start - self._above
+        stop = minimum(start + chunk.tiles, from_dim(self.rows.tiles))
+        return For("sliver", maximum(start, 0) if self._above else start, stop, tuple(body))
+
+    @property
+    def _above(self) -> int:
+        """How many tiles there are above those of these loops."""
+        return self.part.tiles if self.part else 0
+
+    def _pack_private(self, place: Place, slot: Index, count: Index) -> list[Statement]:
         side = self.private
         if not side.packed or side.ahead:
             return []
@@ -351,39 +351,47 @@ class _Loops:
         """The element type of the sums."""
         return sum_type(self.problem.dtype)
 
-    def _tile(self, place: _Place) -> list[Statement]:
+    def _tile(self, place: Place) -> list[Statement]:
         """One register tile: its sums over a block of the reduction, then the epilogue."""
         tile, accumulators = self.schedule.tile, self._accumulators
         result = Buffer("tile", self._dtype, (tile.rows, tile.columns), Space.LOCAL)
         body = self._sums(place)
         if self.k_blocks == 1:
             copy = self._tile_loop(lambda i, j: result.store((i, j), accumulators[i, j]))
-            epilogue = self._epilogue(place, [partial(_at, result, ())])
+            epilogue = self._epilogue(place, self._tile_values(result, ()))
             fetch = prefetches(epilogue, tile.columns, self.schedule.near)
             return [*fetch, *body, Allocate(result), copy, *epilogue]
         sums, slots = self._partial(), self._partial_slots(place)
         keep = self._tile_loop(lambda i, j: sums.store((*slots, i, j), accumulators[i, j]))
-        epilogue = self._epilogue(place, [partial(_at, sums, slots)])
+        epilogue = self._epilogue(place, self._tile_values(sums, slots))
         last = compare("ge", variable("k_block"), from_dim(self.k_blocks) - 1)
         return [*body, keep, If(last, tuple(epilogue))]
+
+    def _tile_values(self, tile: Buffer, slots: tuple[Index, ...]) -> list[TileValues]:
+        """What is in a tile, of each block whose columns it has."""
+        blocks = self.problem.access.blocks
+        width = self.schedule.tile.columns // blocks
+        return [
+            partial(tile_element, tile, slots, first=number * width) for number in range(blocks)
+        ]
 
     @property
     def _accumulators(self) -> Buffer:
         tile = self.schedule.tile
         return Buffer("acc", self._dtype, (tile.rows, tile.columns), Space.REGISTER)
 
-    def _sums(self, place: _Place) -> list[Statement]:
+    def _sums(self, place: Place) -> list[Statement]:
         """The sums of a tile over a block of the reduction."""
         accumulators = self._accumulators
         start = self._start(place, accumulators)
         return [Allocate(accumulators), *start, self._multiply(place, accumulators)]
 
-    def _partial_slots(self, place: _Place) -> tuple[Index, Index]:
+    def _partial_slots(self, place: Place) -> tuple[Index, Index]:
         if self.schedule.private_rows:
             return place.row_slot, place.column_tile
         return place.row_tile, 0
 
-    def _start(self, place: _Place, accumulators: Buffer) -> list[Statement]:
+    def _start(self, place: Place, accumulators: Buffer) -> list[Statement]:
         zero = self._tile_loop(lambda i, j: accumulators.store((i, j), constant(0, self._dtype)))
         if self.k_blocks == 1:
             return [zero]
@@ -401,7 +409,7 @@ class _Loops:
 
         return self.columns.vectors(rows)
 
-    def _multiply(self, place: _Place, accumulators: Buffer) -> Statement:
+    def _multiply(self, place: Place, accumulators: Buffer) -> Statement:
         """The sums of a block; only the last tile reads columns through masks."""
         columns = self.columns
         steps, unmasked = self._steps(place, accumulators, columns), columns.unmasked()
@@ -410,7 +418,7 @@ class _Loops:
         full = compare("eq", columns.filled(place.column_tile), columns.width)
         return If(full, (self._steps(place, accumulators, unmasked),), (steps,))
 
-    def _steps(self, place: _Place, accumulators: Buffer, side: Columns) -> Statement:
+    def _steps(self, place: Place, accumulators: Buffer, side: Columns) -> Statement:
         """For each step the column vectors, then row after row, so that one broadcast element at a
         time occupies a register."""
         tile, i = self.schedule.tile, variable("i")
@@ -432,20 +440,20 @@ class _Loops:
 
         return self.steps.loops(place.part, step)
 
-    def _row_element(self, place: _Place, step: Step) -> Expression:
+    def _row_element(self, place: Place, step: Step) -> Expression:
         i = variable("i")
         if not self.rows.packed:
             return self.rows.direct_element(place.batch, place.row_tile, i, step)
         buffer, slot, offset = self._packed(self.rows, place)
         return self.rows.packed_element(buffer, slot, i, offset + step.number)
 
-    def _column_element(self, side: Columns, place: _Place, lane: Lane, step: Step) -> Expression:
+    def _column_element(self, side: Columns, place: Place, lane: Lane, step: Step) -> Expression:
         if not side.packed:
             return side.direct_element(place.batch, place.column_tile, lane, step)
         buffer, slot, offset = self._packed(side, place)
         return side.packed_element(buffer, slot, lane, offset + step.number)
 
-    def _packed(self, side: Side, place: _Place) -> tuple[Buffer, Index, Index]:
+    def _packed(self, side: Side, place: Place) -> tuple[Buffer, Index, Index]:
         """The packed buffer of a side, the tile's slot in it, and where the current block of the
         reduction starts."""
         is_rows = side.name == "rows"
@@ -463,9 +471,7 @@ class _Loops:
         """Whether results are such a part of the work that they are laid out as the sums are."""
         return isinstance(self.depth, int) and self.depth <= SHORT_REDUCTION
 
-    def _epilogue(
-        self, place: _Place, values: Sequence[Callable[[Index, Index], Expression]]
-    ) -> list[Statement]:
+    def _epilogue(self, place: Place, values: Sequence[TileValues]) -> list[Statement]:
         """Hands the results of a tile, of each block of columns, to what is fused behind the
         contraction."""
         problem, tile, i = self.problem, self.schedule.tile, variable("i")
@@ -484,15 +490,3 @@ class _Loops:
             return For("i", 0, filled, (columns,), LoopKind.UNROLL if short else LoopKind.SERIAL)
 
         return self.columns.results(place.column_tile, store, rows)
-
-
-def _at(buffer: Buffer, slots: Sequence[Index], row: Index, column: Index) -> Expression:
-    """An element of a tile, in the slots of a buffer of tiles."""
-    return buffer[(*slots, row, column)]
-
-
-def _unflatten(flat: Index, outer: Dim, inner: Dim) -> tuple[Index, Index]:
-    """The two indices of a flat one over `outer * inner`."""
-    if outer == 1:
-        return 0, flat
-    return indices.floor_div(flat, from_dim(inner)), indices.modulo(flat, from_dim(inner))

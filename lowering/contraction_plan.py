@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mapsto.lowering.contraction_problem import ContractionProblem
-from mapsto.lowering.cpu.tiles import Tile
+from mapsto.lowering.cpu.tiles import Tile, heights
 
-__all__ = ["Schedule", "row_chunks", "takes_blocks"]
+__all__ = ["RowPart", "Schedule", "interleaves", "row_chunks", "row_parts", "takes_blocks"]
 
-LEAST_TASKS = 16
+LEAST_TASKS = 12
 """Fewer tasks would let threads wait for each other longer than it takes to write all sums."""
 ENOUGH_TASKS = 32
 """So many tasks end at about the same time on all threads."""
@@ -43,17 +43,58 @@ class Schedule:
     writes of others is fetched while a tile is summed up."""
 
 
+@dataclass(frozen=True, slots=True)
+class RowPart:
+    """Rows whose tiles have one height: `count` of them from `first` on, below so many `tiles`."""
+
+    first: int
+    count: int
+    height: int
+    tiles: int
+
+
+def row_parts(problem: ContractionProblem, schedule: Schedule) -> tuple[RowPart, ...]:
+    """The rows by the height of their tiles, where there are two heights; they all go by each tile
+    of columns, with sums that are complete at once."""
+    rows, depth = problem.rows.size, problem.reduced.size
+    if schedule.private_rows or "rows" in schedule.ahead or not isinstance(rows, int):
+        return ()
+    if not isinstance(depth, int) or depth > schedule.reduction_block:
+        return ()
+    found, first, above = [], 0, 0
+    for tiles, height in heights(rows, schedule.tile.rows):
+        found.append(RowPart(first, tiles * height, height, above))
+        first, above = first + tiles * height, above + tiles
+    return tuple(found) if len(found) > 1 else ()
+
+
+def interleaves(problem: ContractionProblem, schedule: Schedule) -> bool:
+    """Whether each tile has the same columns of all blocks: as many vectors of each."""
+    blocks, tile = problem.access.blocks, schedule.tile
+    if blocks == 1 or tile.vectors % blocks or not _has_plain_columns(problem, schedule):
+        return False
+    columns = problem.columns.size
+    return isinstance(columns, int) and columns % tile.columns == 0
+
+
 def takes_blocks(problem: ContractionProblem, schedule: Schedule) -> bool:
-    """Whether a task has the sums of the same columns of each block together: where tasks own
-    columns, and blocks are whole tiles."""
-    columns, depth = problem.columns, problem.reduced.size
-    if schedule.private_rows or schedule.run or columns.dims != (problem.op.rank - 1,):
+    """Whether a task has the sums of the same columns of each block together: where its tiles have,
+    or where tasks own columns, and blocks are whole tiles."""
+    if interleaves(problem, schedule):
+        return True
+    columns, depth = problem.columns.size, problem.reduced.size
+    if schedule.private_rows or not _has_plain_columns(problem, schedule):
         return False
-    if not isinstance(columns.size, int) or not isinstance(depth, int):
+    if not isinstance(columns, int) or not isinstance(depth, int):
         return False
-    tiles, rest = divmod(columns.size, problem.access.blocks * schedule.tile.columns)
+    tiles, rest = divmod(columns, problem.access.blocks * schedule.tile.columns)
     enough = tiles * _row_tiles(problem, schedule) >= LEAST_TASKS or not schedule.parallel
     return rest == 0 and enough and depth <= schedule.reduction_block
+
+
+def _has_plain_columns(problem: ContractionProblem, schedule: Schedule) -> bool:
+    """Whether columns are the last dimension of the result, as one flat index."""
+    return not schedule.run and problem.columns.dims == (problem.op.rank - 1,)
 
 
 def row_chunks(problem: ContractionProblem, schedule: Schedule) -> int:

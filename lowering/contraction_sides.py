@@ -9,11 +9,11 @@ goes from one run to the next, and divisions are needed once for each vector.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
-from mapsto.ir.dims import Dim, floor_div, product
+from mapsto.ir.dims import Dim, floor_div
 from mapsto.ir.types import DType
-from mapsto.lowering import indices
+from mapsto.lowering.contraction_plan import RowPart
 from mapsto.lowering.contraction_problem import Group
 from mapsto.lowering.contraction_steps import KRange, Step, Steps
 from mapsto.lowering.cpu.tiles import Tile
@@ -32,7 +32,7 @@ from mapsto.lowering.loops import (
     constant,
 )
 
-__all__ = ["Columns", "Lane", "Point", "Reader", "Rows", "RunColumns", "Side", "ceil_div"]
+__all__ = ["Columns", "Lane", "Point", "Reader", "Rows", "Side", "ceil_div", "guarded", "powers"]
 
 PADDING = 16
 """Elements added to the stride of packed rows."""
@@ -73,9 +73,14 @@ class Side:
     anywhere: bool = False
 
     @property
-    def size(self) -> Index:
+    def positions(self) -> Dim:
         """The number of positions."""
-        return from_dim(self.group.size)
+        return self.group.size
+
+    @property
+    def size(self) -> Index:
+        """The number of positions, as an index."""
+        return from_dim(self.positions)
 
     @property
     def width(self) -> int:
@@ -85,12 +90,12 @@ class Side:
     @property
     def tiles(self) -> Dim:
         """The number of tiles."""
-        return ceil_div(self.group.size, self.width)
+        return ceil_div(self.positions, self.width)
 
     @property
     def is_even(self) -> bool:
         """Whether all tiles are full."""
-        size = self.group.size
+        size = self.positions
         return isinstance(size, int) and size % self.width == 0
 
     @property
@@ -138,10 +143,25 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Rows(Side):
-    """The side whose elements are broadcast.  `k_inner` tells the order inside a packed tile:
-    [position][k] where k is contiguous in memory, else [k][position]."""
+    """The side whose elements are broadcast, or a `part` of its positions.  `k_inner` tells the
+    order inside a packed tile: [position][k] where k is contiguous in memory, else [k][position].
+    """
 
     k_inner: bool = False
+    part: RowPart | None = None
+
+    @property
+    def positions(self) -> Dim:
+        return self.part.count if self.part else self.group.size
+
+    @property
+    def _first(self) -> int:
+        """Where the part begins."""
+        return self.part.first if self.part else 0
+
+    def buffer(self, tiles: Dim, depth: Dim) -> Buffer:
+        whole = Side.buffer(self, tiles, depth)
+        return replace(whole, name=f"{whole.name}_{self._first}") if self._first else whole
 
     @property
     def width(self) -> int:
@@ -159,7 +179,7 @@ class Rows(Side):
         start, depth = self.flat_range(part)
         filled = self.filled(tile)
         at = (slot, position, k) if self.k_inner else (slot, k, position)
-        value = self.flat_element(batch, tile * self.width + position, start + k)
+        value = self.flat_element(batch, self._position(tile, position), start + k)
         copy, clear = buffer.store(at, value), buffer.store(at, constant(0, buffer.dtype))
         nest = _position_outer if self.k_inner else _position_inner
         edge = [] if self.is_even else nest(clear, filled, self.width, depth)
@@ -176,7 +196,7 @@ class Rows(Side):
         whole = self.width // lanes * lanes
         if whole:
             yield For("p", 0, whole, (copy,), LoopKind.VECTOR, lanes=lanes)
-        for first, width in _powers(self.width - whole, lanes):
+        for first, width in powers(self.width - whole, lanes):
             start = whole + first
             yield For("p", start, start + width, (copy,), LoopKind.VECTOR, lanes=width)
 
@@ -186,14 +206,17 @@ class Rows(Side):
 
     def direct_element(self, batch: Index, tile: Index, position: Index, step: Step) -> Expression:
         """An element read where it lies; past the end of the side the last one again."""
-        index = tile * self.width + position
+        index = self._position(tile, position)
         if not self.is_even:
-            index = minimum(index, self.size - 1)
+            index = minimum(index, self.size - 1 + self._first)
         return self.read(self.batch.split(batch) | self.group.split(index) | step.dims)
 
     def points(self, tile: Index, position: Index) -> Point:
         """The indices of the side's dimensions at a position of a tile."""
-        return self.group.split(tile * self.width + position)
+        return self.group.split(self._position(tile, position))
+
+    def _position(self, tile: Index, position: Index) -> Index:
+        return tile * self.width + position + self._first
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +302,7 @@ class Columns(Side):
         element = self.read(self.batch.split(batch) | self.group.split(index) | step.dims)
         if self.is_even or self.anywhere:
             return element
-        return _guarded(element, compare("lt", index, self.size))
+        return guarded(element, compare("lt", index, self.size))
 
     def unmasked(self) -> Columns | None:
         """The columns as full tiles may read them; None where all tiles read alike."""
@@ -298,162 +321,7 @@ class Columns(Side):
         return [around(loop)]
 
 
-@dataclass(frozen=True, slots=True)
-class RunColumns(Columns):
-    """Columns whose last `run` dimensions are neighbours in memory, in runs of whole vectors."""
-
-    run: int = 1
-
-    @staticmethod
-    def of(side: Columns, run: int) -> RunColumns:
-        """The columns in runs of so many dimensions."""
-        given = {field.name: getattr(side, field.name) for field in fields(side)}
-        return RunColumns(**given, run=run)
-
-    @property
-    def _outer(self) -> Group:
-        count = len(self.group.dims) - self.run
-        return Group(self.group.dims[:count], self.group.extents[:count])
-
-    @property
-    def _run(self) -> Group:
-        count = len(self.group.dims) - self.run
-        return Group(self.group.dims[count:], self.group.extents[count:])
-
-    @property
-    def _run_vectors(self) -> Dim:
-        return ceil_div(self._run.size, self.tile.lanes)
-
-    @property
-    def _vectors(self) -> Dim:
-        return product(self._outer.extents) * self._run_vectors
-
-    @property
-    def tiles(self) -> Dim:
-        return ceil_div(self._vectors, self.tile.vectors)
-
-    @property
-    def is_even(self) -> bool:
-        return isinstance(self._vectors, int) and self._vectors % self.tile.vectors == 0
-
-    @property
-    def _has_full_runs(self) -> bool:
-        size = self._run.size
-        return isinstance(size, int) and size % self.tile.lanes == 0
-
-    def _number(self, tile: Index, vector: Index) -> Index:
-        """Which vector of the side it is; past the end of the side the last one again."""
-        number = tile * self.tile.vectors + vector
-        return number if self.is_even else minimum(number, from_dim(self._vectors) - 1)
-
-    def _point(self, number: Index, lane: Index) -> dict[int, Index]:
-        """The indices of the side's dimensions in a lane of a vector."""
-        vectors = from_dim(self._run_vectors)
-        line, part = indices.floor_div(number, vectors), indices.modulo(number, vectors)
-        return self._outer.split(line) | self._run.split(part * self.tile.lanes + lane)
-
-    def _lanes(self, number: Index) -> Index:
-        """How many lanes of a vector are filled."""
-        if self._has_full_runs:
-            return self.tile.lanes
-        part = indices.modulo(number, from_dim(self._run_vectors))
-        return minimum(self.tile.lanes, from_dim(self._run.size) - part * self.tile.lanes)
-
-    def pack(
-        self, buffer: Buffer, slot: Index, batch: Index, tile: Index, part: KRange
-    ) -> list[Statement]:
-        """Packs a part of the reduction of one tile, vector by vector."""
-
-        def copies(step: Step) -> list[Statement]:
-            return [
-                statement
-                for vector in range(self.tile.vectors)
-                for statement in self._copy(buffer, slot, batch, tile, vector, part, step)
-            ]
-
-        return [self.steps.loops(part, copies)]
-
-    def _copy(
-        self,
-        buffer: Buffer,
-        slot: Index,
-        batch: Index,
-        tile: Index,
-        vector: int,
-        part: KRange,
-        step: Step,
-    ) -> list[Statement]:
-        lane, lanes = variable("l"), self.tile.lanes
-        number = self._number(tile, vector)
-        at = (slot, step.number, lane + vector * lanes)
-        value = self.read(self.batch.split(batch) | self._point(number, lane) | step.dims)
-        copy = buffer.store(at, value)
-        if self.anywhere or self._has_full_runs:
-            return [_vector(lanes, lanes, copy)]
-        clear = buffer.store(at, constant(0, buffer.dtype))
-        filled = self._lanes(number)
-        whole, edge = _vector(lanes, lanes, copy), _vector(filled, lanes, copy)
-        zeros = _vector(lanes, lanes, clear)
-        return [If(compare("eq", filled, lanes), (whole,), (zeros, edge))]
-
-    def vectors(self, body: Callable[[Lane], Statement]) -> For:
-        lanes = self.tile.lanes
-        statement = body(Lane(variable("v"), variable("l")))
-        vector = _vector(lanes, lanes, statement)
-        return For("v", 0, self.tile.vectors, (vector,), LoopKind.UNROLL)
-
-    def direct_element(self, batch: Index, tile: Index, lane: Lane, step: Step) -> Expression:
-        number = self._number(tile, lane.vector)
-        point = self._point(number, lane.lane)
-        element = self.read(self.batch.split(batch) | point | step.dims)
-        if self.anywhere or self._has_full_runs:
-            return element
-        return _guarded(element, compare("lt", lane.lane, self._lanes(number)))
-
-    def unmasked(self) -> Columns | None:
-        return None
-
-    def results(
-        self,
-        tile: Index,
-        body: Callable[[Lane, Point], Sequence[Statement]],
-        around: Callable[[Statement], Statement],
-    ) -> list[Statement]:
-        loops: list[Statement] = []
-        for vector in range(self.tile.vectors):
-            parts = self._vector_results(tile, vector, body, around)
-            exists = compare("lt", tile * self.tile.vectors + vector, from_dim(self._vectors))
-            loops += parts if self.is_even else [If(exists, tuple(parts))]
-        return loops
-
-    def _vector_results(
-        self,
-        tile: Index,
-        vector: int,
-        body: Callable[[Lane, Point], Sequence[Statement]],
-        around: Callable[[Statement], Statement],
-    ) -> list[Statement]:
-        """The loops that hand on a vector: all of its lanes, or those that are left at the end of a
-        run, as shorter vectors, which need no masks."""
-        number = tile * self.tile.vectors + vector
-        filled, lanes, size = self._lanes(number), self.tile.lanes, self._run.size
-
-        def part(first: int, count: Index, width: int) -> Statement:
-            at = variable("l") + first
-            statements = body(Lane(vector, at), self._point(number, at))
-            return around(_vector(count, width, *statements))
-
-        if not isinstance(size, int):
-            return [part(0, filled, lanes)]
-        rest = [part(first, width, width) for first, width in _powers(size % lanes, lanes)]
-        if not rest or filled == lanes:
-            return [part(0, lanes, lanes)]
-        if isinstance(filled, int) or size < lanes:
-            return rest
-        return [If(compare("eq", filled, lanes), (part(0, lanes, lanes),), tuple(rest))]
-
-
-def _powers(count: int, limit: int) -> Iterator[tuple[int, int]]:
+def powers(count: int, limit: int) -> Iterator[tuple[int, int]]:
     """Powers of two below the limit that add up to the count, and where each of them starts."""
     start, width = 0, limit // 2
     while width:
@@ -469,11 +337,8 @@ def _where_full(
     return [If(compare("eq", filled, width), tuple(whole), tuple(edge))]
 
 
-def _vector(count: Index, lanes: int, *body: Statement) -> For:
-    return For("l", 0, count, body, LoopKind.VECTOR, lanes=lanes)
-
-
-def _guarded(element: Expression, condition: Expression) -> Load:
+def guarded(element: Expression, condition: Expression) -> Load:
+    """The element where the condition holds, else zero."""
     assert isinstance(element, Load), "only plain loads are read where they lie"
     return replace(element, guard=all_of(element.guard, condition))
 

@@ -55,6 +55,8 @@ TURNED_VECTORS = 4
 """Columns that are turned for one tile of rows are so many vectors at most: fewer rows of memory
 are read side by side, each for longer, as the processor expects it.  More would hide the latency of
 the sums, which wait for memory all the same."""
+SLOWER_TILE = 1.25
+"""How much slower a tile may be that has all that an epilogue takes together."""
 LARGEST_WINDOW = 4
 """How much larger than the operand its copy without edges may be."""
 TILES_TO_TRY = 6
@@ -92,10 +94,8 @@ def choose_schedule(
     """
     windows = frozenset(_windows(problem, machine)) - invariant
     run = _run(problem, windows) if "columns" not in invariant else 0
-    tile = choose_tile(
-        machine, problem.dtype.bits, problem.rows.size, _columns(problem, machine, run)
-    )
-    pack_rows, pack_columns = _packing(problem, tile, windows, run, invariant)
+    tile = _tile(problem, machine, run)
+    pack_rows, pack_columns = _packing(problem, machine, tile, windows, run, invariant)
     private_rows = _rows_are_private(problem, tile, windows)
     if not pack_rows and "columns" not in invariant:
         private_rows &= not _rows_stay_near(problem, machine, tile)
@@ -116,6 +116,31 @@ def choose_schedule(
         run=run,
         near=machine.l1,
     )
+
+
+def _tile(problem: ContractionProblem, machine: Machine, run: int) -> Tile:
+    """The tile that is estimated to be quickest; where the epilogue takes blocks of columns, one
+    that has the same columns of each, if it is not much slower."""
+    tiles = likely_tiles(
+        machine, problem.dtype.bits, problem.rows.size, _columns(problem, machine, run)
+    )
+    rows, columns = _known(problem.rows.size), _known(problem.columns.size)
+    limit = SLOWER_TILE * estimated_cycles(tiles[0], rows, columns)
+    for tile in tiles:
+        if estimated_cycles(tile, rows, columns) > limit:
+            break
+        if _spans_blocks(problem, tile) and rows <= tile.rows:
+            return tile
+    return tiles[0]
+
+
+def _spans_blocks(problem: ContractionProblem, tile: Tile) -> bool:
+    """Whether a tile may have the same columns of each block."""
+    blocks, columns = problem.access.blocks, problem.columns.size
+    if blocks == 1 or tile.vectors % blocks or not isinstance(columns, int):
+        return False
+    tiles, rest = divmod(columns, tile.columns)
+    return rest == 0 and tiles * _known(problem.batch.size) >= MINIMUM_TASKS
 
 
 def alternatives(
@@ -269,6 +294,7 @@ def _spread(problem: ContractionProblem, operand: int, packed: int) -> bool:
 
 def _packing(
     problem: ContractionProblem,
+    machine: Machine,
     tile: Tile,
     windows: frozenset[str],
     run: int,
@@ -282,8 +308,17 @@ def _packing(
     stream = in_order and tile.rows <= CACHE_WAYS and "rows" not in invariant
     uses = DIRECT_USES_ALONG_K if stream else DIRECT_USES
     rows_lie, columns_lie = _in_place(problem, windows, run)
-    direct_rows = rows_lie and ("rows" in windows or column_tiles <= uses)
+    near = stream and _stay_near(problem, machine)
+    direct_rows = rows_lie and ("rows" in windows or column_tiles <= uses or near)
     return not direct_rows, not (columns_lie and row_tiles <= DIRECT_USES)
+
+
+def _stay_near(problem: ContractionProblem, machine: Machine) -> bool:
+    """Whether all rows stay in the first-level cache as they lie: a line of each is in another set
+    than those of most others."""
+    depth = _known(problem.reduced.size) * problem.dtype.bytes
+    fits = depth * _known(problem.rows.size) <= machine.l1
+    return fits and depth % (machine.l1 // CACHE_WAYS) != 0
 
 
 def _in_place(problem: ContractionProblem, windows: frozenset[str], run: int) -> tuple[bool, bool]:

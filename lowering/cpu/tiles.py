@@ -22,6 +22,9 @@ UNKNOWN_EXTENT = 10_000
 LATENCY = 8
 """Multiply-adds that are under way at one time: two are begun in a cycle and take four."""
 
+LEAST_WASTE = 0.05
+"""Of all rows, so many have to be missing in the last tile for some tiles to be lower."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -93,8 +96,26 @@ def estimated_cycles(tile: Tile, rows: int, columns: int) -> float:
     `vectors` vectors, as many in a cycle as multiply-adds; fewer than 8 independent accumulators
     leave the multiply-add units waiting.
     """
-    tiles = ceil(rows / tile.rows) * ceil(columns / tile.columns)
-    issued = tile.rows * tile.vectors
-    loads = tile.vectors + tile.rows
     overhead = 1.5
-    return tiles * (max(issued, loads, LATENCY) + 0.25 * loads + overhead)
+    total = 0.0
+    for tiles, height in heights(rows, tile.rows):
+        issued, loads = height * tile.vectors, tile.vectors + height
+        total += tiles * (max(issued, loads, LATENCY) + 0.25 * loads + overhead)
+    return total * ceil(columns / tile.columns)
+
+
+def heights(rows: int, height: int) -> tuple[tuple[int, int], ...]:
+    """The tiles that cover some rows, as pairs of how many and how high: all of one height, the
+    last one not full, or where that would waste much some that are lower.
+
+        32 rows in tiles of 6:  6 6 5 5 5 5
+    """
+    tiles = max(1, ceil(rows / height))
+    missing = tiles * height - rows
+    if missing < LEAST_WASTE * rows:
+        return ((tiles, height),)
+    lower = max(n for n in range(1, min(tiles, missing) + 1) if missing % n == 0)
+    low = height - missing // lower
+    if lower == tiles or low <= 0:
+        return ((tiles, height),)
+    return ((tiles - lower, height), (lower, low))

@@ -17,7 +17,7 @@ from mapsto.ir.types import DType
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.driver import lower
 from mapsto.lowering.loop_walk import statements
-from mapsto.lowering.loops import For, LoopFunction
+from mapsto.lowering.loops import Allocate, For, LoopFunction, LoopKind
 from mapsto.lowering.lowered import ApartCall
 from mapsto.runtime.threads import set_threads, threads
 
@@ -76,11 +76,19 @@ def test_a_gated_unit_is_one_kernel(rows, dtype: DType) -> None:
     check(function, sizes={"n": 5})
 
 
-def test_rows_that_tasks_own_are_taken_by_blocks_afterwards() -> None:
-    function = build("gated", [(F32, (600, 9)), (F32, (9, 512))], gated)
+def test_tiles_of_rows_that_tasks_own_have_all_blocks() -> None:
+    function = build("gated", [(F32, (300, 9)), (F32, (9, 128))], gated)
     assert kernel_count(function) == 1
     check(function)
     (kernel,) = lower(Module.of(function), "gated", AVX2).kernels
+    assert is_together(kernel)
+
+
+def test_rows_that_tasks_own_are_taken_by_blocks_afterwards() -> None:
+    shapes = [(2000, 64), (2000, 64), (64, 256), (2000, 256)]
+    function = build("cell", [(F32, shape) for shape in shapes], cell)
+    check(function, on=machines()[:1])
+    (kernel,) = lower(Module.of(function), "cell", AVX2).kernels
     assert not is_together(kernel)
 
 
@@ -89,7 +97,7 @@ def test_a_long_reduction_is_summed_up_before() -> None:
     check(function, on=machines()[:1], tolerance=1e-3)
 
 
-@pytest.mark.parametrize("rows", [3, n])
+@pytest.mark.parametrize("rows", [1, 2, 3, n])
 def test_a_cell_gives_its_gates_as_well(rows) -> None:
     shapes = [(rows, 64), (rows, 64), (64, 256), (rows, 256)]
     function = build("cell", [(F32, shape) for shape in shapes], cell)
@@ -115,10 +123,30 @@ def test_chunks_of_rows(rows: int) -> None:
     assert is_together(kernel)
 
 
+@pytest.mark.parametrize("rows", [16, 23, 32])
+def test_chunks_of_rows_whose_tiles_have_some_of_the_blocks(rows: int) -> None:
+    shapes = [(rows, 64), (rows, 64), (64, 256), (rows, 256)]
+    function = build("cell", [(F32, shape) for shape in shapes], cell)
+    check(function)
+    (kernel,) = lower(Module.of(function), "cell", AVX2).kernels
+    assert any(s.variable == "part" for s in statements(kernel.body) if isinstance(s, For))
+
+
+def test_a_single_row_has_tiles_across_all_blocks() -> None:
+    shapes = [(1, 256), (1, 256), (256, 1024), (1, 1024)]
+    function = build("cell", [(F32, shape) for shape in shapes], cell)
+    check(function)
+    (kernel,) = lower(Module.of(function), "cell", AVX2).kernels
+    assert is_together(kernel)
+    (tasks,) = kernel.body
+    assert isinstance(tasks, For)
+    assert tasks.kind is LoopKind.PARALLEL
+
+
 def is_together(kernel: LoopFunction) -> bool:
-    """Whether a kernel has the sums of all blocks together when it uses them."""
-    loops = (s for s in statements(kernel.body) if isinstance(s, For))
-    return any(loop.variable == "part" for loop in loops)
+    """Whether a kernel uses the sums of a task there, and does not write all of them first."""
+    written = (s.buffer.name for s in statements(kernel.body) if isinstance(s, Allocate))
+    return "product" not in written
 
 
 def test_the_bits_are_those_of_any_number_of_threads_and_rows() -> None:

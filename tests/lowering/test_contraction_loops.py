@@ -28,7 +28,7 @@ from mapsto.lowering.contraction_plan import Schedule
 from mapsto.lowering.contraction_problem import ContractionProblem, analyze
 from mapsto.lowering.cpu.contraction_schedule import choose_schedule
 from mapsto.lowering.cpu.machine import Machine
-from mapsto.lowering.cpu.tiles import Tile, choose_tile
+from mapsto.lowering.cpu.tiles import Tile, choose_tile, heights
 from mapsto.lowering.indices import Index
 from mapsto.lowering.loops import (
     Buffer,
@@ -142,6 +142,17 @@ def test_tiles_fit_the_registers(machine: Machine) -> None:
             accumulators = tile.rows * tile.vectors
             kept = tile.vectors if rows > 1 else 0
             assert accumulators + kept + 2 <= machine.vector_registers
+
+
+def test_heights_cover_the_rows() -> None:
+    assert heights(32, 6) == ((2, 6), (4, 5))
+    assert heights(600, 6) == ((100, 6),)
+    for height in range(1, 13):
+        for rows in range(1, 60):
+            found = heights(rows, height)
+            covered = sum(tiles * each for tiles, each in found)
+            assert sum(tiles for tiles, _ in found) == -(-rows // height)
+            assert covered == rows or (len(found) == 1 and 0 <= covered - rows < height)
 
 
 @pytest.mark.parametrize("machine", machines(), ids=lambda m: f"{m.cpu}-{m.vector_bits}")
