@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from math import prod
 
 from mapsto.ir.affine import AffineExpr, AffineMap, axis, identity_map, projection
@@ -28,6 +27,7 @@ from mapsto.ir.passes.contraction_views import (
     without_dimensions,
 )
 from mapsto.ir.passes.fold import FOLDING
+from mapsto.ir.product_order import first_pair
 from mapsto.ir.rewriting import Pattern, Rewriter, rewrite, rewrite_module
 from mapsto.ir.types import DType
 
@@ -279,12 +279,12 @@ def _reducible_without(op: Contract, dim: int) -> bool:
 
 @rewrite
 def split_product(op: Contract, rewriter: Rewriter) -> Value | None:
-    """sum(x * y * z) = sum(sum(x * y) * z), the cheapest pair first"""
+    """sum(x * y * z) = sum(sum(x * y) * z), the pair first with which the whole costs least"""
     if op.kind != "sum" or len(op.operands) < 3 or not op.attributes["reassociate"]:
         return None
-    first, second = min(
-        combinations(range(len(op.operands)), 2), key=lambda pair: _pair_cost(op, *pair)
-    )
+    sizes = {d: _count([size]) for d, size in enumerate(op.extents)}
+    dims = [map_.dims for map_ in op.maps]
+    first, second = first_pair(dims, frozenset(range(op.rank)), sizes)
     rest = [i for i in range(len(op.operands)) if i not in (first, second)]
     used = op.maps[first].dims | op.maps[second].dims
     needed = {d for i in rest for d in op.maps[i].dims} | set(range(op.rank))
@@ -321,12 +321,6 @@ def _over(map_: AffineMap, position: dict[int, int]) -> AffineMap:
             coefficients[position[d]] = expr.coefficients[d]
         exprs.append(AffineExpr(tuple(coefficients), expr.constant))
     return AffineMap(rank, tuple(exprs))
-
-
-def _pair_cost(op: Contract, first: int, second: int) -> int:
-    """Products taken when the pair is multiplied first."""
-    used = op.maps[first].dims | op.maps[second].dims
-    return _count([op.extents[d] for d in used])
 
 
 def _count(dims: Sequence[Dim]) -> int:

@@ -8,6 +8,7 @@ from mapsto import ir
 from mapsto.ir.ops.contraction import Contract, access, contract, reduce_axes
 from mapsto.ir.passes.contractions import RULES, Contractions
 from mapsto.ir.passes.cse import EliminateCommonSubexpressions
+from mapsto.ir.product_order import first_pair
 from mapsto.ir.rewriting import fired
 
 PASS = Contractions()
@@ -139,7 +140,7 @@ def test_order_is_kept_where_reassociation_is_not_allowed() -> None:
     assert names(after(function(body, tensor(4, 5)), PASS)) == ["contract", "contract"]
 
 
-def test_products_of_three_are_taken_in_pairs_the_cheapest_first() -> None:
+def test_products_of_three_are_taken_in_pairs() -> None:
     def body(b: ir.Builder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
         maps = [ir.projection(p, 4) for p in ([0, 2], [2, 3], [3, 1])]
         return contract(b, [x, y, z], maps, (2, 3, 40, 5), 2)
@@ -157,6 +158,26 @@ def test_a_bilinear_form_with_shared_indices() -> None:
 
     module = after(function(body, tensor(6, 4), tensor(2, 4, 3), tensor(6, 3)), PASS)
     assert max(len(op.operands) for op in module["f"].operations() if op.name == "contract") == 2
+
+
+def test_a_bilinear_form_takes_no_product_of_its_vectors() -> None:
+    def body(b: ir.Builder, x: ir.Value, w: ir.Value, y: ir.Value) -> ir.Value:
+        maps = [ir.projection(p, 4) for p in ([0, 2], [1, 2, 3], [0, 3])]
+        return contract(b, [x, w, y], maps, (32, 8, 100, 100), 2)
+
+    module = after(function(body, tensor(32, 100), tensor(8, 100, 100), tensor(32, 100)), PASS)
+    shapes = {op.result.shape for op in module["f"].operations() if op.name == "contract"}
+    assert shapes == {(32, 8, 100), (32, 8)}
+
+
+def test_the_order_of_a_product_costs_least_as_a_whole() -> None:
+    # A chain of matrices 2 x 100, 100 x 3, 3 x 100, 100 x 2: the middle pair first is 100 x 100.
+    chain = [frozenset(pair) for pair in ((0, 1), (1, 2), (2, 3), (3, 4))]
+    sizes = {0: 2, 1: 100, 2: 3, 3: 100, 4: 2}
+    assert first_pair(chain, frozenset({0, 4}), sizes) in ((0, 1), (2, 3))
+    # More than can be tried in every order.
+    longer = [frozenset((i, i + 1)) for i in range(9)]
+    assert first_pair(longer, frozenset({0, 9}), {i: 10 - i for i in range(10)}) == (7, 8)
 
 
 def test_a_product_without_a_sum_is_elementwise() -> None:
