@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from mapsto.ir.affine import AffineExpr, AffineMap, axis, identity_map, projection
+from mapsto.ir.bounds import inside_above, inside_below
 from mapsto.ir.core import Module, Value
 from mapsto.ir.dims import Dim
 from mapsto.ir.ops.contraction import Contract, access, contract
@@ -27,6 +28,7 @@ from mapsto.ir.passes.contraction_views import (
     without_dimensions,
 )
 from mapsto.ir.passes.fold import FOLDING
+from mapsto.ir.passes.index_conditions import INDEX_RULES
 from mapsto.ir.product_order import first_pair
 from mapsto.ir.rewriting import Pattern, Rewriter, rewrite, rewrite_module
 from mapsto.ir.types import DType
@@ -168,21 +170,65 @@ def hoist_negation(op: Contract, rewriter: Rewriter) -> Value | None:
 @rewrite
 def sum_of_sum(op: Contract, rewriter: Rewriter) -> Value | None:
     """sum_j(sum_k(x[i, j, k])) = sum_jk(x[i, j, k]), and so for the other reductions"""
-    if len(op.operands) != 1 or not op.reduced or not reads_inside(op, 0):
+    inner = _inner_reduction(op, rewriter)
+    if inner is None or len(inner.operands) != 1 or not reads_inside(op, 0):
+        return None
+    return _both_at_once(op, inner, rewriter)
+
+
+@rewrite
+def sum_of_windows(op: Contract, rewriter: Rewriter) -> Value | None:
+    """sum_r(sum_k(w[k, r] * x[i - r, k])) = sum_rk(w[k, r] * x[i - r, k]): a transposed window,
+    where that takes no more products than the sum over k at all i and r"""
+    inner = _inner_reduction(op, rewriter)
+    if inner is None or len(inner.operands) < 2 or op.kind != "sum":
+        return None
+    if all(len(expr.dims) < 2 for expr in op.maps[0].results) or not _reads_zero_too(op, inner):
+        return None
+    merged = [*op.extents, *(inner.extents[d] for d in inner.reduced)]
+    cheaper = _count(merged) <= _count(inner.extents)
+    return _both_at_once(op, inner, rewriter) if cheaper else None
+
+
+def _inner_reduction(op: Contract, rewriter: Rewriter) -> Contract | None:
+    """What is reduced again, in the same way and by this alone, where the order is free."""
+    if len(op.operands) != 1 or not op.reduced:
         return None
     inner = op.operands[0].defining_op
-    if not isinstance(inner, Contract) or len(inner.operands) != 1 or not inner.reduced:
+    if not isinstance(inner, Contract) or not inner.reduced or inner.kind != op.kind:
         return None
     both = op.attributes["reassociate"] and inner.attributes["reassociate"]
-    if inner.kind != op.kind or not both or not rewriter.used_once(op.operands[0]):
-        return None
+    return inner if both and rewriter.used_once(op.operands[0]) else None
+
+
+def _reads_zero_too(op: Contract, inner: Contract) -> bool:
+    """Whether an element outside of the inner result, which reads as 0, is also a product with a
+    factor that reads as 0: one that has the same axis."""
+    shape = op.operands[0].shape
+    outside = [
+        d
+        for d, (expr, size) in enumerate(zip(op.maps[0].results, shape, strict=True))
+        if not (inside_below(expr, op.extents) and inside_above(expr, op.extents, size))
+    ]
+    return all(
+        any(
+            expr.single == d and size == shape[d]
+            for map_, x in zip(inner.maps, inner.operands, strict=True)
+            for expr, size in zip(map_.results, x.shape, strict=True)
+        )
+        for d in outside
+    )
+
+
+def _both_at_once(op: Contract, inner: Contract, rewriter: Rewriter) -> Value:
+    """A reduction of a reduction as one over all indices."""
     extents = (*op.extents, *(inner.extents[d] for d in inner.reduced))
     rank = len(extents)
     own = [axis(d, rank) for d in range(len(op.extents))]
     outer = [expr.compose(own) for expr in op.maps[0].results]
     positions = [*outer, *(axis(d, rank) for d in range(len(op.extents), rank))]
-    map_ = inner.maps[0].compose(positions)
-    return contract(rewriter.build, inner.operands, [map_], extents, op.rank, op.kind)
+    maps = [map_.compose(positions) for map_ in inner.maps]
+    return contract(rewriter.build, inner.operands, maps, extents, op.rank, op.kind)
 
 
 @rewrite
@@ -330,6 +376,7 @@ def _count(dims: Sequence[Dim]) -> int:
 
 RULES: tuple[Pattern, ...] = (
     *VIEW_RULES,
+    *INDEX_RULES,
     access_to_named_op,
     product_without_reduction,
     product_into_sum,
@@ -338,6 +385,7 @@ RULES: tuple[Pattern, ...] = (
     hoist_scale,
     hoist_negation,
     sum_of_sum,
+    sum_of_windows,
     drop_unit_dimension,
     drop_unread_dimension,
     repeat_unread_dimension,
