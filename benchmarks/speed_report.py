@@ -18,7 +18,7 @@ from speed_rows import Row
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.runtime.timing import Timing
 
-__all__ = ["Cell", "Result", "page_with", "tables", "write_report"]
+__all__ = ["Cell", "Result", "about_machine", "duration", "page_with", "tables", "write_report"]
 
 BEGIN, END = "<!-- speed table -->", "<!-- end of the speed table -->"
 
@@ -133,14 +133,17 @@ def tables(results: Sequence[Result], note: str = "") -> str:
 
 def about(results: Sequence[Result], note: str) -> str:
     """The machine, the versions and what else is to be known."""
-    machine = Machine.host()
     versions = {n: c.version for r in results for n, c in r.cells.items() if c.version}
     named = [f"{PEERS[name][0]} {version}" for name, version in versions.items()]
+    return " ".join(filter(None, [about_machine(named), note]))
+
+
+def about_machine(versions: Sequence[str]) -> str:
+    """The machine, and these versions with those of Python and NumPy."""
+    machine = Machine.host()
     where = f"{processor()} ({machine.cpu}), {machine.vector_bits}-bit vectors"
     python = f"Python {platform.python_version()}, NumPy {np.__version__}"
-    return " ".join(
-        filter(None, [f"Machine: {where}.", f"Versions: {', '.join(named)}, {python}.", note])
-    )
+    return f"Machine: {where}. Versions: {', '.join(versions)}, {python}."
 
 
 def processor() -> str:
