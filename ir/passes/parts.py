@@ -15,6 +15,7 @@ from mapsto.ir.ops.partition import Partition
 from mapsto.ir.part_chains import Chain, find_chains
 from mapsto.ir.partitioning import Outer
 from mapsto.ir.passes.base import BlockPass
+from mapsto.ir.reordering import around
 from mapsto.ir.stages import estimate, find_stages, is_heavy
 from mapsto.ir.substitution import Values, copy_operation
 
@@ -98,18 +99,8 @@ def _bytes(values: Sequence[Value]) -> int:
 def _with_partition(chain: Chain) -> Block:
     """The block with the chain replaced: what needs its results comes behind it, what has effects
     in its order."""
-    replaced, results = chain.replaced, chain.results
-    late: set[Value] = set(results)
-    before: list[Operation] = []
-    after: list[Operation] = []
-    is_late = False
-    for op in chain.block.operations:
-        if op in replaced:
-            continue
-        needs = any(value in late for value in op.operands) or (op.has_effect and is_late)
-        (after if needs else before).append(op)
-        late.update(op.results if needs else ())
-        is_late = is_late or (needs and op.has_effect)
+    results = chain.results
+    before, after = around(chain.block, chain.replaced)
     body = chain.body
     operands = [value for value, _ in body.operands]
     constants = sum(depth == 0 for _, depth in body.operands)

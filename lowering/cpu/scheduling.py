@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from mapsto.ir.core import Function
 from mapsto.ir.ops.contraction import Contract
+from mapsto.ir.passes.bands import Bands
 from mapsto.ir.passes.parts import MakeParts
 from mapsto.lowering.contraction_problem import OperandAccess
 from mapsto.lowering.contractions import LoweredContraction, lower_contraction
@@ -30,4 +32,8 @@ def cpu_scheduling(machine: Machine, choose: Choose | None = None) -> Scheduling
         return lower_contraction(op, access, chooser, invariant)
 
     parts = MakeParts(cache=machine.l2, threads=machine.cores)
-    return Scheduling(DIVISION, contraction, cut_loops, arrange=parts.run_on)
+
+    def arrange(function: Function) -> Function:
+        return parts.run_on(Bands().run_on(function))
+
+    return Scheduling(DIVISION, contraction, cut_loops, arrange=arrange)
