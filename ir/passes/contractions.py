@@ -6,7 +6,7 @@ Laws that change the order of a sum apply where the contraction says `reassociat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from math import prod
 
@@ -330,17 +330,27 @@ def split_product(op: Contract, rewriter: Rewriter) -> Value | None:
         return None
     sizes = {d: _count([size]) for d, size in enumerate(op.extents)}
     dims = [map_.dims for map_ in op.maps]
-    first, second = first_pair(dims, frozenset(range(op.rank)), sizes)
-    rest = [i for i in range(len(op.operands)) if i not in (first, second)]
-    used = op.maps[first].dims | op.maps[second].dims
+    pair = first_pair(dims, frozenset(range(op.rank)), sizes)
+    # The larger first: so the same pair looks the same in another product.
+    first, second = sorted(pair, key=lambda number: -_count(op.operands[number].shape))
+    rest = [i for i in range(len(op.operands)) if i not in pair]
+    used = dims[first] | dims[second]
     needed = {d for i in rest for d in op.maps[i].dims} | set(range(op.rank))
-    kept, gone = sorted(used & needed), sorted(used - needed)
-    pair = _contract_over(op, rewriter, (first, second), [*kept, *gone], len(kept))
+    kept, gone = _between(op.maps[first], used & needed), sorted(used - needed)
+    between = _contract_over(op, rewriter, (first, second), [*kept, *gone], len(kept))
     left = [d for d in range(len(op.extents)) if d not in gone]
     position = {d: i for i, d in enumerate(left)}
     maps = [*(_over(op.maps[i], position) for i in rest), _over(_reads(kept, op), position)]
-    operands = [*(op.operands[i] for i in rest), pair]
+    operands = [*(op.operands[i] for i in rest), between]
     return contract(rewriter.build, operands, maps, [op.extents[d] for d in left], op.rank)
+
+
+def _between(map_: AffineMap, kept: Set[int]) -> list[int]:
+    """The order of the axes of what only lies between two products: last the axes of the operand
+    that is read through the map, as they are there, so that neighbours stay neighbours."""
+    own = [d for expr in map_.results for d in expr.dims if d in kept]
+    last = list(dict.fromkeys(reversed(own)))[::-1]
+    return [*sorted(kept - set(last)), *last]
 
 
 def _reads(dims: Sequence[int], op: Contract) -> AffineMap:

@@ -164,11 +164,11 @@ def test_a_bilinear_form_with_shared_indices() -> None:
 def test_a_bilinear_form_takes_no_product_of_its_vectors() -> None:
     def body(b: ir.Builder, x: ir.Value, w: ir.Value, y: ir.Value) -> ir.Value:
         maps = [ir.projection(p, 4) for p in ([0, 2], [1, 2, 3], [0, 3])]
-        return contract(b, [x, w, y], maps, (32, 8, 100, 100), 2)
+        return contract(b, [x, w, y], maps, (32, 8, 20, 20), 2)
 
-    module = after(function(body, tensor(32, 100), tensor(8, 100, 100), tensor(32, 100)), PASS)
+    module = after(function(body, tensor(32, 20), tensor(8, 20, 20), tensor(32, 20)), PASS)
     shapes = {op.result.shape for op in module["f"].operations() if op.name == "contract"}
-    assert shapes == {(32, 8, 100), (32, 8)}
+    assert shapes == {(32, 8, 20), (32, 8)}
 
 
 def test_the_order_of_a_product_costs_least_as_a_whole() -> None:
@@ -189,6 +189,31 @@ def test_windows_of_a_product_are_summed_with_it() -> None:
         return contract(b, [product], [ir.AffineMap(2, (place, ir.axis(1, 2)))], (9, 3), 1)
 
     assert names(after(function(body, tensor(5, 3), tensor(5, 9)), PASS)) == ["contract"]
+
+
+def test_what_lies_between_products_has_the_axes_of_the_larger_operand_last() -> None:
+    def body(b: ir.Builder, y: ir.Value, a: ir.Value, c: ir.Value) -> ir.Value:
+        # sum[i, j](y[i, j, k] * a[i, p] * c[j, q]) at [p, q, k]
+        maps = [ir.projection(p, 5) for p in ([3, 4, 2], [3, 0], [4, 1])]
+        return contract(b, [y, a, c], maps, (3, 4, 9, 20, 7), 3)
+
+    module = after(function(body, tensor(20, 7, 9), tensor(20, 3), tensor(7, 4)), PASS)
+    assert module["f"].block.operations[0].result.shape in {(3, 7, 9), (4, 20, 9)}
+
+
+def test_a_pair_of_two_products_is_multiplied_once() -> None:
+    """As in the gradients of a product of many."""
+
+    def body(b: ir.Builder, *operands: ir.Value) -> list[ir.Value]:
+        maps = [ir.projection(p, 4) for p in ([0, 2], [2, 3], [3, 1])]
+        a, w, c, d = operands
+        turned = [maps[1], maps[0], maps[2]]
+        first = contract(b, [a, w, c], maps, (2, 50, 9, 8), 2)
+        return [first, contract(b, [w, a, d], turned, (2, 50, 9, 8), 2)]
+
+    types = tensor(2, 9), tensor(9, 8), tensor(8, 50), tensor(8, 50)
+    module = after(function(body, *types), PASS, EliminateCommonSubexpressions())
+    assert names(module) == ["contract"] * 3
 
 
 def test_a_product_without_a_sum_is_elementwise() -> None:
