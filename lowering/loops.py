@@ -29,10 +29,11 @@ Loops run `variable = start, start + step, ...` while `variable < stop`:
 `Reduce(op, buffer, indices, value)` is `buffer[indices] = op(buffer[indices], value)`.  In a vector
 loop whose variable does not occur in `indices`, the target is a register buffer declared outside
 the loop, and the order is fixed by the emitted code, never by the number of threads: iteration `i`
-goes to one of `lanes * unroll` partial results, in order; at the end the partials are combined by
-halving (`p[j] = op(p[j], p[j + half])`), first over the unrolled vectors, then over the lanes, then
-into the target; where the machine has no masks for the types in the loop, the iterations after the
-last whole vector follow one by one.  An `atomic` one, in a thread loop, happens as a whole: other
+goes to one of `lanes * unroll` partial results, in order.  At the end of the outermost serial loop
+around in which only vector loops use the target, and only so, the partials are combined by halving
+(`p[j] = op(p[j], p[j + half])`), first over the unrolled vectors, then over the lanes, then into
+the target; where the machine has no masks for the types in the loop, the iterations after the last
+whole vector follow one by one.  An `atomic` one, in a thread loop, happens as a whole: other
 threads may reduce into the same element, in any order.
 """
 

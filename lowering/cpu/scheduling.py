@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mapsto.ir.core import Function
 from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.passes.bands import Bands
@@ -12,6 +14,8 @@ from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.cpu.schedule_choice import Choose, estimated
 from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.loop_pieces import cut_loops
+from mapsto.lowering.loop_windows import copy_windows
+from mapsto.lowering.loops import Statement
 from mapsto.lowering.scheduling import Scheduling
 
 __all__ = ["DIVISION", "cpu_scheduling"]
@@ -22,8 +26,9 @@ DIVISION = Division()
 
 def cpu_scheduling(machine: Machine, choose: Choose | None = None) -> Scheduling:
     """Packed, register-blocked contractions for the machine's caches and registers, by the
-    schedules that are chosen (None: by the cost model); rows without conditions that hold for a
-    piece of a loop; chains of kernels part by part, where their data is more than a cache."""
+    schedules that are chosen (None: by the cost model); rows that read windows from copies, without
+    conditions that hold for a piece of a loop; chains of kernels part by part, where their data is
+    more than a cache."""
     chooser = choose or estimated(machine)
 
     def contraction(
@@ -31,9 +36,12 @@ def cpu_scheduling(machine: Machine, choose: Choose | None = None) -> Scheduling
     ) -> LoweredContraction | None:
         return lower_contraction(op, access, chooser, invariant)
 
+    def rows(body: Sequence[Statement]) -> Sequence[Statement]:
+        return cut_loops(copy_windows(body))
+
     parts = MakeParts(cache=machine.l2, threads=machine.cores)
 
     def arrange(function: Function) -> Function:
         return parts.run_on(Bands().run_on(function))
 
-    return Scheduling(DIVISION, contraction, cut_loops, arrange=arrange)
+    return Scheduling(DIVISION, contraction, rows, arrange=arrange)

@@ -335,14 +335,38 @@ class AccessEmitter(IndexEmitter):
     def _store_contiguous(
         self, scope: Scope, place: Place, first: Index, value: Operand, guard: Operand | None
     ) -> None:
-        assert scope.lanes is not None, "only lanes make an access contiguous"
+        lanes = scope.lanes
+        assert lanes is not None, "only lanes make an access contiguous"
         pointer, align = self.address(scope, place, first), self.alignment(place, first)
-        data = self._to_memory(place, self.splat(scope, value, scope.lanes.count))
+        data = self._to_memory(place, self.splat(scope, value, lanes.count))
+        whole = lanes.predicate is None and guard is None and not self.machine.has_avx512
+        if lanes.filled is not None and whole:
+            self._store_first(scope, place, first, data, lanes.filled)
+            return
         mask = self.combine(scope, self._tail(scope), self._predicate(scope), guard)
         if mask is None or mask.type.lanes == 1:
             self._store_if(mask, data, pointer, align)
         else:
             self.f.masked_store(data, pointer, mask)
+
+    def _store_first(
+        self, scope: Scope, place: Place, first: Index, data: Operand, count: int
+    ) -> None:
+        """So many of the first lanes, in shorter vectors: without AVX-512 many CPUs take long to
+        store through a mask."""
+        start, width = 0, data.type.lanes
+        while start < count:
+            if count - start >= width:
+                picks = list(range(start, start + width))
+                part = (
+                    self.f.shufflevector(data, data, picks)
+                    if width > 1
+                    else self.f.extractelement(data, start)
+                )
+                pointer = self.address(scope, place, first + start)
+                self.f.store(part, pointer, self.alignment(place, first + start))
+                start += width
+            width //= 2
 
     def _store_if(
         self, condition: Operand | None, data: Operand, pointer: Operand, align: int

@@ -45,13 +45,15 @@ class LoopPlan:
     """`widest_bits`: of the values in the loop, which decides the lanes (guards and iotas, which
     are computed in any width, do not count).  `narrowest_bits`: of the buffers it uses.  `copies`:
     how many vectors to interleave.  `is_chain`: whether its values take long chains of
-    instructions.  `reductions`: names of the registers that it reduces into, with the operation.
+    instructions; `lane_sums`: how many sums each lane makes in a loop, one term after the other.
+    `reductions`: names of the registers that it reduces into, with the operation.
     `indexes_registers`: whether its variable indexes registers from outside."""
 
     widest_bits: int
     narrowest_bits: int
     copies: int
     is_chain: bool
+    lane_sums: int
     cost: int
     indexes_registers: bool
     reductions: tuple[tuple[str, str], ...]
@@ -74,6 +76,7 @@ def plan_loop(loop: For) -> LoopPlan:
         narrowest_bits=min((buffer.dtype.bits for buffer in used), default=64),
         copies=_choose_copies(loop, bool(reductions)),
         is_chain=not FUNCTIONS.isdisjoint(_operations(loop)),
+        lane_sums=_lane_sums(loop),
         cost=_cost(loop.body),
         indexes_registers=_indexes_registers(loop, registers),
         reductions=reductions,
@@ -99,6 +102,15 @@ def _choose_copies(loop: For, reduces: bool) -> int:
     if nested or len(operations) > _LIGHT_OPERATIONS or not HEAVY.isdisjoint(operations):
         return 1
     return 4 if reduces else 2
+
+
+def _lane_sums(loop: For) -> int:
+    """How many registers loops in the body add to; 0 where there is much to do between terms."""
+    if not HEAVY.isdisjoint(_operations(loop)):
+        return 0
+    serial = [s for s in statements(loop.body) if isinstance(s, For) and s.kind is LoopKind.SERIAL]
+    inside = (s for inner in serial for s in statements(inner.body))
+    return len({s.buffer.name for s in inside if isinstance(s, Reduce)})
 
 
 def _operations(loop: For) -> list[str]:

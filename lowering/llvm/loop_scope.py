@@ -80,13 +80,15 @@ class Lanes:
     """The vector loop around the current point.
 
     Lane `l` is the iteration `variable = base + l`, where the scope binds the variable to `base`.
-    `tail` marks the lanes before the end of the loop (at least one), `predicate` those for which
-    the conditions around hold (perhaps none); None means all.
+    `tail` marks the lanes before the end of the loop (at least one), of which there are `filled`
+    if that is known; `predicate` those for which the conditions around hold (perhaps none); None
+    means all.
     """
 
     variable: str
     count: int
     tail: Operand | None = None
+    filled: int | None = None
     predicate: Operand | None = None
     partials: Mapping[str, Partial] = field(default_factory=dict)
     copy: int = 0

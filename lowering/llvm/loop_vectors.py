@@ -35,6 +35,12 @@ from mapsto.lowering.scalar_operations import identity
 
 __all__ = ["VectorLoopEmitter"]
 
+_SUMS_AT_ONCE = 8
+"""Registers of sums that are under way at one time, where each waits for its last term before the
+next."""
+_WIDEST = 4
+"""Registers of a vector at most."""
+
 _Body = Callable[[Scope, Index], None]
 
 
@@ -110,10 +116,11 @@ class VectorLoopEmitter(ExpressionEmitter):
         """Around a serial loop: the vector loops inside add to the same vectors of sums, whose
         lanes are combined once behind the loop."""
         found = vector_sums(loop) if scope.lanes is None else {}
+        widest = {n: self._widest(n, loops) for n, loops in found.items() if n not in self._sums}
         sums = [
-            self._begin(scope.places[name], *self._widest(name, vectors))
-            for name, vectors in found.items()
-            if name not in self._sums
+            self._begin(scope.places[name], op, lanes, copies)
+            for name, (op, lanes, copies) in widest.items()
+            if lanes > 1
         ]
         self._sums |= {s.name: s for s in sums}
         yield
@@ -152,6 +159,9 @@ class VectorLoopEmitter(ExpressionEmitter):
             return lanes
         if self._takes_two(plan) and extent > 0 and extent % (2 * lanes) == 0:
             return 2 * lanes
+        if extent > lanes and self._takes_more(plan):
+            most = max(1, _SUMS_AT_ONCE // plan.lane_sums)
+            return lanes * min(1 << (-(-extent // lanes) - 1).bit_length(), most, _WIDEST)
         return min(lanes, 1 << max(0, extent - 1).bit_length())
 
     def _takes_two(self, plan: LoopPlan) -> bool:
@@ -159,6 +169,12 @@ class VectorLoopEmitter(ExpressionEmitter):
         would wait for each instruction, as those of the next chain come too far behind.  A register
         of AVX-512 is wide enough, and the order of a reduction depends on the lanes."""
         return plan.is_chain and not plan.reductions and not self.machine.has_avx512
+
+    def _takes_more(self, plan: LoopPlan) -> bool:
+        """Whether vectors of several registers are better than one, as sums in each lane would wait
+        for each other.  What is left over is a vector too, if there are masks."""
+        alone = plan.lane_sums > 0 and not plan.reductions
+        return alone and self.has_masks(plan.narrowest_bits)
 
     # ---- parts
 
@@ -220,9 +236,7 @@ class VectorLoopEmitter(ExpressionEmitter):
         rest, count = extent - whole, scope.lanes.count
         if isinstance(rest, int):
             if rest > 0:
-                mask = constant_vector(I1, [lane < rest for lane in range(count)])
-                masked = scope.with_lanes(replace(scope.lanes, tail=mask))
-                self._vector(masked, loop, start + whole)
+                self._last_vector(scope, loop, start + whole, rest)
             return
         limit = self.index_operand(scope, rest)
         then, after = self.f.block("tail"), self.f.block("after")
@@ -234,6 +248,20 @@ class VectorLoopEmitter(ExpressionEmitter):
         self._vector(masked, loop, start + whole)
         self.f.branch(after)
         self.f.begin(after)
+
+    def _last_vector(self, scope: Scope, loop: For, first: Index, rest: int) -> None:
+        """Emit the last iterations as a vector, of no more registers than they need: the lanes of
+        partial sums are those of all vectors."""
+        assert scope.lanes is not None, "inside a vector loop"
+        count = scope.lanes.count
+        least = self.machine.vector_bits // self.plan(loop).widest_bits
+        while not scope.lanes.partials and count > least and count >= 2 * rest:
+            count //= 2
+        lanes = replace(scope.lanes, count=count)
+        if rest < count:
+            mask = constant_vector(I1, [lane < rest for lane in range(count)])
+            lanes = replace(lanes, tail=mask, filled=rest)
+        self._vector(scope.with_lanes(lanes), loop, first)
 
     def _scalar_part(
         self, scope: Scope, loop: For, start: Index, whole: Index, extent: Index

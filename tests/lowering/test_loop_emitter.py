@@ -538,15 +538,15 @@ def test_what_cannot_be_lowered_is_named() -> None:
 @pytest.mark.parametrize(("rows", "columns"), MATRICES)
 def test_sums_over_several_loops(rows: int, columns: int) -> None:
     """Vectors of several widths, some of them in some rows only, added up over all rows."""
-    total, narrow = register("total", 2), Buffer("c", F32, (DIM_M, 3))
-    result = Buffer("y", F32, (2,))
+    total, narrow = register("total", 3), Buffer("c", F32, (DIM_M, 3))
+    result = Buffer("y", F32, (3,))
 
     def add(number: int, buffer: Buffer) -> tuple[Reduce, ...]:
         return (Reduce("add", total, (number,), buffer["i", "j"]),)
 
     body = (
         Allocate(total),
-        For("k", 0, 2, (total.store(("k",), f32(0.5)),), UNROLL),
+        For("k", 0, 3, (total.store(("k",), f32(0.5)),), UNROLL),
         For(
             "i",
             0,
@@ -554,14 +554,14 @@ def test_sums_over_several_loops(rows: int, columns: int) -> None:
             (
                 For("j", 0, N, add(0, A), VECTOR),
                 For("j", 0, 3, add(1, narrow), VECTOR),
+                For("j", 0, 1, add(2, narrow), VECTOR),
                 If(compare("lt", "i", 2), (For("j", 0, N, add(1, A), VECTOR),)),
             ),
         ),
-        result.store((0,), total[0]),
-        result.store((1,), total[1]),
+        *(result.store((number,), total[number]) for number in range(3)),
     )
     function = LoopFunction("sums", (A, narrow, result), ("m", "n"), body)
-    arrays = {"a": array(rows, columns), "c": array(rows, 3), "y": array(2)}
+    arrays = {"a": array(rows, columns), "c": array(rows, 3), "y": array(3)}
     check(function, arrays, {"m": rows, "n": columns})
 
 
@@ -582,3 +582,27 @@ def test_sums_that_are_read_between_rows() -> None:
     sums = Buffer("y", F32, (DIM_M,))
     function = LoopFunction("running", (A, sums), ("m", "n"), body)
     check(function, {"a": array(4, 21), "y": array(4)}, {"m": 4, "n": 21})
+
+
+@pytest.mark.parametrize("columns", [1, 5, 8, 14, 28, 33, 56, 77])
+@pytest.mark.parametrize("sums", [1, 3])
+def test_sums_down_columns(columns: int, sums: int) -> None:
+    """Vectors of several registers, and what is left of columns in one of no more than it needs."""
+    a, y = Buffer("a", F32, (5, columns)), Buffer("y", F32, (sums, columns))
+    totals = [register(f"total{number}") for number in range(sums)]
+    add = tuple(Reduce("add", total, (), a["i", "j"]) for total in totals)
+    body = (
+        *(s for total in totals for s in (Allocate(total), total.store((), f32(1)))),
+        For("i", 0, 5, add),
+        *(y.store((number, "j"), total[()]) for number, total in enumerate(totals)),
+    )
+    function = LoopFunction("columns", (a, y), (), (For("j", 0, columns, body, VECTOR),))
+    check(function, {"a": array(5, columns), "y": array(sums, columns, seed=1)}, {})
+
+
+def test_sums_of_one_element_over_several_rows() -> None:
+    one = Buffer("a", F32, (DIM_M, 1))
+    add = For("j", 0, 1, (Reduce("add", ACC, (), one["i", "j"]),), VECTOR)
+    body = (Allocate(ACC), ACC.store((), f32(0)), For("i", 0, M, (add,)), Y.store((0,), ACC[()]))
+    function = LoopFunction("column", (one, Y), ("m", "n"), body)
+    check(function, {"a": array(6, 1), "y": array(1)}, {"m": 6, "n": 1})
