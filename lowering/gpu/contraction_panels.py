@@ -131,6 +131,20 @@ class Panel:
 
         return self._for_chunks(read)
 
+    def look_at(
+        self, place: Place, use: Callable[[Expression], list[Statement]]
+    ) -> list[Statement]:
+        """Reads the chunks of a panel, one after the other, and uses each of their elements."""
+        lane = variable(_LANE)
+        target = replace(self.fetched, name=f"{self.name}_seen", shape=(self.chunk,))
+
+        def read(position: Index, k: Index) -> list[Statement]:
+            store = target.store((lane,), self._chunk_factor(place, position, k))
+            used = For(_LANE, 0, self.chunk, tuple(use(target[lane])), LoopKind.UNROLL)
+            return [Allocate(target), over_lanes(store, _LANE, self.chunk), used]
+
+        return self._for_chunks(read, LoopKind.SERIAL)
+
     def deliver(self, stage: Index) -> list[Statement]:
         """Writes a panel from registers to shared memory."""
         chunk, lane = variable("chunk"), variable(_LANE)
@@ -155,14 +169,14 @@ class Panel:
         """How many chunks a thread copies."""
         return -(-self.width * self.depth // (self.chunk * self.threads))
 
-    def _for_chunks(self, body: _ChunkBody) -> list[Statement]:
+    def _for_chunks(self, body: _ChunkBody, kind: LoopKind = LoopKind.UNROLL) -> list[Statement]:
         chunks = self.width * self.depth // self.chunk
         flat = variable(THREAD) + variable("chunk") * self.threads
         outer, inner = self._chunk_place(flat)
         statements = tuple(body(outer, inner) if self.along_k else body(inner, outer))
         if chunks % self.threads:
             statements = (If(compare("lt", flat, chunks), statements),)
-        return [For("chunk", 0, self._rounds, statements, LoopKind.UNROLL)]
+        return [For("chunk", 0, self._rounds, statements, kind)]
 
     def _chunk_place(self, flat: Index) -> tuple[Index, Index]:
         """The row of memory in which a chunk is, and where in it.  Where the order changes on the

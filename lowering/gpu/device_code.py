@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from mapsto.lowering.gpu.dialect import Call, Dialect
+from mapsto.lowering.gpu.dialect import Call
 from mapsto.lowering.gpu.kernel import GpuKernel
+from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.gpu.vector_access import buffer_alignment
 from mapsto.lowering.llvm.loop_scope import memory_type
 from mapsto.lowering.llvm.types import (
@@ -76,10 +77,14 @@ def pointer_attributes(kernel: GpuKernel) -> list[str]:
     return list(map(attributes, kernel.parameters))
 
 
-def _block_attributes(module: ModuleWriter, kernel: GpuKernel, dialect: Dialect) -> str:
-    """How the code generator is told how many threads a block has."""
+def _block_attributes(module: ModuleWriter, kernel: GpuKernel, target: GpuTarget) -> str:
+    """How the code generator is told how many threads a block has, and that it has registers for
+    no more than one block where shared memory is for no more."""
+    dialect = target.dialect
     if not dialect.block_metadata:
-        return dialect.block_attribute.format(block=",".join(map(str, kernel.block)))
+        block = dialect.block_attribute.format(block=",".join(map(str, kernel.block)))
+        is_alone = target.resident_blocks(kernel.threads, kernel.shared_bytes) == 1
+        return f"{block} {dialect.alone_attribute}" if is_alone else block
     extents = ", ".join(f"i32 {extent}" for extent in kernel.block)
     return f"{dialect.block_metadata} {module.metadata(f'!{{{extents}}}')}"
 
@@ -98,10 +103,9 @@ def shared_offsets(buffers: Sequence[Buffer]) -> dict[str, int]:
 class CalledDevice:
     """A device with threads, whose numbers and barriers are calls."""
 
-    def __init__(
-        self, module: ModuleWriter, kernel: GpuKernel, dialect: Dialect, warp: int
-    ) -> None:
-        self.module, self.kernel, self.dialect, self.warp = module, kernel, dialect, warp
+    def __init__(self, module: ModuleWriter, kernel: GpuKernel, target: GpuTarget) -> None:
+        self.module, self.kernel = module, kernel
+        self.dialect, self.warp = target.dialect, target.warp
         parameters: list[Parameter] = [
             (GLOBAL_PTR, f"b{number}", attributes)
             for number, attributes in enumerate(pointer_attributes(kernel))
@@ -109,8 +113,9 @@ class CalledDevice:
         parameters += [(I64, f"s{number}") for number in range(len(kernel.loops.sizes))]
         if kernel.scratch_bytes != 0:
             parameters.append((GLOBAL_PTR, "scratch", "align 256"))
-        attributes = _block_attributes(module, kernel, dialect)
-        self.f = module.function(kernel.name, parameters, VOID, dialect.convention, attributes)
+        attributes = _block_attributes(module, kernel, target)
+        convention = target.dialect.convention
+        self.f = module.function(kernel.name, parameters, VOID, convention, attributes)
         count = len(kernel.parameters)
         self.pointers: Sequence[Operand] = self.f.parameters[:count]
         self.sizes: Sequence[Operand] = self.f.parameters[count : count + len(kernel.loops.sizes)]

@@ -34,7 +34,8 @@ class Dialect:
     `thread` and `block` give the number along each axis, as an i32 or i64.  `shuffle_across` and
     `shuffle_index` are for both kinds of `Shuffle`.  The simulated device needs none of these.
     The code generator is told the extents of a block by an attribute, in which they are put for
-    `{block}`, or by metadata of that name.  `intrinsics` are the names that may be used, without
+    `{block}`, or by metadata of that name; by `alone_attribute`, that a multiprocessor has one at a
+    time, which may use all registers.  `intrinsics` are the names that may be used, without
     the types at their ends, `has_wide_integers` whether there are integers of 128 bits.
     """
 
@@ -42,6 +43,7 @@ class Dialect:
     intrinsics: frozenset[str]
     convention: str = ""
     block_attribute: str = ""
+    alone_attribute: str = ""
     block_metadata: str = ""
     thread: tuple[Call, ...] = ()
     block: tuple[Call, ...] = ()
@@ -76,6 +78,7 @@ NVPTX = Dialect(
     name="nvptx64",
     convention="ptx_kernel",
     block_attribute='"nvvm.maxntid"="{block}"',
+    alone_attribute='"nvvm.minctasm"="1"',
     thread=_special_registers("tid"),
     block=_special_registers("ctaid"),
     barrier=Call("llvm.nvvm.barrier.cta.sync.aligned.all", "void", "i32 0"),

@@ -49,7 +49,7 @@ def emit_kernel(module: ModuleWriter, kernel: GpuKernel, target: GpuTarget) -> N
     if simulated:
         device = simulated_device(module, kernel, target.warp)
     else:
-        device = CalledDevice(module, kernel, target.dialect, target.warp)
+        device = CalledDevice(module, kernel, target)
     emitter = _ThreadEmitter(device, kernel, target.machine)
     emitter.run_block(emitter.scope(), kernel.loops.body)
     device.end()

@@ -23,7 +23,7 @@ is kept finite, since a greater score may come.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from mapsto.ir.dims import Dim, product
@@ -38,22 +38,33 @@ from mapsto.lowering.gpu.contraction_panels import (
     Place,
     Use,
     ceil_div,
+    is_multiple,
     make_panel,
 )
 from mapsto.lowering.gpu.contraction_threads import ThreadWork
 from mapsto.lowering.gpu.target import GpuTarget
+from mapsto.lowering.gpu.votes import Vote
+from mapsto.lowering.gpu.weighted_horizon import Horizon, find_horizon
 from mapsto.lowering.gpu.weighted_problem import WeightedProblem
 from mapsto.lowering.gpu.weighted_rows import RunningRows
 from mapsto.lowering.gpu.weighted_tiles import STAGES, WeightedTile
-from mapsto.lowering.indices import Index, from_dim, variable
+from mapsto.lowering.indices import Index, from_dim, value_of, variable
 from mapsto.lowering.loops import (
     Allocate,
     Barrier,
+    Buffer,
     Expression,
     For,
+    If,
     LoopKind,
+    Reduce,
+    Space,
     Statement,
     WaitCopies,
+    apply,
+    cast,
+    compare,
+    constant,
 )
 
 __all__ = ["weighted_body"]
@@ -71,7 +82,18 @@ def weighted_body(
         keys=make_panel(problem.fits, "columns", tile.fits, dtype, target),
         values=replace(values, name="values_panel"),
     )
-    return (_Blocks(problem, tile, panels, target).loop(),)
+    horizon = find_horizon(problem)
+    if not _may_stop(problem, tile):
+        horizon = None
+    return (_Blocks(problem, tile, panels, target, horizon).loop(),)
+
+
+def _may_stop(problem: WeightedProblem, tile: WeightedTile) -> bool:
+    """Whether there are parts to leave out, and the last row of a tile is known."""
+    rows, keys = problem.fits.rows, problem.fits.columns
+    wide = [extent for extent in rows.extents if extent != 1]
+    together = len(wide) < 2 or is_multiple(wide[-1], tile.fits.rows)
+    return together and isinstance(keys.size, int) and keys.size > tile.fits.columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +116,20 @@ class _Blocks:
     tile: WeightedTile
     panels: _Panels
     target: GpuTarget
+    horizon: Horizon | None
 
     def loop(self) -> Statement:
         """The loop over blocks."""
         batch, tile = split_flat(variable("block"), self._grid())
+        if self.horizon is not None:
+            # Blocks that see most come first, so that short ones fill up the end.
+            tile = from_dim(self._grid()[1]) - 1 - tile
         rows = self._rows(batch, tile * self.tile.fits.rows)
         thread = For(THREAD, 0, self.tile.fits.threads, tuple(self._thread(rows)), LoopKind.THREAD)
         shared = [panel.buffer for panel in self.panels.all]
         shared += [] if self._held is None else [self._held.buffer]
         shared += [] if rows.has_shuffle else [rows.slots]
+        shared += [] if self.horizon is None else [self._vote.slots]
         body: tuple[Statement, ...] = (*map(Allocate, shared), thread)
         return For("block", 0, from_dim(product(self._grid())), body, LoopKind.BLOCK)
 
@@ -115,6 +142,10 @@ class _Blocks:
     @property
     def _dtype(self) -> DType:
         return self.panels.keys.dtype
+
+    @property
+    def _sum_type(self) -> DType:
+        return sum_type(self._dtype)
 
     @property
     def _held(self) -> HeldPanel | None:
@@ -150,10 +181,28 @@ class _Blocks:
     # ---- threads
 
     def _thread(self, rows: RunningRows) -> list[Statement]:
-        step, steps = variable("step"), self._steps
         whole = (self.panels.rows, Place(rows.batch, rows.row, 0))
-        begin, end = bring([whole, *self._part(rows, 0)], 0, 0, steps)
-        start, finish = bring(self._part(rows, step + 1), (step + 1) % STAGES, step + 1, steps)
+        begin, end = bring([whole], 0, 0, 1)
+        horizon = self.horizon
+        steps = self._go_over(rows, 0, self._steps)
+        return [
+            *(allocate for panel in self.panels.all for allocate in panel.allocate()),
+            *rows.fits.begin(),
+            *rows.values.begin(),
+            *rows.begin(),
+            *begin,
+            *end,
+            *(steps if horizon is None else self._up_to(horizon, rows)),
+            *rows.finish(),
+            *rows.store_totals(),
+            *rows.values.results(self._use(rows)),
+        ]
+
+    def _go_over(self, rows: RunningRows, first: Index, last: Index) -> list[Statement]:
+        """Goes over the parts of the keys from one to another."""
+        step = variable("step")
+        begin, end = bring(self._part(rows, first), first % STAGES, first, last)
+        start, finish = bring(self._part(rows, step + 1), (step + 1) % STAGES, step + 1, last)
         copies = any(panel.is_copy for panel in self.panels.all)
         body = [
             *([WaitCopies(0)] if copies else []),
@@ -165,18 +214,43 @@ class _Blocks:
             *rows.see(step * self.tile.fits.columns),
             *self._add_values(rows, step % STAGES),
         ]
-        return [
-            *(allocate for panel in self.panels.all for allocate in panel.allocate()),
-            *rows.fits.begin(),
-            *rows.values.begin(),
-            *rows.begin(),
-            *begin,
-            *end,
-            For("step", 0, steps, tuple(body)),
-            *rows.finish(),
-            *rows.store_totals(),
-            *rows.values.results(self._use(rows)),
-        ]
+        return [*begin, *end, For("step", first, last, tuple(body))]
+
+    # ---- keys that no row sees
+
+    def _up_to(self, horizon: Horizon, rows: RunningRows) -> list[Statement]:
+        """Goes over the parts that the rows see; over the rest if that can change anything."""
+        row = self.problem.fits.rows.split(rows.row)[self.problem.fits.rows.dims[-1]]
+        last_row = row + (self.tile.fits.rows - 1)
+        seen = horizon.steps(last_row, self.tile.fits.columns, self._steps)
+        phase, rest = variable("phase"), self._steps - seen
+        vote = self._vote
+        phases = (
+            *self._go_over(rows, phase * seen, seen + phase * rest * value_of(vote.result[()])),
+            If(compare("eq", phase, 0), (*self._look_beyond(horizon, rows, seen), *vote.cast())),
+        )
+        return [*vote.begin(), For("phase", 0, 2, phases)]
+
+    @property
+    def _vote(self) -> Vote:
+        """Whether keys that no row of the block sees count all the same."""
+        return Vote("beyond", self.tile.fits.threads, self.target)
+
+    def _look_beyond(self, horizon: Horizon, rows: RunningRows, seen: Index) -> Iterator[Statement]:
+        """Says so if one of them may have a weight, or zero times a value is not zero."""
+        probe = Buffer("probe", self._sum_type, (), Space.REGISTER)
+        panel, part = self.panels.values, variable("part")
+        zero, yes = constant(0, probe.dtype), self._vote.say_yes
+
+        def add(value: Expression) -> list[Statement]:
+            return [Reduce("add", probe, (), cast(value, probe.dtype) * zero)]
+
+        place = Place(rows.batch, 0, part * self.tile.fits.columns)
+        yield Allocate(probe)
+        yield probe.store((), zero)
+        yield For("part", seen, self._steps, tuple(panel.look_at(place, add)))
+        yield If(apply("ne", probe[()], probe[()]), (yes,))
+        yield from rows.less_than(horizon.least, yes)
 
     @property
     def _steps(self) -> Index:

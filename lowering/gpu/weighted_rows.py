@@ -141,6 +141,11 @@ class RunningRows:
             return []
         return _over(self.share.rows, [If(condition, tuple(stores))])
 
+    def less_than(self, least: float, then: Statement) -> list[Statement]:
+        """The statement where the greatest score of one of the thread's rows is less."""
+        condition = apply("lt", self._top[self._place], self._constant(least))
+        return _over(self.share.rows, [If(condition, (then,))])
+
     # ---- scores and weights
 
     def _at(self, key: Index) -> Indices:

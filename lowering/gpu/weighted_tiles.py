@@ -31,8 +31,16 @@ ROW_THREADS = 8
 """Threads beside each other that have a row's keys, and its columns, where each multiplies."""
 EXPONENTIAL = 32
 """Instructions for a weight, from the score on."""
+ROW_STEP = 50
+"""Instructions of each thread of a row for a part of the keys: to compare, and what follows."""
+STEP_CYCLES = 200
+"""Cycles of a part beside its work: to wait for others, and for what is read first."""
 STAGES = 2
 _SIDE = 16
+_MATRIX_ROW_THREADS = 4
+_BESIDE = 1.35
+"""How many times as many registers are taken as there are sums and factors: while some are
+multiplied, others are loaded, or become weights."""
 _WHOLE = 8
 """Panels are so many elements deep, or a multiple: what is read from memory at once, at least."""
 
@@ -80,7 +88,8 @@ class WeightedTile:
         else:
             rows = fits.part_rows
             factors = 2 * (rows + max(fits.part_columns, values.part_columns))
-        return (sums + 3 * rows + factors + passing) * words + OTHER_REGISTERS
+        held = ceil((sums + 3 * rows + factors) * _BESIDE)
+        return (held + passing) * words + OTHER_REGISTERS
 
 
 def _padded(outer: int, inner: int, padding: int) -> int:
@@ -118,7 +127,9 @@ def _cycles(target: GpuTarget, sizes: WeightedSizes, tile: WeightedTile) -> floa
     together = min(blocks, resident)
     weights = fits.rows * fits.columns
     products = weights * (fits.depth + values.columns)
-    issued = weights * EXPONENTIAL / MULTIPLY_ADDS
+    lanes = _MATRIX_ROW_THREADS if fits.is_matrix else ROW_THREADS
+    of_rows = fits.rows * (lanes * ROW_STEP + values.columns)
+    issued = (weights * EXPONENTIAL + of_rows) / MULTIPLY_ADDS
     if fits.is_matrix:
         issued += products * sizes.element_bytes / (2 * MATRIX_MULTIPLY_ADDS)
         issued += products / (fits.part_rows * 8 * MULTIPLY_ADDS)
@@ -131,7 +142,8 @@ def _cycles(target: GpuTarget, sizes: WeightedSizes, tile: WeightedTile) -> floa
     step = max(issued, brought) + HIDDEN_COST * min(issued, brought)
     step *= slowdown(together * fits.threads // target.warp)
     steps = ceil(sizes.keys / fits.columns)
-    return ceil(blocks / resident) * (steps * max(together * step, MEMORY_LATENCY) + BLOCK_CYCLES)
+    part = max(together * step + STEP_CYCLES, MEMORY_LATENCY)
+    return ceil(blocks / resident) * (steps * part + BLOCK_CYCLES)
 
 
 def _thread_tiles(target: GpuTarget, sizes: WeightedSizes) -> Iterator[WeightedTile]:

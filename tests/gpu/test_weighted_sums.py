@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mapped_harness import Mapped, check
 from ptx_device import PtxDevice
-from weighted_programs import function_of, masked, weighted
+from weighted_programs import function_of, indices, masked, weighted
 
 import mapsto as mt
 from mapsto import ir
@@ -18,10 +18,12 @@ from mapsto.lowering.gpu.kernel import GpuKernel
 from mapsto.lowering.gpu.program import assemble, lower_gpu
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.loop_interpreter import LoopError
+from mapsto.lowering.loop_walk import statements
 from mapsto.lowering.loops import Barrier, For, LoopFunction, Statement, WaitCopies
 from mapsto.runtime.devices.registry import OPENERS
 from mapsto.runtime.ptxas import assemble_ptx
 
+SLOW = pytest.mark.slow
 F16, F32, F64 = ir.DType.F16, ir.DType.F32, ir.DType.F64
 AMPERE, SPIRV, SIMULATED = "nvptx64-sm_80", "spirv64", "gpusim"
 ODD = (17, 7), (21, 7), (21, 7)
@@ -53,14 +55,15 @@ def agree(mapped: Mapped, tolerance: float) -> None:
         )
 
 
-@pytest.mark.parametrize("target", [SIMULATED, SPIRV])
+@pytest.mark.parametrize("target", [pytest.param(SIMULATED, marks=SLOW), SPIRV])
 def test_tails_without_races(target: str) -> None:
     mapped = Mapped(function_of(sums, *ODD), target)
     assert len(mapped.kernels) == 2, "the sums, and the totals negated"
     agree(mapped, 1e-5)
 
 
-@pytest.mark.parametrize("shapes", [ODD, pytest.param(EVEN, marks=pytest.mark.slow)])
+@SLOW
+@pytest.mark.parametrize("shapes", [ODD, EVEN])
 def test_matrix_instructions(shapes: tuple[tuple[int, ...], ...]) -> None:
     agree(Mapped(function_of(sums, *shapes, dtype=F16), AMPERE), 4e-3)
 
@@ -113,7 +116,7 @@ def test_what_is_missing_is_found(target: str, kind: type[Statement], number: in
 
 @pytest.mark.parametrize("dtype", [F32, F64, F16], ids=str)
 def test_types(dtype: ir.DType) -> None:
-    mapped = check(function_of(sums, (2, 3, 33, 12), (2, 3, 70, 12), (2, 3, 70, 20), dtype=dtype))
+    mapped = check(function_of(sums, (2, 3, 33, 12), (2, 3, 70, 12), (2, 3, 70, 8), dtype=dtype))
     assert len(mapped.kernels) == 2
 
 
@@ -140,6 +143,66 @@ def test_numbers_that_are_none() -> None:
     ((result, _),) = [ir.evaluate(Module.of(function), "f", arguments)]
     assert [row for row in range(20) if np.isnan(result[row]).all()] == [1, 3, 4]
     check(function, arguments)
+
+
+UNSEEN = (24, 8), (130, 8), (130, 8)
+
+
+def has_phases(mapped: Mapped) -> bool:
+    """Whether keys that no row sees are gone over apart."""
+    loops = [s for ks in mapped.kernels.values() for k in ks for s in statements(k.loops.body)]
+    return any(isinstance(loop, For) and loop.variable == "phase" for loop in loops)
+
+
+def causal(b: ir.Builder, q, k, v):
+    return weighted(b, q, k, v, masked).result
+
+
+@pytest.mark.parametrize("case", ["plain", "no number beyond", "all scores far below"])
+def test_keys_that_no_row_sees(case: str) -> None:
+    """They are left out, unless they count: where a value is no number, or the row's scores are
+    less than theirs."""
+    function = function_of(causal, *UNSEEN)
+    q, k, v = given(function)
+    if case == "no number beyond":
+        v[120, 2], v[110, 5] = np.nan, np.inf
+    if case == "all scores far below":
+        q, k = -1e3 * abs(q), 1e3 * abs(k)
+    (expected,) = ir.evaluate(Module.of(function), "f", [q, k, v])
+    assert np.isnan(expected).any() == (case == "no number beyond")
+    assert has_phases(check(function, [q, k, v]))
+
+
+def select_by(compare: type, constant: float, flipped: bool, mask: bool = False):
+    """Scores of which those after a row's own number are a constant."""
+
+    def score(b: ir.Builder, fits: ir.Value) -> ir.Value:
+        row, key = indices(b, fits.shape, 0), indices(b, fits.shape, 1)
+        shifted = b.emit(ir.Add, row, b.like(3, row))
+        other = b.like(constant, fits)
+        branches = (other, fits) if flipped else (fits, other)
+        scores = b.emit(ir.Select, b.emit(compare, key, shifted), *branches)
+        if not mask:
+            return scores
+        even = b.emit(ir.Eq, b.emit(ir.Mod, key, b.like(2, key)), b.like(0, key))
+        return b.emit(ir.Select, even, scores, b.like(-2e4, scores))
+
+    return lambda b, q, k, v: weighted(b, q, k, v, score).result
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (select_by(ir.Lt, -1e5, False), True),
+        (select_by(ir.Gt, -1e5, True), True),
+        (select_by(ir.Le, -1e5, False, mask=True), True),
+        (select_by(ir.Ge, -1e5, False), False),
+        (select_by(ir.Le, -1.0, False), False),
+    ],
+)
+def test_what_rows_see(body, found: bool) -> None:
+    function = function_of(body, *UNSEEN)
+    assert has_phases(check(function) if found else Mapped(function, SIMULATED)) == found
 
 
 PROGRAM = """
@@ -169,7 +232,7 @@ def arrays(name: str) -> list[np.ndarray]:
     return [*found, random.random((3, 50)) < 0.5] if name == "seen" else found
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", ["near", "grouped", pytest.param("seen", marks=SLOW)])
 def test_whoever_writes_it(name: str) -> None:
     lib, inputs = mt.loads(PROGRAM), arrays(name)
     mapped = getattr(lib, name).to("gpusim")
@@ -186,7 +249,12 @@ def text_of(function: Function, target: GpuTarget) -> str:
 
 @pytest.mark.parametrize(
     ("architecture", "dtype", "tf32"),
-    [(80, F32, False), (80, F16, False), (75, F16, False), (80, F32, True)],
+    [
+        (80, F32, False),
+        (80, F16, False),
+        pytest.param(80, F32, True, marks=SLOW),
+        pytest.param(75, F16, False, marks=SLOW),
+    ],
 )
 def test_the_interpreter_of_ptx(
     architecture: int, dtype: ir.DType, tf32: bool, monkeypatch: pytest.MonkeyPatch

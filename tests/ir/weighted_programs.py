@@ -11,7 +11,7 @@ from mapsto.ir.ops.contraction import contract, reduce_axes
 from mapsto.ir.passes.dce import EliminateDeadCode
 from mapsto.ir.types import DType, TensorType
 
-__all__ = ["Parts", "function_of", "masked", "weighted"]
+__all__ = ["Parts", "function_of", "indices", "masked", "weighted"]
 
 Score = Callable[[ir.Builder, Value], Value]
 
@@ -55,16 +55,17 @@ def _along(b: ir.Builder, x: Value, shape: Sequence[int]) -> Value:
 
 def masked(b: ir.Builder, fits: Value) -> Value:
     """A third of the scores, of keys up to the row; of others a number far below them."""
-    *_, t, s = fits.shape
     rank = fits.type.rank
-
-    def indices(axis: int, extent: int) -> Value:
-        along = b.emit(ir.Iota, type=TensorType(DType.I32, (extent,)), axis=0)
-        return b.emit(ir.Broadcast, along, shape=fits.shape, dims=(axis,))
-
-    seen = b.emit(ir.Le, indices(rank - 1, s), indices(rank - 2, t))
+    keys, rows = (indices(b, fits.shape, axis) for axis in (rank - 1, rank - 2))
+    seen = b.emit(ir.Le, keys, rows)
     third = b.emit(ir.Mul, fits, b.like(1 / 3, fits))
     return b.emit(ir.Select, seen, third, b.like(-3e4, fits))
+
+
+def indices(b: ir.Builder, shape: Sequence[int], axis: int) -> Value:
+    """The index of each element along an axis."""
+    along = b.emit(ir.Iota, type=TensorType(DType.I32, (shape[axis],)), axis=0)
+    return b.emit(ir.Broadcast, along, shape=tuple(shape), dims=(axis,))
 
 
 def function_of(

@@ -1,0 +1,149 @@
+"""How far the keys go that a row of weighted sums can see.
+
+Where scores are `select(key <= row + c, .., constant)`, all keys after the last one that a row of
+the block sees have that constant as their score.  Their weights are zero if it is far enough below
+the greatest score of the row, and zeros change nothing, unless what is weighted by them is not
+finite.  Both is known when the keys that are seen have been gone over, and only then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mapsto.ir.core import Value
+from mapsto.ir.ops.logic import Select
+from mapsto.ir.ops.shaping import Constant as TensorConstant
+from mapsto.ir.types import DType
+from mapsto.lowering.gpu.weighted_problem import WeightedProblem
+from mapsto.lowering.indices import (
+    Index,
+    floor_div,
+    linear_parts,
+    maximum,
+    minimum,
+    variable,
+)
+from mapsto.lowering.loops import Apply, Constant, Expression, IndexValue
+
+__all__ = ["Horizon", "find_horizon"]
+
+_UNDERFLOW = {DType.F64: -750.0}
+"""The exponential of less is zero."""
+_UNDERFLOW_32 = -105.0
+_FAR_BELOW = -1000.0
+"""Only of scores of less it is likely that they have no weight."""
+_ROUNDING = 2.0**-7
+"""By how much of itself a constant may be rounded in any type."""
+_ROW, _KEY = "row", "key"
+_SEEN = {"le": (1, -1, 0), "lt": (1, -1, 1), "ge": (-1, 1, 0), "gt": (-1, 1, 1)}
+"""What a comparison comes to: it holds where `right * r + left * l - strict` is not negative."""
+_OPPOSITE = {"le": "gt", "lt": "ge", "ge": "lt", "gt": "le"}
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """Row r, along the last dimension of the rows, sees the keys up to `slope * r + offset`; later
+    ones have scores of at most `beyond`."""
+
+    slope: int
+    offset: int
+    beyond: float
+    dtype: DType
+
+    def steps(self, last_row: Index, width: int, steps: Index) -> Index:
+        """How many parts of so many keys, of all `steps`, the rows up to the last one see."""
+        seen = maximum(0, self.slope * last_row + (self.offset + 1))
+        return minimum(steps, floor_div(seen + (width - 1), width))
+
+    @property
+    def least(self) -> float:
+        """Where a row's greatest score is less, what is beyond may have a weight."""
+        return self.beyond - _UNDERFLOW.get(self.dtype, _UNDERFLOW_32)
+
+
+def find_horizon(problem: WeightedProblem) -> Horizon | None:
+    """The horizon of the rows, if they have one."""
+    scores, beyond = problem.access.sums.scores, -np.inf
+    found = _constant_branch(scores)
+    while found is not None:
+        select, is_first, constant = found
+        beyond = max(beyond, constant)
+        condition, *branches = select.operands
+        line = _line(problem, condition, is_first)
+        if line is not None and beyond <= _FAR_BELOW:
+            return Horizon(*line, float(beyond), scores.dtype)
+        found = _constant_branch(branches[1 if is_first else 0])
+    return None
+
+
+def _constant_branch(value: Value) -> tuple[Select, bool, float] | None:
+    """A selection one branch of which is a constant: whether it is the first, and at most what."""
+    op = value.owner
+    if not isinstance(op, Select):
+        return None
+    for number, branch in enumerate(op.operands[1:]):
+        constant = branch.owner.splat if isinstance(branch.owner, TensorConstant) else None
+        if constant is not None:
+            return op, number == 0, _at_most(float(constant), value.dtype)
+    return None
+
+
+def _at_most(constant: float, dtype: DType) -> float:
+    """No less than the constant is in a type."""
+    with np.errstate(over="ignore"):
+        rounded = float(np.float16(constant)) if dtype is DType.F16 else constant
+    return rounded + abs(rounded) * _ROUNDING if np.isfinite(rounded) else rounded
+
+
+def _line(problem: WeightedProblem, condition: Value, is_hidden: bool) -> tuple[int, int] | None:
+    """The slope and the offset of the last key for which a condition holds, or does not hold where
+    it says what is hidden."""
+    rows, keys = problem.fits.rows, problem.access.sums.keys
+    if not rows.dims:
+        return None
+    at: list[Index] = [variable(f"axis{d}") for d in range(condition.type.rank)]
+    at[rows.dims[-1]], at[keys] = variable(_ROW), variable(_KEY)
+    compared = problem.access.emitter.element(condition, at)
+    if not isinstance(compared, Apply) or compared.op not in _SEEN:
+        return None
+    right, left, strict = _SEEN[_OPPOSITE[compared.op] if is_hidden else compared.op]
+    sides = [_affine(operand) for operand in compared.operands]
+    if sides[0] is None or sides[1] is None:
+        return None
+    distance = right * sides[1] + left * sides[0] - strict
+    return _last_key(distance)
+
+
+def _last_key(distance: Index) -> tuple[int, int] | None:
+    """The last key, `slope * row + offset`, at which a distance is not negative yet."""
+    parts = linear_parts(distance, _KEY)
+    if parts is None or parts[0] != -1:
+        return None
+    own = linear_parts(parts[1], _ROW)
+    if own is None or not isinstance(own[0], int) or not isinstance(own[1], int) or own[0] < 0:
+        return None
+    return own[0], own[1]
+
+
+def _affine(value: Expression) -> Index | None:
+    """A whole number as an index, where it is a sum of indices."""
+    match value:
+        case IndexValue(index):
+            return index
+        case Constant(number, dtype) if not dtype.is_float:
+            return int(number)
+        case Apply("cast", (operand,), dtype) if not dtype.is_float:
+            return _affine(operand)
+        case Apply("add" | "sub" as op, operands):
+            return _sum(op, [_affine(operand) for operand in operands])
+    return None
+
+
+def _sum(op: str, sides: Sequence[Index | None]) -> Index | None:
+    left, right = sides
+    if left is None or right is None:
+        return None
+    return left + right if op == "add" else left - right
