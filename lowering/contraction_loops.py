@@ -233,9 +233,11 @@ class _Loops:
         sliver, panel = variable("sliver"), variable("panel")
         shared_slot = batch * from_dim(self.columns.tiles) + panel
         place = Place(batch, first + sliver, panel, sliver, shared_slot, self._k_range())
-        tiles = For("sliver", 0, count, tuple(self._tile(place)))
-        panels = For("panel", 0, from_dim(self.columns.tiles), (tiles,))
-        return self._over_k([*self._pack_private(place, sliver, count), panels])
+        inner, outer = ("sliver", count), ("panel", from_dim(self.columns.tiles))
+        if self.schedule.by_rows:
+            inner, outer = outer, inner
+        tiles = For(outer[0], 0, outer[1], (For(inner[0], 0, inner[1], tuple(self._tile(place))),))
+        return self._over_k([*self._pack_private(place, sliver, count), tiles])
 
     def _column_task(self, batch: Index, first: Index, count: Index) -> list[Statement]:
         """All rows of a block of column tiles, one column tile after another."""

@@ -57,6 +57,9 @@ are read side by side, each for longer, as the processor expects it.  More would
 the sums, which wait for memory all the same."""
 SLOWER_TILE = 1.25
 """How much slower a tile may be that has all that an epilogue takes together."""
+SHORT_DEPTH = 128
+"""Steps of a reduction up to which the order of the results counts: they are written to memory in
+runs along rows, not a few elements of each row."""
 LARGEST_WINDOW = 4
 """How much larger than the operand its copy without edges may be."""
 TILES_TO_TRY = 6
@@ -114,6 +117,7 @@ def choose_schedule(
         windows=windows,
         laid_out=not _share_elements(problem, tile, windows),
         run=run,
+        by_rows=_results_count(problem, machine),
         near=machine.l1,
     )
 
@@ -350,6 +354,13 @@ def _column_block(problem: ContractionProblem, tile: Tile) -> int:
     work = _work(problem) // max(1, tiles * _known(problem.batch.size))
     enough = ceil(LEAST_TASK / max(1, work))
     return max(1, min(enough, tiles * _known(problem.batch.size) // MINIMUM_TASKS))
+
+
+def _results_count(problem: ContractionProblem, machine: Machine) -> bool:
+    """Whether the reduction is short, and all columns stay in a cache while the rows go by."""
+    depth = _known(problem.reduced.size)
+    columns = _known(problem.columns.size) * depth * problem.dtype.bytes
+    return depth <= SHORT_DEPTH and columns <= machine.l2 // 2
 
 
 def _is_turned_once(problem: ContractionProblem, tile: Tile) -> bool:

@@ -62,6 +62,7 @@ SCHEDULES = [
     for depth in (64, 5)
     for packs in ((True, True), (False, True), (True, False), (False, False))
 ]
+SCHEDULES += [replace(schedule, by_rows=True) for schedule in SCHEDULES[:8]]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
