@@ -1,23 +1,25 @@
 """The loops that all stages of a kernel have in common, and how tensors look from inside them.
 
-Outer indices that every access uses together, as they lie in memory, are merged into one: an
-elementwise kernel over `[n, h, w, c]` is one loop over `n*h*w*c` elements.  Inside the kernel the
-merged indices are placeholder variables (`i0.0`, `i0.1`); an access replaces them, next to each
-other, by the index that they make up.
+Indices that every access uses together, as they lie in memory, are merged into one: an elementwise
+kernel over `[n, h, w, c]` is one loop over `n*h*w*c` elements, and a mean over the pixels of each
+channel is one over `h*w`.  Inside the kernel the merged indices are placeholder variables (`i0.0`,
+`i0.1`); an access replaces them, next to each other, by the index that they make up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product as pairs
+from typing import TypeVar
 
 from mapsto.ir.alignment import Alignment, align
 from mapsto.ir.core import Value
 from mapsto.ir.dataflow import Place, identity_place
 from mapsto.ir.dims import Dim, product
-from mapsto.ir.stages import Read, Stage, estimate
+from mapsto.ir.stages import Stage, estimate
 from mapsto.lowering.indices import Index
+from mapsto.lowering.seams import inner_joints, seams_of
 
 __all__ = [
     "MOST_TOTALS",
@@ -31,6 +33,8 @@ __all__ = [
     "vectorize_outer",
 ]
 
+
+_Key = TypeVar("_Key")
 
 SHORT_ROW = 8
 """Contiguous rows that are shorter than this do not fill a vector."""
@@ -65,6 +69,8 @@ class KernelSpace:
     groups: tuple[OuterGroup, ...]
     seams: Mapping[Value, frozenset[int]]
     """For each value, the axes that are merged with the axis after them."""
+    joints: Mapping[tuple[Dim, ...], frozenset[int]] = field(default_factory=dict)
+    """For stages with the same inner extents, which of these are merged with the one after them."""
 
     def inner_dims(self, stage: Stage) -> tuple[int, ...]:
         """The dimensions of a stage's domain that are not outer indices."""
@@ -74,6 +80,17 @@ class KernelSpace:
     def inner_extents(self, stage: Stage) -> tuple[Dim, ...]:
         """The extents of those."""
         return tuple(stage.extents[d] for d in self.inner_dims(stage))
+
+    def runs(self, extents: Sequence[Dim]) -> list[range]:
+        """The numbers of inner extents, those together that are merged."""
+        return _runs(len(extents), self.joints.get(tuple(extents), frozenset()))
+
+    def kept_shape(self, stage: Stage) -> tuple[Dim, ...]:
+        """The shape of what is kept of a stage for one outer index."""
+        extents = self.inner_extents(stage)
+        count = sum(d < stage.rank for d in self.inner_dims(stage))
+        runs = (run for run in self.runs(extents) if run.start < count)
+        return tuple(product(extents[run.start : run.stop]) for run in runs)
 
     def point(
         self, stage: Stage, outer: Sequence[Index], inner: Sequence[Index]
@@ -86,14 +103,14 @@ class KernelSpace:
 
     def shape(self, value: Value) -> tuple[Dim, ...]:
         """The shape in which a value's buffer is declared."""
-        seams = self.seams.get(value, frozenset())
-        shape: list[Dim] = []
-        for i, extent in enumerate(value.shape):
-            if i - 1 in seams:
-                shape[-1] = shape[-1] * extent
-            else:
-                shape.append(extent)
-        return tuple(shape)
+        runs = _runs(len(value.shape), self.seams.get(value, frozenset()))
+        return tuple(product(value.shape[run.start : run.stop]) for run in runs)
+
+    def length(self, stage: Stage, dim: int) -> int:
+        """The extent of an inner dimension, with those before it that it is merged with."""
+        dims, extents = self.inner_dims(stage), self.inner_extents(stage)
+        run = next(run for run in self.runs(extents) if dims.index(dim) in run)
+        return estimate(extents[run.start : dims.index(dim) + 1])
 
     def is_contiguous(self, stage: Stage, dim: int) -> bool:
         """Whether some tensor that a stage reads, or writes element by element, has neighbours
@@ -179,55 +196,45 @@ def plain_space(stages: Sequence[Stage]) -> KernelSpace:
 
 
 def _space(stages: Sequence[Stage], alignment: Alignment) -> KernelSpace:
-    runs: list[list[int]] = []
+    axes = alignment.axes
     seams: dict[Value, set[int]] = {}
-    for k in range(len(alignment.outer)):
-        found = _seam(stages, alignment, k - 1) if runs else None
-        if found is None:
-            runs.append([k])
-            continue
-        runs[-1].append(k)
-        for value, axis in found.items():
-            seams.setdefault(value, set()).add(axis)
+    joined: set[int] = set()
+    for k in range(len(alignment.outer) - 1):
+        found = seams_of(stages, [(own[k], own[k + 1]) for own in axes])
+        if found is not None:
+            joined.add(k)
+            _add(seams, found)
+    runs = _runs(len(alignment.outer), joined)
     groups = tuple(
         OuterGroup(tuple(run), f"i{g}", product(tuple(alignment.outer[k] for k in run)))
         for g, run in enumerate(runs)
     )
-    frozen = {value: frozenset(axes) for value, axes in seams.items()}
-    return KernelSpace(tuple(stages), alignment, groups, frozen)
+    inner = [
+        tuple(d for d in range(len(stage.extents)) if d not in own)
+        for stage, own in zip(stages, axes, strict=True)
+    ]
+    outer = [[(own[k], own[k + 1]) for k in joined] for own in axes]
+    joints: dict[tuple[Dim, ...], set[int]] = {}
+    for joint, found in inner_joints(stages, inner, outer).items():
+        joints.setdefault(joint.extents, set()).add(joint.number)
+        _add(seams, found)
+    return KernelSpace(tuple(stages), alignment, groups, _frozen(seams), _frozen(joints))
 
 
-def _seam(stages: Sequence[Stage], alignment: Alignment, k: int) -> dict[Value, int] | None:
-    """Where the values have outer index k just before k + 1, if both can be one index."""
-    found: dict[Value, int | None] = {}
-    for stage, axes in zip(stages, alignment.axes, strict=True):
-        a, b = axes[k], axes[k + 1]
-        if b != a + 1 or found.setdefault(stage.value, a) != a:
-            return None
-        for read in stage.reads:
-            position = _together(read, stage.extents, a, b)
-            if position == -1:
-                return None
-            if read.value is not None and found.setdefault(read.value, position) != position:
-                return None
-    return {value: axis for value, axis in found.items() if axis is not None}
+def _add(seams: dict[Value, set[int]], found: Iterable[tuple[Value, int]]) -> None:
+    for value, axis in found:
+        seams.setdefault(value, set()).add(axis)
 
 
-def _together(read: Read, extents: Sequence[Dim], a: int, b: int) -> int | None:
-    """The axis of the value that is read at dimension a, the next being read at b over its whole
-    extent; None where neither is used; -1 where they are used otherwise."""
-    place = read.place
-    used = [i for i, e in enumerate(place) if e is not None and (e.coefficients[a] != 0)]
-    next_used = [i for i, e in enumerate(place) if e is not None and (e.coefficients[b] != 0)]
-    if not used and not next_used:
-        return None
-    if read.value is None or len(used) != 1 or next_used != [used[0] + 1]:
-        return -1
-    i = used[0]
-    first, second = place[i], place[i + 1]
-    assert first is not None and second is not None
-    whole = read.value.shape[i] == extents[a] and read.value.shape[i + 1] == extents[b]
-    return i if first.single == a and second.single == b and whole else -1
+def _frozen(found: Mapping[_Key, set[int]]) -> dict[_Key, frozenset[int]]:
+    return {key: frozenset(numbers) for key, numbers in found.items()}
+
+
+def _runs(count: int, joined: Collection[int]) -> list[range]:
+    """The numbers below `count`, those together that are joined with the one after them."""
+    starts = [k for k in range(count) if k - 1 not in joined]
+    stops = [*starts[1:], count] if count else []
+    return [range(*ends) for ends in zip(starts, stops, strict=True)]
 
 
 def vectorize_outer(space: KernelSpace, least_row: int = 0) -> bool:
@@ -247,7 +254,7 @@ def vectorize_outer(space: KernelSpace, least_row: int = 0) -> bool:
     for stage, axes in zip(space.stages, space.alignment.axes, strict=True):
         work = estimate(stage.extents)
         inner = [d for d in space.inner_dims(stage) if space.is_contiguous(stage, d)]
-        length = max((estimate((stage.extents[d],)) for d in inner), default=0)
+        length = max((space.length(stage, d) for d in inner), default=0)
         across = estimate((stage.extents[axes[-1]],))
         short = bool(inner) and length < min(SHORT_ROW, across)
         stride = SHUFFLED_STRIDE if short else 1

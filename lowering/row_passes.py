@@ -8,14 +8,14 @@ from functools import partial
 from math import prod
 
 from mapsto.ir.core import Value
-from mapsto.ir.dims import Dim
+from mapsto.ir.dims import Dim, product
 from mapsto.ir.ops.contraction import Contract, reduction_identity
 from mapsto.ir.ops.indexing import ArgMax
 from mapsto.ir.stages import Stage, estimate
 from mapsto.ir.types import DType
 from mapsto.lowering.element_rules import contract_product, sum_type
 from mapsto.lowering.indexed import IndexedEmitter, Indices
-from mapsto.lowering.indices import Index, from_dim, variable
+from mapsto.lowering.indices import Index, flat_offset, from_dim, variable
 from mapsto.lowering.kernel_space import (
     MOST_TOTALS,
     SHORT_ROW,
@@ -129,14 +129,14 @@ class RowPasses:
         for stage in self.space.stages:
             if stage.value not in self.plan.kept or stage.value in self.outputs:
                 continue
-            inner = [d for d in self.space.inner_dims(stage) if d < stage.rank]
-            shape = (*(stage.extents[d] for d in inner), *lanes)
+            shape = (*self.space.kept_shape(stage), *lanes)
             buffer = Buffer(self.emitter.fresh("row"), stage.value.dtype, shape, Space.LOCAL)
             self.locals[stage.value] = self.emitter.declare(buffer)
             self.emitter.append(Allocate(buffer))
 
     def _local_address(self, stage: Stage, indices: Indices) -> Indices:
         inner = tuple(indices[d] for d in self.space.inner_dims(stage) if d < stage.rank)
+        inner = self.emitter.merge(inner)
         if not self.columns:
             return inner
         return (*inner, self.lane - self.block_start)
@@ -203,9 +203,30 @@ class RowPasses:
                     self._add_term(stage, totals[stage.value], point)
             self.emitter.append(*stores)
 
-        ranges = [bounds.get(d, _whole(extent)) for d, extent in enumerate(pass_.extents)]
-        self._nest(names, ranges, innermost, vector=not self.columns)
+        loops = self._merged_loops(pass_.extents, names, bounds)
+        self._nest(list(loops), list(loops.values()), innermost, vector=not self.columns)
         return totals
+
+    def _merged_loops(
+        self, extents: Sequence[Dim], names: Sequence[str], bounds: Bounds
+    ) -> dict[str, Range]:
+        """The loops over inner extents whose indices have these names: one for those that are
+        merged, or where there are bounds one for each, which make up the merged index."""
+        loops: dict[str, Range] = {}
+        for run in self.space.runs(extents):
+            own, sizes = [variable(names[d]) for d in run], [extents[d] for d in run]
+            bound = len(run) == 1 or any(d in bounds for d in run)
+            if bound:
+                loops |= {names[d]: bounds.get(d, _whole(extents[d])) for d in run}
+            if len(run) == 1:
+                continue
+            whole: Index = flat_offset(own, sizes)
+            if not bound:
+                name = self.emitter.fresh("j")
+                loops[name], whole = _whole(product(tuple(sizes))), variable(name)
+            self.emitter.merged[tuple(own)] = whole
+            self.emitter.extents |= zip(own, sizes, strict=True)
+        return loops
 
     def totals_so_far(self, pass_: Pass) -> dict[Value, Buffer]:
         """What the reductions of a pass start from, or come to where all of it is in `sums`."""
