@@ -1,19 +1,20 @@
 """The kernels of running reductions and recurrences along an axis.
 
 Along the axis elements follow one another; across it, rows are divided into tasks, and where the
-axis is not the last one, vectors run over the last, each lane with a row of its own.
+axis is not the last one, vectors run over the last, each lane with a row of its own.  Else a few
+rows go along together: while one waits for its sum, the others add to theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mapsto.ir.dims import product
 from mapsto.ir.ops.sequences import Cumulative, Recurrence
 from mapsto.ir.stages import estimate
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indexed import IndexedEmitter, Indices
-from mapsto.lowering.indices import Index, from_dim, split_offset
+from mapsto.lowering.indices import Index, floor_div, from_dim, split_offset
 from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.loops import (
     Allocate,
@@ -36,6 +37,8 @@ Step = Callable[[Buffer, Indices], Statement]
 """The statement that takes the state (a register) past one element."""
 
 
+_TOGETHER = 4
+"""Rows that go along together."""
 _STEP_COST = 4
 """What a step costs, in scalar operations: each waits for the one before."""
 
@@ -80,10 +83,12 @@ class _Scan:
         self.op, self.emitter, self.output = op, emitter, output
         self.step, self.first = step, first
         self.shape = op.result.shape
+        self.together = 1
 
     def body(self, division: Division) -> tuple[Statement, ...]:
         """The kernel's statements."""
         axis, shape = self.op.axis, self.shape
+        self.together = 1 if division.flat else _TOGETHER
         in_lanes = axis < len(shape) - 1
         others = [d for d in range(len(shape)) if d != axis]
         outer = others[:-1] if in_lanes else others
@@ -103,26 +108,38 @@ class _Scan:
 
     def _rows(self, outer: list[int], range_: Range, columns: Range | None) -> None:
         """Flat numbers of rows; `columns` are the range of the last axis if vectors run over it."""
-        with loop(self.emitter, "row", range_) as row:
-            indices = split_offset(row, [self.shape[d] for d in outer])
-            at = dict(zip(outer, indices, strict=True))
-            if columns is None:
-                self._along(at)
-                return
-            with loop(self.emitter, "i", columns, LoopKind.VECTOR) as column:
-                self._along(at | {len(self.shape) - 1: column})
+        if columns is not None:
+            with loop(self.emitter, "row", range_) as row:
+                at = self._split(outer, row)
+                with loop(self.emitter, "i", columns, LoopKind.VECTOR) as column:
+                    self._along([at | {len(self.shape) - 1: column}])
+            return
+        start, stop = range_
+        whole = start
+        if self.together > 1:
+            whole = start + floor_div(stop - start, self.together) * self.together
+            with loop(self.emitter, "row", (start, whole), step=self.together) as row:
+                self._along([self._split(outer, row + i) for i in range(self.together)])
+        with loop(self.emitter, "row", (whole, stop)) as row:
+            self._along([self._split(outer, row)])
 
-    def _along(self, at: dict[int, Index]) -> None:
+    def _split(self, outer: list[int], row: Index) -> dict[int, Index]:
+        """The indices of a row."""
+        return dict(zip(outer, split_offset(row, [self.shape[d] for d in outer]), strict=True))
+
+    def _along(self, rows: Sequence[dict[int, Index]]) -> None:
+        """The loop along the axis, for rows at these indices."""
         emitter, axis = self.emitter, self.op.axis
         dtype = sum_type(self.output.dtype)
-        state = Buffer(emitter.fresh("state"), dtype, (), Space.REGISTER)
-        emitter.append(
-            Allocate(emitter.declare(state)), Store(state, (), constant(self.first, dtype))
-        )
+        states = [Buffer(emitter.fresh("state"), dtype, (), Space.REGISTER) for _ in rows]
+        for state in states:
+            start = Store(state, (), constant(self.first, dtype))
+            emitter.append(Allocate(emitter.declare(state)), start)
         extent = from_dim(self.shape[axis])
         with loop(emitter, "j", (0, extent)) as number:
             position = extent - 1 - number if self.op.reverse else number
-            place = at | {axis: position}
-            indices = tuple(place[d] for d in range(len(self.shape)))
-            emitter.append(self.step(state, indices))
-            emitter.append(Store(self.output, indices, cast(state[()], self.output.dtype)))
+            for at, state in zip(rows, states, strict=True):
+                place = at | {axis: position}
+                indices = tuple(place[d] for d in range(len(self.shape)))
+                emitter.append(self.step(state, indices))
+                emitter.append(Store(self.output, indices, cast(state[()], self.output.dtype)))

@@ -23,13 +23,17 @@ def whole(extents: Sequence[Dim]) -> list[Range]:
 
 @contextmanager
 def loop(
-    emitter: IndexedEmitter, prefix: str, bounds: Range, kind: LoopKind = LoopKind.SERIAL
+    emitter: IndexedEmitter,
+    prefix: str,
+    bounds: Range,
+    kind: LoopKind = LoopKind.SERIAL,
+    step: int = 1,
 ) -> Iterator[Index]:
     """A loop around the statements that are written inside; gives its variable."""
     name = emitter.fresh(prefix)
     with emitter.scope(name) as statements:
         yield variable(name)
-    emitter.append(For(name, *bounds, tuple(statements), kind))
+    emitter.append(For(name, *bounds, tuple(statements), kind, step))
 
 
 @contextmanager
