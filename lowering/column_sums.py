@@ -16,19 +16,22 @@ is the same, in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from mapsto.ir.core import Value
-from mapsto.ir.stages import estimate
+from mapsto.ir.dims import Dim
+from mapsto.ir.stages import Stage, estimate
+from mapsto.ir.types import DType
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indexed import Indices
 from mapsto.lowering.indices import Index, floor_div, from_dim, minimum, variable
 from mapsto.lowering.kernel_space import OuterGroup
 from mapsto.lowering.loops import Allocate, Buffer, Expression, LoopKind, Space, Store
 from mapsto.lowering.row_passes import Bounds, RowPasses
+from mapsto.lowering.stage_loops import Pass
 
-__all__ = ["ROWS", "STRETCH", "ColumnSums"]
+__all__ = ["MANY", "ROWS", "STRETCH", "ColumnSums", "Columns"]
 
 STRETCH = 512
 """Columns that are summed together; a row of them is some 2 KiB."""
@@ -37,6 +40,10 @@ ROWS = 8
 MANY = 64
 """Fewer rows are summed down a vector of columns: their pages are all known to the processor.  So
 are fewer columns, as one vector after the other soon has all of a row."""
+
+
+Columns = tuple[OuterGroup, Index, Index]
+"""The group of columns, the first and the end of some of them."""
 
 
 class ColumnSums(RowPasses):
@@ -72,7 +79,7 @@ class ColumnSums(RowPasses):
         with self.loop("stretch", start, stop, LoopKind.SERIAL, STRETCH):
             first = variable("stretch")
             stretch = group, first, minimum(first + STRETCH, stop)
-            self._sum_stretch(*stretch, bounds)
+            self.sum_rows(self.plan.passes[0], stretch, bounds)
             with self.lanes(*stretch):
                 yield
         self.sums = {}
@@ -86,17 +93,20 @@ class ColumnSums(RowPasses):
             self.define(group, self.lane)
             yield
 
-    def _sum_stretch(self, group: OuterGroup, start: Index, stop: Index, bounds: Bounds) -> None:
-        """Fills the buffers of the sums; `sums` has the elements from there on."""
-        first, place = self.plan.passes[0], (variable(group.name) - start,)
-        buffers = self._declare_sums()
-        with self.lanes(group, start, stop):
-            identities = {stage.value: self.identity(stage) for stage in first.stages}
-            self._keep_sums(buffers, place, identities)
+    def sum_rows(self, pass_: Pass, columns: Columns, bounds: Bounds) -> None:
+        """A pass over some columns, a few rows at a time; `sums` has elements of buffers with what
+        its reductions come to."""
+        group, start, _ = columns
+        place = (variable(group.name) - start,)
+        buffers = self._declare_sums([stage for stage in pass_.stages if not stage.is_map])
+        if buffers:
+            with self.lanes(*columns):
+                identities = {s.value: self.identity(s) for s in pass_.stages if not s.is_map}
+                self._keep_sums(buffers, place, identities)
         self.sums = {value: buffer[place] for value, buffer in buffers.items()}
-        for rows in self._blocks_of_rows(bounds):
-            with self.lanes(group, start, stop):
-                totals = self.sum_pass(first, rows)
+        for rows in self._blocks_of_rows(pass_.extents, bounds):
+            with self.lanes(*columns):
+                totals = self.sum_pass(pass_, rows)
                 self._keep_sums(buffers, place, {v: total[()] for v, total in totals.items()})
 
     def _keep_sums(
@@ -105,18 +115,17 @@ class ColumnSums(RowPasses):
         stores = [Store(buffers[value], place, element) for value, element in sums.items()]
         self.emitter.append(*stores)
 
-    def _declare_sums(self) -> dict[Value, Buffer]:
-        buffers: dict[Value, Buffer] = {}
-        for stage in self.plan.passes[0].stages:
-            dtype = sum_type(stage.value.dtype)
-            buffer = Buffer(self.emitter.fresh("sums"), dtype, (STRETCH,), Space.LOCAL)
-            buffers[stage.value] = self.emitter.declare(buffer)
-            self.emitter.append(Allocate(buffer))
-        return buffers
+    def _declare_sums(self, stages: Iterable[Stage]) -> dict[Value, Buffer]:
+        return {s.value: self.for_columns("sums", sum_type(s.value.dtype)) for s in stages}
 
-    def _blocks_of_rows(self, bounds: Bounds) -> Iterator[Bounds]:
+    def for_columns(self, name: str, dtype: DType) -> Buffer:
+        """Memory for a number of each column of a stretch."""
+        buffer = Buffer(self.emitter.fresh(name), dtype, (STRETCH,), Space.LOCAL)
+        self.emitter.append(Allocate(self.emitter.declare(buffer)))
+        return buffer
+
+    def _blocks_of_rows(self, extents: Sequence[Dim], bounds: Bounds) -> Iterator[Bounds]:
         """The bounds of each few rows, within the loops over all of them."""
-        extents = self.plan.passes[0].extents
         *outer, (start, stop) = (bounds.get(d, (0, from_dim(n))) for d, n in enumerate(extents))
         whole = start + floor_div(stop - start, ROWS) * ROWS
         with ExitStack() as loops:

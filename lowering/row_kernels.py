@@ -17,7 +17,8 @@ from math import isqrt, prod
 from mapsto.ir.dims import Dim, product
 from mapsto.ir.dims import floor_div as dim_quotient
 from mapsto.ir.stages import estimate
-from mapsto.lowering.column_sums import ROWS, STRETCH, ColumnSums
+from mapsto.lowering.column_passes import ColumnPasses
+from mapsto.lowering.column_sums import ROWS, STRETCH
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indices import (
     Composite,
@@ -59,7 +60,7 @@ Columns = Callable[[], AbstractContextManager[None]]
 """The vector loop over some columns."""
 
 
-class RowKernel(ColumnSums):
+class RowKernel(ColumnPasses):
     """Writes the statements of a kernel."""
 
     def body(self) -> tuple[Statement, ...]:
@@ -283,6 +284,9 @@ class RowKernel(ColumnSums):
 
     def _columns(self, group: OuterGroup, start: Index, stop: Index) -> None:
         ends = group, start, stop
+        if self.by_rows:
+            self.passes_by_rows(*ends)
+            return
         with self.lanes(*ends) if self.parts else self.summed(*ends, {}):
             self.run_passes()
 

@@ -103,7 +103,8 @@ class RowPasses:
         place = self.outer[group.name]
         return self.emitter.merged.get(place, place[0])
 
-    def _point(self, stage: Stage, inner: Sequence[Index]) -> Indices:
+    def point(self, stage: Stage, inner: Sequence[Index]) -> Indices:
+        """The point of a stage's domain at the outer indices that are defined, and these."""
         outer = [index for group in self.space.groups for index in self.outer[group.name]]
         return self.space.point(stage, outer, inner)
 
@@ -149,11 +150,11 @@ class RowPasses:
             if pass_.separate:
                 self._separate_pass(pass_.stages[0])
             else:
-                self._common_pass(pass_)
+                self.common_pass(pass_)
             for stage in pass_.stages:
-                self._keep(stage)
+                self.keep(stage)
 
-    def _keep(self, stage: Stage) -> None:
+    def keep(self, stage: Stage) -> None:
         """Later passes find the stage in memory."""
         if stage.value not in self.plan.kept:
             return
@@ -174,18 +175,18 @@ class RowPasses:
             stores.append(Store(self.locals[stage.value], address, element))
         return stores
 
-    def _common_pass(self, pass_: Pass) -> None:
+    def common_pass(self, pass_: Pass) -> None:
         """One loop nest that computes elementwise stages and reductions over all inner indices."""
         is_first = pass_ is self.plan.passes[0]
         if is_first and self.parts:
-            totals = {stage.value: self._combine_parts(stage) for stage in pass_.stages}
+            totals = {stage.value: self.combine_parts(stage) for stage in pass_.stages}
         elif is_first and self.sums:
             totals = self.totals_so_far(pass_)
         else:
             totals = self.sum_pass(pass_, {})
         for stage in pass_.stages:
             if not stage.is_map:
-                self._finish_total(stage, totals[stage.value])
+                self.finish_total(stage, totals[stage.value])
 
     def sum_pass(self, pass_: Pass, bounds: Bounds) -> dict[Value, Buffer]:
         """The loop nest of a pass; gives the totals of its reductions.  Those that `sums` has an
@@ -196,7 +197,7 @@ class RowPasses:
         def innermost() -> None:
             stores: list[Statement] = []
             for stage in pass_.stages:
-                point = self._point(stage, tuple(map(variable, names)))
+                point = self.point(stage, tuple(map(variable, names)))
                 if stage.is_map:
                     stores += self._stores(stage, self._element(stage, point), point)
                 else:
@@ -231,7 +232,7 @@ class RowPasses:
     def totals_so_far(self, pass_: Pass) -> dict[Value, Buffer]:
         """What the reductions of a pass start from, or come to where all of it is in `sums`."""
         reductions = [stage for stage in pass_.stages if not stage.is_map]
-        return {stage.value: self._start_total(stage) for stage in reductions}
+        return {stage.value: self.start_total(stage) for stage in reductions}
 
     def _element(self, stage: Stage, point: Indices) -> Expression:
         place = point[: stage.rank]
@@ -257,10 +258,10 @@ class RowPasses:
         """Where the partial result of this part and row is."""
         return (self.part_number, *map(self.index, self.space.groups))
 
-    def _combine_parts(self, stage: Stage) -> Buffer:
+    def combine_parts(self, stage: Stage) -> Buffer:
         """The reduction of the partial results."""
         assert isinstance(stage.op, Contract)
-        total, parts = self._start_total(stage), self.parts[stage.value]
+        total, parts = self.start_total(stage), self.parts[stage.value]
         kind = LoopKind.SERIAL if self.columns else LoopKind.VECTOR
         with self.loop("part", 0, from_dim(parts.shape[0]), kind):
             term = cast(parts[self.part()], total.dtype)
@@ -274,7 +275,8 @@ class RowPasses:
         self.emitter.append(Allocate(self.emitter.declare(buffer)))
         return buffer
 
-    def _start_total(self, stage: Stage) -> Buffer:
+    def start_total(self, stage: Stage) -> Buffer:
+        """A register with what the total of a reduction starts from."""
         assert isinstance(stage.op, Contract)
         total = self._accumulator(stage.value.dtype)
         start = self.sums.get(stage.value) or self.identity(stage)
@@ -293,8 +295,9 @@ class RowPasses:
         wide = cast(term, total.dtype)
         self.emitter.append(Reduce(REDUCTION_OPERATIONS[stage.op.kind], total, at, wide, inside))
 
-    def _finish_total(self, stage: Stage, total: Buffer) -> None:
-        point = self._point(stage, [0] * len(self.space.inner_dims(stage)))
+    def finish_total(self, stage: Stage, total: Buffer) -> None:
+        """Makes the total of a reduction the element of its stage."""
+        point = self.point(stage, [0] * len(self.space.inner_dims(stage)))
         element = self.emitter.let("total", cast(total[()], stage.value.dtype))
         self.emitter.know(stage.value, point[: stage.rank], element)
         self.emitter.append(*self._stores(stage, element, point))
@@ -311,7 +314,7 @@ class RowPasses:
         lanes = not self.columns and not together and self._lanes_across(stage, left, along[-1])
 
         def innermost() -> None:
-            point = self._point(stage, [variable(names[d]) for d in dims])
+            point = self.point(stage, [variable(names[d]) for d in dims])
             if together:
                 self._totals_together(stage, point, names, together)
                 return
@@ -384,7 +387,7 @@ class RowPasses:
         names, extents = [name for name, _ in along], [extent for _, extent in along]
         if not isinstance(stage.op, Contract):
             return self._extremum_position(stage, point, names[0], extents[0], vector)
-        total = self._start_total(stage)
+        total = self.start_total(stage)
         ranges = [_whole(extent) for extent in extents]
         self._nest(names, ranges, lambda: self._add_term(stage, total, point), vector)
         return self.emitter.let("total", cast(total[()], stage.value.dtype))
