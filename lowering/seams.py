@@ -85,12 +85,12 @@ def inner_joints(
         groups.setdefault(tuple(stage.extents[d] for d in dims), []).append(t)
     found: dict[Joint, frozenset[Seam]] = {}
     for extents, members in groups.items():
-        if all(_is_common(stages[t], inner[t]) for t in members):
-            for k in range(len(extents) - 1):
-                pairs = [(inner[t][k], inner[t][k + 1]) for t in members]
-                seams = seams_of([stages[t] for t in members], pairs)
-                if seams is not None:
-                    found[Joint(extents, k)] = seams
+        if not all(_is_common(stages[t], inner[t]) for t in members):
+            continue
+        for k in range(len(extents) - 1):
+            pairs = [(inner[t][k], inner[t][k + 1]) for t in members]
+            seams = seams_of([stages[t] for t in members], pairs)
+            found |= {} if seams is None else {Joint(extents, k): seams}
     return _agreed(stages, inner, outer, found)
 
 
