@@ -7,6 +7,8 @@
     total   = contract sum %weights             along the keys
     sums    = contract %weights, %values        rows x columns
 
+or, where weights are made smaller than sums, `contract cast(%weights / %total), %values`.
+
 A target that goes over the keys once, part by part, never has a matrix of rows x keys in memory: it
 keeps the greatest score so far, and multiplies what was summed by exp(before - now) where a greater
 one comes (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018; Dao et al.,
@@ -23,9 +25,10 @@ from mapsto.ir.affine import AffineExpr
 from mapsto.ir.core import Block, Operation, Trait, Value
 from mapsto.ir.dataflow import Place, is_identity, operand_places
 from mapsto.ir.ops.contraction import Contract
-from mapsto.ir.ops.elementwise import Sub
+from mapsto.ir.ops.elementwise import Div, Sub
 from mapsto.ir.ops.functions import Exp
 from mapsto.ir.ops.indexing import Gather, Scatter
+from mapsto.ir.ops.logic import Cast
 from mapsto.ir.ops.shaping import Broadcast
 from mapsto.ir.ops.updates import DynamicUpdate
 from mapsto.ir.stages import Stage, is_external, is_heavy
@@ -39,7 +42,7 @@ class WeightedSums:
     nothing else uses, and `top`, `total` and `sums`.
 
     `keys` is the axis of the scores along which they are normalized; `side` tells which operand of
-    `sums` the weights are.
+    `sums` the weights are, divided by their total already if `is_mean`.
     """
 
     fits: Contract
@@ -50,6 +53,7 @@ class WeightedSums:
     sums: Contract
     keys: int
     side: int
+    is_mean: bool
     inside: frozenset[Value]
 
     @property
@@ -107,7 +111,9 @@ class _Search:
                 return found
         return None
 
-    def _weighted_by(self, sums: Contract, side: int, weights: Value) -> WeightedSums | None:
+    def _weighted_by(self, sums: Contract, side: int, factors: Value) -> WeightedSums | None:
+        quotient = _quotient(factors)
+        weights = factors if quotient is None else quotient.operands[0]
         difference = weights.owner.operands[0].owner if isinstance(weights.owner, Exp) else None
         if not isinstance(difference, Sub):
             return None
@@ -117,20 +123,23 @@ class _Search:
         keys = _reduced_axis(top, "max", scores)
         if not (isinstance(repeated, Broadcast) and isinstance(top, Contract)) or keys is None:
             return None
-        if repeated.dims != tuple(i for i in range(scores.type.rank) if i != keys):
+        if repeated.dims != _others(scores, keys):
             return None
         cone = _Cone(scores)
         if cone.fits is None or not _reads_rows(sums, side, keys):
             return None
-        totals = [op for op in self.users[weights] if op is not sums]
+        totals = [op for op in self.users[weights] if op not in (sums, quotient)]
         if len(totals) > 1 or (totals and _reduced_axis(totals[0], "sum", weights) != keys):
             return None
         total = totals[0] if totals else None
         assert total is None or isinstance(total, Contract)
+        if quotient is not None and not _is_along(quotient.operands[1], total, keys):
+            return None
         ends = (difference.result, greatest, top.result, weights, sums.result)
-        inside = {*cone.dependent, *ends, *(() if total is None else (total.result,))}
-        fits, every = cone.fits, frozenset(inside)
-        return WeightedSums(fits, scores, top, weights, total, sums, keys, side, every)
+        divided = () if quotient is None else (factors, *quotient.results, quotient.operands[1])
+        inside = {*cone.dependent, *ends, *divided, *(() if total is None else (total.result,))}
+        fits, every, is_mean = cone.fits, frozenset(inside), quotient is not None
+        return WeightedSums(fits, scores, top, weights, total, sums, keys, side, is_mean, every)
 
     def _is_closed(self, found: WeightedSums) -> bool:
         """Whether nothing else uses what is inside, and what is inside needs no result of it."""
@@ -145,7 +154,7 @@ class _Search:
         for op in between:
             if not derived.isdisjoint(op.operands):
                 derived.update(op.results)
-        return derived.isdisjoint(v for v in found.sums.operands if v is not found.weights)
+        return found.sums.operands[1 - found.side] not in derived
 
 
 class _Cone:
@@ -181,6 +190,25 @@ class _Cone:
         if depends:
             self.dependent.add(value)
         return depends
+
+
+def _quotient(value: Value) -> Div | None:
+    """The division that gives a value, or what it was rounded from."""
+    op = value.owner
+    op = op.operands[0].owner if isinstance(op, Cast) else op
+    return op if isinstance(op, Div) else None
+
+
+def _is_along(value: Value, total: Contract | None, keys: int) -> bool:
+    """Whether a value is the total, repeated along the keys."""
+    op = value.owner
+    if not isinstance(op, Broadcast) or total is None or op.operands[0] is not total.result:
+        return False
+    return op.dims == _others(value, keys)
+
+
+def _others(value: Value, axis: int) -> tuple[int, ...]:
+    return tuple(i for i in range(value.type.rank) if i != axis)
 
 
 def _reduced_axis(op: object, kind: str, operand: Value) -> int | None:

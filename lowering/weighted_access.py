@@ -76,6 +76,8 @@ class WeightedAccess:
         if found.total is not None:
             dtype = found.total.result.dtype
             beside = [(found.total.result, place, cast(total, dtype))]
+        if found.is_mean:
+            value = value / total
         return self.values.store(at, cast(value, found.sums.result.dtype), None, beside)
 
     def store_total(self, row: Indices, total: Expression) -> list[Statement]:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mapsto.ir.types import DType
 from mapsto.lowering.gpu.contraction_blocks import within_side
 from mapsto.lowering.gpu.contraction_fragments import WarpWork
 from mapsto.lowering.gpu.contraction_panels import Share
@@ -92,6 +93,10 @@ class RunningRows:
     def _base(self) -> Buffer:
         """The greatest score of a part; then what is subtracted from scores."""
         return self._of_rows("base")
+
+    @property
+    def _factor_type(self) -> DType:
+        return self.problem.values.dtype
 
     def _constant(self, value: float) -> Constant:
         return constant(value, self.fits.sums.dtype)
@@ -197,8 +202,10 @@ class RunningRows:
         share, sums = self.share, self.fits.sums
 
         def use(weight: Expression) -> list[Statement]:
-            store = sums.store(share.place, cast(weight, sums.dtype))
-            return [store, Reduce("add", self._total, self._place, sums[share.place])]
+            # The total is that of weights before they are rounded to what they are multiplied as.
+            whole = cast(weight, sums.dtype)
+            store = sums.store(share.place, cast(cast(weight, self._factor_type), sums.dtype))
+            return [store, Reduce("add", self._total, self._place, whole)]
 
         at, score = self._at(key + share.column), sums[share.place]
         body = self.problem.access.weight(at, score, self._base[self._place], use)

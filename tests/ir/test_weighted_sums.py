@@ -46,6 +46,22 @@ def test_all_of_it_is_one_kernel() -> None:
     assert [r.shape for r in kernel.results] == [(2, 16), (2, 16, 12)]
 
 
+@pytest.mark.parametrize("along", ["total", "another"])
+def test_weights_that_are_divided_and_rounded(along: str) -> None:
+    def body(b, q, k, v, other):
+        weights = weighted(b, q, k, v, masked)
+        divisor = weights.total if along == "total" else other
+        spread = b.emit(ir.Broadcast, divisor, shape=weights.weights.shape, dims=(0, 1))
+        mean = b.emit(ir.Div, weights.weights, spread)
+        halves = [b.emit(ir.Cast, x, dtype=ir.DType.F16) for x in (mean, v)]
+        maps = [ir.projection([0, 1, 3], 4), ir.projection([0, 3, 2], 4)]
+        return [contract(b, halves, maps, (2, 16, 12, 20), 3), weights.total]
+
+    function = function_of(body, *SHAPES, (2, 16))
+    assert [sums.is_mean for sums in found(function)] == ([True] if along == "total" else [])
+    kernels(function)
+
+
 def test_what_uses_the_sums_elsewhere_has_another_kernel() -> None:
     def body(b, q, k, v):
         parts = weighted(b, q, k, v)
