@@ -11,13 +11,14 @@
 ;
 ; Waiting spins with a pause for some tens of microseconds, then sleeps on a futex.  A second caller
 ; (another user thread, or a task that calls again) finds the lock taken and runs its region alone.
-; After fork() the child, recognized by its process id, starts workers of its own.
+; After fork() the child starts workers of its own.
 ;
 ; thread_pool.py adds thread_settings.ll, and for each architecture @mapsto.relax() and
 ; @mapsto.futex (its syscall number).
 
 @mapsto.pool.lock = internal global i32 0, align 128
 @mapsto.pool.owner = internal global i32 0            ; process whose threads the workers are
+@mapsto.pool.page = internal global ptr null, align 8 ; where the mark is; null: there is none
 @mapsto.pool.started = internal global i64 0          ; workers, the caller not included
 @mapsto.pool.handles = internal global [256 x i64] zeroinitializer, align 64
 @mapsto.pool.cursors = internal global [256 x [8 x i64]] zeroinitializer, align 128
@@ -30,6 +31,9 @@
 
 declare i64 @syscall(i64, ...)
 declare i32 @getpid()
+declare ptr @mmap(ptr, i64, i32, i32, i32, i64)
+declare i32 @munmap(ptr, i64)
+declare i32 @madvise(ptr, i64, i32)
 declare i64 @pthread_self()
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_detach(i64)
@@ -109,9 +113,25 @@ caller:
   ret i64 0
 }
 
-; Whether the pool belongs to this process; a child of fork() takes over with no workers.  -1 marks
-; a takeover in progress.
+; Whether the pool belongs to this process.  Its mark says so, which is gone in a child of fork();
+; where there is none, the process id tells, for which the kernel has to be asked.
 define internal i1 @mapsto.pool.adopt() {
+  %page = load atomic ptr, ptr @mapsto.pool.page acquire, align 8
+  %absent = icmp eq ptr %page, null
+  br i1 %absent, label %ask, label %read
+read:
+  %mark = load atomic i8, ptr %page acquire, align 1
+  %marked = icmp ne i8 %mark, 0
+  br i1 %marked, label %yes, label %ask
+ask:
+  %claimed = call i1 @mapsto.pool.claim()
+  ret i1 %claimed
+yes:
+  ret i1 true
+}
+
+; The same by the process id; a child takes over with no workers.  -1 marks a takeover in progress.
+define internal i1 @mapsto.pool.claim() noinline {
   %process = call i32 @getpid()
   %owner = load atomic i32, ptr @mapsto.pool.owner acquire, align 4
   %mine = icmp eq i32 %owner, %process
@@ -128,12 +148,41 @@ reset:
   store atomic i32 0, ptr @mapsto.pool.sleepers monotonic, align 4
   store atomic i32 0, ptr @mapsto.pool.waiting monotonic, align 4
   store atomic i32 0, ptr @mapsto.pool.lock monotonic, align 4
+  call void @mapsto.pool.mark()
   store atomic i32 %process, ptr @mapsto.pool.owner release, align 4
   br label %yes
 yes:
   ret i1 true
 no:
   ret i1 false
+}
+
+; Sets the mark, on a page of its own that the kernel clears in children (MADV_WIPEONFORK, 18; since
+; Linux 4.14).  Where it does not know that, there is no page.
+define internal void @mapsto.pool.mark() {
+  %known = load atomic ptr, ptr @mapsto.pool.page acquire, align 8
+  %absent = icmp eq ptr %known, null
+  br i1 %absent, label %create, label %set
+create:
+  %new = call ptr @mmap(ptr null, i64 4096, i32 3, i32 34, i32 -1, i64 0) ; private, anonymous
+  %failed = icmp eq ptr %new, inttoptr (i64 -1 to ptr)
+  br i1 %failed, label %done, label %advise
+advise:
+  %status = call i32 @madvise(ptr %new, i64 4096, i32 18)
+  %cleared = icmp eq i32 %status, 0
+  br i1 %cleared, label %publish, label %remove
+publish:
+  store atomic i8 1, ptr %new release, align 1
+  store atomic ptr %new, ptr @mapsto.pool.page release, align 8
+  br label %done
+remove:
+  %removed = call i32 @munmap(ptr %new, i64 4096)
+  br label %done
+set:
+  store atomic i8 1, ptr %known release, align 1
+  br label %done
+done:
+  ret void
 }
 
 define internal void @mapsto.pool.run(ptr %task, ptr %closure, i64 %count, i64 %participants) {
