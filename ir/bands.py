@@ -15,16 +15,15 @@ from operator import or_
 import numpy as np
 
 from mapsto.ir.core import Operation, Trait, Value
-from mapsto.ir.ops.elementwise import Add, Neg, Sub
+from mapsto.ir.index_values import affine_value
 from mapsto.ir.ops.logic import And, Compare, Eq, Ge, Gt, Le, Lt, Ne, Not, Or, Select
-from mapsto.ir.ops.shaping import Broadcast, Constant, Iota
-from mapsto.ir.types import DType
+from mapsto.ir.ops.shaping import Broadcast, Constant
 
-__all__ = ["Band", "constant_outside"]
+__all__ = ["Axes", "Band", "constant_outside", "never_outside"]
 
 _FAR = 1 << 62
-_SMALL = 1 << 28
-"""Below this, sums of constants and indices do not overflow."""
+_DEEPEST = 8
+"""So many ops behind each other are looked at, at most: masks are no deeper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,75 +58,86 @@ Axes = tuple[int, int]
 
 def constant_outside(value: Value, axes: Axes) -> tuple[float, Band] | None:
     """A number and the band outside of which the tensor is that number; None if there is none."""
-    found = _Search(axes).visit(value)
+    found = _constant(value, axes, _DEEPEST)
     return None if found is None or found[1] == _ALL else found
 
 
-@dataclass(frozen=True, slots=True)
-class _Search:
-    axes: Axes
+def never_outside(condition: Value, axes: Axes, wanted: bool, band: Band) -> bool:
+    """Whether outside of the band the condition is certain not to be as wanted."""
+    return _holds(condition, axes, wanted, _DEEPEST) | band == band
 
-    def visit(self, value: Value) -> tuple[float, Band] | None:
-        """The number and the band of a value, which may be everything."""
-        op = value.owner
-        if isinstance(op, Constant):
-            return None if op.splat is None else (float(op.splat), _NOTHING)
-        if isinstance(op, Select):
-            return self._selected(op)
-        if not isinstance(op, Operation) or not op.has(Trait.ELEMENTWISE):
+
+def _constant(value: Value, axes: Axes, depth: int) -> tuple[float, Band] | None:
+    """The number and the band, which may be everything, found `depth` ops deep at most."""
+    op = value.owner
+    if isinstance(op, Constant):
+        return None if op.splat is None else (float(op.splat), _NOTHING)
+    if not isinstance(op, Operation) or not op.has(Trait.ELEMENTWISE) or depth == 0:
+        return None
+    if isinstance(op, Select):
+        return _selected(op, axes, depth - 1)
+    known: list[tuple[float, Band]] = []
+    for operand in op.operands:
+        part = _constant(operand, axes, depth - 1) if value.dtype.is_float else None
+        if part is None:
             return None
-        parts = [self.visit(operand) for operand in op.operands]
-        known = [part for part in parts if part is not None]
-        if len(known) < len(parts) or not value.dtype.is_float:
-            return None
-        pairs = zip(known, op.operands, strict=True)
-        numbers = [np.asarray(number, operand.dtype.numpy) for (number, _), operand in pairs]
+        known.append(part)
+    pairs = zip(known, op.operands, strict=True)
+    numbers = [np.asarray(number, operand.dtype.numpy) for (number, _), operand in pairs]
+    with np.errstate(all="ignore"):
         (number,) = op.evaluate(*numbers)
-        return float(number), reduce(or_, (band for _, band in known))
-
-    def _selected(self, op: Select) -> tuple[float, Band] | None:
-        """Each value counts where it is taken."""
-        condition, *values = op.operands
-        taken = [_holds(condition, self.axes, wanted) for wanted in (True, False)]
-        found = [self.visit(value) for value in values]
-        bands: dict[float, Band] = {}
-        for number in dict.fromkeys(part[0] for part in found if part is not None):
-            own = [part[1] if part is not None and part[0] == number else _ALL for part in found]
-            bands[number] = (own[0] & taken[0]) | (own[1] & taken[1])
-        return min(bands.items(), key=lambda item: item[1].high - item[1].low, default=None)
+    return float(number), reduce(or_, (band for _, band in known))
 
 
-def _holds(condition: Value, axes: Axes, wanted: bool) -> Band:
+def _selected(op: Select, axes: Axes, depth: int) -> tuple[float, Band] | None:
+    """Each of the values counts where it is taken."""
+    condition, *values = op.operands
+    taken = [_holds(condition, axes, wanted, depth) for wanted in (True, False)]
+    found = [_constant(value, axes, depth) for value in values]
+    bands: dict[float, Band] = {}
+    for number in dict.fromkeys(part[0] for part in found if part is not None):
+        own = [part[1] if part is not None and part[0] == number else _ALL for part in found]
+        bands[number] = (own[0] & taken[0]) | (own[1] & taken[1])
+    return min(bands.items(), key=lambda item: item[1].high - item[1].low, default=None)
+
+
+def _holds(condition: Value, axes: Axes, wanted: bool, depth: int) -> Band:
     """A band outside of which the condition is never as wanted."""
     op = condition.owner
+    if depth == 0:
+        return _ALL
     match op:
         case Not():
-            return _holds(op.operands[0], axes, not wanted)
+            return _holds(op.operands[0], axes, not wanted, depth - 1)
         case And() | Or():
-            left, right = (_holds(operand, axes, wanted) for operand in op.operands)
+            left, right = (_holds(operand, axes, wanted, depth - 1) for operand in op.operands)
             return left & right if isinstance(op, And) == wanted else left | right
         case Broadcast():
             if any(axis not in op.dims for axis in axes):
                 return _ALL
             row, column = (op.dims.index(axis) for axis in axes)
-            return _holds(op.operands[0], (row, column), wanted)
+            return _holds(op.operands[0], (row, column), wanted, depth - 1)
         case Compare():
             return _compared(op, axes, wanted)
     return _ALL
 
 
 def _compared(op: Compare, axes: Axes, wanted: bool) -> Band:
-    left, right = (_index(operand) for operand in op.operands)
+    left, right = map(affine_value, op.operands)
     if left is None or right is None:
         return _ALL
-    difference = left - right
+    difference = left + right.scaled(-1)
     row, column = axes
-    slope = difference.slopes.get(column, 0)
-    if slope not in (1, -1) or difference.slopes != {row: -slope, column: slope}:
+    slope, constant = difference.coefficients[column], difference.constant
+    expected = [0] * len(difference.coefficients)
+    if slope not in (1, -1) or not isinstance(slope, int) or not isinstance(constant, int):
+        return _ALL
+    expected[row], expected[column] = -slope, slope
+    if list(difference.coefficients) != expected:
         return _ALL
     # The difference is slope * (j - i) + constant.
     record = type(op) if wanted else _OPPOSITE[type(op)]
-    interval = _INTERVALS[record](difference.constant)
+    interval = _INTERVALS[record](constant)
     return interval if slope == 1 else Band(-interval.high, -interval.low)
 
 
@@ -148,56 +158,3 @@ _INTERVALS: dict[type[Compare], Callable[[int], Band]] = {
     Ne: lambda _: _ALL,
 }
 """Where x + c compares so with 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class _AffineIndex:
-    """A tensor of integers that is a sum of indices, by axis, and a constant."""
-
-    slopes: dict[int, int]
-    constant: int
-
-    def __neg__(self) -> _AffineIndex:
-        return _AffineIndex({axis: -slope for axis, slope in self.slopes.items()}, -self.constant)
-
-    def __add__(self, other: _AffineIndex) -> _AffineIndex:
-        slopes = dict(self.slopes)
-        for axis, slope in other.slopes.items():
-            slopes[axis] = slopes.get(axis, 0) + slope
-        kept = {axis: slope for axis, slope in slopes.items() if slope}
-        return _AffineIndex(kept, self.constant + other.constant)
-
-    def __sub__(self, other: _AffineIndex) -> _AffineIndex:
-        return self + -other
-
-
-def _index(value: Value) -> _AffineIndex | None:
-    op = value.owner
-    if value.dtype not in (DType.I32, DType.I64):
-        return None
-    match op:
-        case Iota():
-            axis = op.attributes["axis"]
-            assert isinstance(axis, int)
-            return _AffineIndex({axis: 1}, 0)
-        case Constant():
-            small = op.splat is not None and abs(op.splat) < _SMALL
-            return _AffineIndex({}, int(op.splat or 0)) if small else None
-        case Broadcast():
-            inner = _index(op.operands[0])
-            moved = {} if inner is None else {op.dims[a]: s for a, s in inner.slopes.items()}
-            return None if inner is None else _AffineIndex(moved, inner.constant)
-        case Add() | Sub() | Neg():
-            parts = [_index(operand) for operand in op.operands]
-            known = [part for part in parts if part is not None]
-            return _combined(op, known) if len(known) == len(parts) else None
-    return None
-
-
-def _combined(op: Add | Sub | Neg, parts: list[_AffineIndex]) -> _AffineIndex:
-    match op:
-        case Add():
-            return parts[0] + parts[1]
-        case Sub():
-            return parts[0] - parts[1]
-    return -parts[0]

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
+from mapsto.ir.builder import Builder
 from mapsto.ir.core import Block, Operation, Trait, Value
 from mapsto.ir.liveness import keep_live
+from mapsto.ir.mask_copies import copied, is_of_indices
 from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.ops.partition import part_type
 from mapsto.ir.partitioning import Outer, depths, narrowed
 from mapsto.ir.regions import enclosed
-from mapsto.ir.stages import is_heavy, is_literal
+from mapsto.ir.stages import is_heavy
 
 __all__ = ["Chain", "find_chains"]
 
@@ -105,20 +107,13 @@ class _BodyWriter:
         found = self.inputs.get((value, depth))
         if found is not None:
             return found
-        if op is not None and depth == 0 and _is_known(value):
-            made = op.rebuilt([self._seen(operand, 0) for operand in op.operands])
-            self.operations.append(made)
-            return made.result
+        if depth == 0 and is_of_indices(value):
+            build = Builder(Block(()))
+            made = copied(build, value, {})
+            self.operations += build.block.operations
+            return made
         seen = Value(part_type(value.type, depth), None, 0, value.hint)
         return self.inputs.setdefault((value, depth), seen)
-
-
-def _is_known(value: Value) -> bool:
-    """Whether a value depends on indices alone and is cheap."""
-    op = value.defining_op
-    if op is None or is_literal(value) or not _is_cheap(op):
-        return False
-    return all(map(_is_known, op.operands))
 
 
 def _is_cheap(op: Operation) -> bool:

@@ -1,0 +1,152 @@
+"""Matrices under a mask of indices: the ops that compute them, and those that use them up.
+
+    fits    = contract %queries, %keys             a product: rows x keys
+    scores  = select %mask, %fits, -1e30           element by element
+    weights = exp(%scores - ..)
+    top     = contract max %scores                 used up along the keys,
+    sums    = contract %weights, %values           ..
+    d_keys  = contract %d_scores, %queries         or along the rows
+
+All matrices that depend on each other element by element are found together, those of a backward
+pass with those of the forward one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from mapsto.ir.bands import Axes, Band, constant_outside
+from mapsto.ir.core import Block, Operation, Trait, Value
+from mapsto.ir.dims import Dim
+from mapsto.ir.ops.contraction import Contract
+from mapsto.ir.ops.logic import Select
+from mapsto.ir.stages import is_heavy
+
+__all__ = ["Banded", "find_banded", "is_product", "matrix_dims", "matrix_side"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Banded:
+    """Matrices of one shape, with the axes of rows and keys, and a band outside of which a mask
+    among them does not hold; `users` are the ops that use them up."""
+
+    shape: tuple[int, ...]
+    axes: Axes
+    band: Band
+    matrices: frozenset[Value]
+    users: Sequence[Contract]
+
+    @property
+    def products(self) -> list[Contract]:
+        """The contractions that give matrices."""
+        owners = [value.owner for value in self.matrices]
+        return [op for op in owners if isinstance(op, Contract)]
+
+
+def find_banded(block: Block) -> Iterator[Banded]:
+    """Those of a block that nothing else uses."""
+    selections = [op for op in block.operations if isinstance(op, Select)]
+    found = [
+        (op.result, axes, outside[1])
+        for op in selections
+        for axes in _axes(op.result)
+        if (outside := constant_outside(op.result, axes)) is not None
+    ]
+    users: dict[Value, list[Operation]] = {}
+    for op in block.operations if found else ():
+        for operand in dict.fromkeys(op.operands):
+            users.setdefault(operand, []).append(op)
+    seen: set[Value] = set()
+    for start, axes, band in found:
+        depends = _dependents(block, start.shape, axes) if start not in seen else frozenset()
+        banded = _connected(start, axes, band, users, depends) if start in depends else None
+        if banded is not None:
+            seen |= banded.matrices
+            yield banded
+
+
+def _axes(value: Value) -> Iterator[Axes]:
+    """Pairs of axes that may be rows and keys; the first axis is the batch."""
+    if value.dtype.is_float and all(isinstance(extent, int) for extent in value.shape):
+        axes = range(1, value.type.rank)
+        yield from ((rows, keys) for rows in axes for keys in axes if rows != keys)
+
+
+def _dependents(block: Block, shape: Sequence[Dim], axes: Axes) -> frozenset[Value]:
+    """The values of a shape that are products, or computed from these element by element."""
+    found: set[Value] = set()
+    for op in block.operations:
+        alike = len(op.results) == 1 and op.result.shape == shape
+        derived = op.has(Trait.ELEMENTWISE) and any(value in found for value in op.operands)
+        if alike and (derived or is_product(op.result, axes)):
+            found.add(op.result)
+    return frozenset(found)
+
+
+def _connected(
+    start: Value,
+    axes: Axes,
+    band: Band,
+    users: Mapping[Value, Sequence[Operation]],
+    depends: frozenset[Value],
+) -> Banded | None:
+    """The matrices around one; None where something else uses them."""
+    pending, matrices = [start], {start}
+    last: dict[Contract, None] = {}
+    while pending:
+        value = pending.pop()
+        op = value.defining_op
+        near = [v for v in op.operands if v in depends] if op is not None else []
+        for user in users.get(value, ()):
+            if user.has(Trait.ELEMENTWISE):
+                near.append(user.result)
+            elif isinstance(user, Contract) and matrix_side(user, value, axes) is not None:
+                last[user] = None
+            else:
+                return None
+        pending += [v for v in near if v not in matrices]
+        matrices.update(near)
+    if any(sum(v in matrices for v in op.operands) != 1 for op in last):
+        return None
+    shape = tuple(extent for extent in start.shape if isinstance(extent, int))
+    return Banded(shape, axes, band, frozenset(matrices), list(last))
+
+
+def is_product(value: Value, axes: Axes) -> bool:
+    """Whether a contraction gives the value, with one operand that has the rows, one the keys."""
+    op = value.defining_op
+    if not isinstance(op, Contract) or not is_heavy(op):
+        return False
+    sides = [[d in map_.dims for d in axes] for map_ in op.maps]
+    return sorted(sides) == [[False, True], [True, False]]
+
+
+def matrix_side(op: Contract, matrix: Value, axes: Axes) -> int | None:
+    """Which operand of a contraction the matrix is, if it uses it up along rows or keys; it is the
+    only operand or has another beside it, which has the axis but not the other one."""
+    if op.operands.count(matrix) != 1 or len(op.reduced) != 1 or not op.attributes["reassociate"]:
+        return None
+    side = op.operands.index(matrix)
+    dims = matrix_dims(op, side)
+    known = [d for d in dims if d is not None]
+    reads = zip(dims, op.maps[side].results, strict=True)
+    if any(d is None and (expr.dims or expr.constant != 0) for d, expr in reads):
+        return None
+    sizes = [1 if d is None else op.extents[d] for d in dims]
+    if len(set(known)) < len(known) or tuple(sizes) != matrix.shape:
+        return None
+    rows, keys = (dims[axis] for axis in axes)
+    if len(op.operands) == 1:
+        kept = [d for d in dims if d != op.rank]
+        return 0 if keys == op.rank and kept == list(range(op.rank)) else None
+    if len(op.operands) != 2 or op.kind != "sum" or op.rank not in (rows, keys):
+        return None
+    other = op.maps[1 - side].dims
+    return side if op.rank in other and (keys if op.rank == rows else rows) not in other else None
+
+
+def matrix_dims(op: Contract, side: int) -> list[int | None]:
+    """For each axis of an operand the dimension that it is read along; None for one of size 1, or
+    where it is read otherwise."""
+    return [expr.single for expr in op.maps[side].results]
