@@ -53,6 +53,10 @@ ELEMENTS_PER_LANE = 4
 """Of elementwise kernels with many elements: reads of several are under way at a time."""
 SQUARE = 64
 """Rows and columns of a square; the last ones may have fewer."""
+MANY_TASKS = 16
+"""So many tasks end at about the same time on all threads, ..."""
+LARGEST_TASK = 4
+"""... though each is so much more work than has to be."""
 LINE_BYTES = 64
 """What memory and caches hand on at a time."""
 
@@ -138,7 +142,9 @@ class RowKernel(ColumnPasses):
         count, rows = 0, 1
         while not self.division.flat and count < len(groups) - 1:
             extent = groups[-1 - count].extent
-            if not isinstance(extent, int) or not 0 < rows * extent <= step:
+            tasks = estimate([group.extent for group in groups[: len(groups) - 1 - count]])
+            most = step * (LARGEST_TASK if tasks >= MANY_TASKS else 1)
+            if not isinstance(extent, int) or not 0 < rows * extent <= most:
                 break
             count, rows = count + 1, rows * extent
         return groups[len(groups) - count :]

@@ -70,14 +70,36 @@ def choose_orientation(
     problems: Sequence[ContractionProblem | None], machine: Machine
 ) -> ContractionProblem | None:
     """The first, which stores results in vectors, or the second, which stores them across vectors,
-    where that fills vectors so much better that it makes up for the stores."""
+    where that fills vectors so much better that it makes up for the stores.  So it does where the
+    first has no vectors of results either, as those of windows that a stride spreads."""
     first, second = problems
-    if first is None or second is None or _is_plain(first, 1 - first.row_operand):
+    if first is None or second is None:
+        return first
+    if not _stores_vectors(first, machine) and _along_memory(second):
+        return second
+    if _is_plain(first, 1 - first.row_operand):
         return first
     depth = max(1, _known(first.reduced.size))
     stores = STORE_ALONE * _known(first.rows.size) * _known(first.columns.size)
     gain = _cycles(first, machine) / (_cycles(second, machine) + stores / depth)
     return second if gain >= LEAST_GAIN else first
+
+
+def _stores_vectors(problem: ContractionProblem, machine: Machine) -> bool:
+    """Whether the columns that are neighbours in the result fill a vector."""
+    run = 1
+    for dim in reversed(range(problem.op.rank)):
+        extent = problem.op.extents[dim]
+        if dim not in problem.columns.dims and extent != 1:
+            break
+        run *= _known(extent)
+    return run >= machine.lanes(problem.dtype.bits)
+
+
+def _along_memory(problem: ContractionProblem) -> bool:
+    """Whether vectors of columns are read where they lie."""
+    operand = 1 - problem.row_operand
+    return _is_plain(problem, operand) and problem.contiguous_in(operand, problem.columns)
 
 
 def _cycles(problem: ContractionProblem, machine: Machine) -> float:
@@ -232,7 +254,21 @@ def _run(problem: ContractionProblem, windows: frozenset[str]) -> int:
         return 0
     if "columns" in windows:
         return 1
-    return problem.contiguous_dims(operand, problem.columns)
+    return min(problem.contiguous_dims(operand, problem.columns), _stored_together(problem))
+
+
+def _stored_together(problem: ContractionProblem) -> int:
+    """How many of the last dimensions of columns are evenly apart in the result: one after another,
+    but for dimensions of one."""
+    wide = [d for d in range(problem.op.rank) if problem.op.extents[d] != 1]
+    dims = problem.columns.dims
+    count = 1
+    while count < len(dims):
+        outer, inner = dims[-1 - count], dims[-count]
+        if outer in wide and wide[wide.index(outer) + 1 :][:1] != [inner]:
+            break
+        count += 1
+    return count
 
 
 def _columns(problem: ContractionProblem, machine: Machine, run: int) -> Dim:

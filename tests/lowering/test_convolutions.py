@@ -8,19 +8,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from harness import Native, compare, random_arguments
+from harness import Native, check, compare, random_arguments
 from loop_harness import machines, run_native
 from test_contraction_loops import agree, arrays, function, problem, reference
 
 from mapsto import ir
 from mapsto.ir.core import Module
+from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.parser import parse_module
+from mapsto.lowering.contraction_access import KernelAccess
 from mapsto.lowering.contraction_problem import ContractionProblem, analyze
 from mapsto.lowering.cpu.contraction_schedule import choose_orientation, choose_schedule
 from mapsto.lowering.cpu.machine import Machine
+from mapsto.lowering.element_rules import ELEMENT_RULES
+from mapsto.lowering.indexed import IndexedEmitter
 from mapsto.lowering.loop_verifier import verify_loops
 from mapsto.lowering.loop_walk import expressions, statements
-from mapsto.lowering.loops import For, Load, LoopKind, Store
+from mapsto.lowering.loops import Buffer, For, Load, LoopKind, Store
 
 
 @dataclass(frozen=True)
@@ -253,3 +257,52 @@ def test_correlations_of_signals_of_named_length() -> None:
     for n in (0, 1, 300):
         given = random_arguments(function, sizes={"n": n})
         compare(native, given, ir.evaluate(Module.of(function), "f", given))
+
+
+SPREAD = """
+func @f(%x: f32[2, 9, {h}, 14], %k: f32[9, 6, 2, 2]) -> (f32[2, {one}, 6, {h}, 2, 14, 2]) {{
+  %0 = contract %x, %k {{extents = [2, {one}, 6, {h}, 2, 14, 2, 9], maps = [\
+(d0, d1, d2, d3, d4, d5, d6, d7) -> (d0, d7, d3, d5), \
+(d0, d1, d2, d3, d4, d5, d6, d7) -> (d7, d2, d4, d6)], rank = 7}} : \
+f32[2, {one}, 6, {h}, 2, 14, 2]
+  return %0
+}}
+"""
+"""The transpose of a convolution of 2 x 2 with stride 2."""
+ONES = """
+func @f(%x: f32[2, 40, 7, 14], %k: f32[40, 24]) -> (f32[2, 24, 7, 1, 14, 1]) {
+  %0 = contract %x, %k {extents = [2, 24, 7, 1, 14, 1, 40], maps = [\
+(d0, d1, d2, d3, d4, d5, d6) -> (d0, d6, d2, d4), (d0, d1, d2, d3, d4, d5, d6) -> (d6, d1)], \
+rank = 6} : f32[2, 24, 7, 1, 14, 1]
+  return %0
+}
+"""
+"""The same of one of 1 x 1, without the zeros between."""
+
+
+def planned(function: ir.Function) -> ContractionProblem | None:
+    """The contraction that a function is, the way round that is chosen."""
+    op = function.block.operations[0]
+    assert isinstance(op, Contract)
+    inputs = {v: Buffer(f"x{i}", v.dtype, v.shape) for i, v in enumerate(function.arguments)}
+    emitter = IndexedEmitter(function.block, inputs, ELEMENT_RULES, None)
+    access = KernelAccess(op, emitter, [], {})
+    return choose_orientation([analyze(op, access), analyze(op, access, True)], Machine.host())
+
+
+@pytest.mark.parametrize("h", [1, 5])
+def test_results_that_a_stride_spreads(h: int) -> None:
+    """Vectors go along the image: those along the windows would be of two elements each."""
+    function = parse_module(SPREAD.format(h=h, one=1)).functions["f"]
+    check(function)
+    found = planned(function)
+    assert found is not None
+    assert found.columns.dims[-1] == 5
+
+
+def test_dimensions_of_one_behind_the_columns() -> None:
+    function = parse_module(ONES).functions["f"]
+    check(function)
+    found = planned(function)
+    assert found is not None
+    assert found.columns.dims[-1] == 4
