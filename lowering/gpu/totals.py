@@ -56,12 +56,14 @@ class Partial:
 
 def find_totals(loop: For, parts: frozenset[str]) -> list[Total]:
     """The registers from outside that a loop does nothing with but reduce into them, by one
-    operation, in vector loops; `parts` are those that are partial results already.
+    operation, in vector loops, at places that are known once loops are laid out; `parts` are those
+    that are partial results already.
 
     Raises ValueError where a vector loop writes a register otherwise.
     """
     inside = {s.buffer.name for s in statements(loop.body) if isinstance(s, Allocate)}
-    variables = {loop.variable, *(s.variable for s in statements(loop.body) if isinstance(s, For))}
+    loops = [loop, *(s for s in statements(loop.body) if isinstance(s, For))]
+    variables = {each.variable for each in loops if each.kind is not LoopKind.UNROLL}
     read = {e.buffer.name for e in expressions(loop.body) if isinstance(e, Load)}
     found: dict[str, Total | None] = {}
     for write, in_vector in _register_writes((loop,), False):
