@@ -11,17 +11,21 @@
 
 A normalization over the batch, or a softmax along the first axis, would go down the rows of a
 vector of columns several times, one line of memory in each page.  Each sum is the same, in the same
-order.
+order.  Where there are too few columns for tasks, each pass has tasks for parts of the rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from mapsto.ir.dims import Dim, floor_div
 from mapsto.ir.stages import Stage, estimate
 from mapsto.lowering.column_sums import MANY, STRETCH, Columns, ColumnSums
+from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indexed import Indices
-from mapsto.lowering.indices import Index, minimum, variable
+from mapsto.lowering.indices import Index, from_dim, minimum, variable
 from mapsto.lowering.kernel_space import OuterGroup
-from mapsto.lowering.loops import LoopKind, Store
+from mapsto.lowering.loops import Allocate, Buffer, LoopKind, Space, Store
 from mapsto.lowering.stage_loops import Pass
 
 __all__ = ["ColumnPasses"]
@@ -49,17 +53,65 @@ class ColumnPasses(ColumnSums):
                 self._over_rows(pass_, columns)
         self.sums = {}
 
+    def passes_in_parts(self, rows_per_part: Callable[[Dim], int]) -> None:
+        """Computes all stages, where columns are too few for tasks: each pass has a task for every
+        part of so many rows of its longest dimension."""
+        (group,) = self.space.groups
+        self.allocate_locals((group.extent,))
+        for pass_ in self.plan.passes:
+            if pass_.extents:
+                self._sum_parts(pass_, group, rows_per_part)
+            self._keep_columns(pass_, (group, 0, from_dim(group.extent)), group.extent)
+        self.parts = {}
+
+    def _sum_parts(
+        self, pass_: Pass, group: OuterGroup, rows_per_part: Callable[[Dim], int]
+    ) -> None:
+        """The tasks of a pass; `parts` has what the reductions of each come to."""
+        extents, width = pass_.extents, from_dim(group.extent)
+        which = max(range(len(extents)), key=lambda d: estimate((extents[d],)))
+        rows, step = from_dim(extents[which]), rows_per_part(extents[which])
+        count = floor_div(extents[which] + (step - 1), step)
+        self.parts = {
+            stage.value: self._for_parts(stage, (count, group.extent))
+            for stage in pass_.stages
+            if not stage.is_map
+        }
+        with self.loop("part", 0, from_dim(count), LoopKind.PARALLEL):
+            start, first = self.part_number * step, variable("stretch")
+            with self.loop("stretch", 0, width, LoopKind.SERIAL, STRETCH):
+                columns = group, first, minimum(first + STRETCH, width)
+                self.sum_rows(pass_, columns, {which: (start, minimum(start + step, rows))})
+                self._keep_parts(columns)
+        self.sums = {}
+
+    def _keep_parts(self, columns: Columns) -> None:
+        if not self.sums:
+            return
+        with self.lanes(*columns):
+            for value, total in self.sums.items():
+                self.emitter.append(Store(self.parts[value], self.part(), total))
+
+    def _for_parts(self, stage: Stage, shape: tuple[Dim, ...]) -> Buffer:
+        dtype = sum_type(stage.value.dtype)
+        buffer = Buffer(self.emitter.fresh("part"), dtype, shape, Space.LOCAL)
+        self.emitter.append(Allocate(self.emitter.declare(buffer)))
+        return buffer
+
     def _over_rows(self, pass_: Pass, columns: Columns) -> None:
-        is_first = pass_ is self.plan.passes[0]
-        combines = is_first and bool(self.parts)
-        if pass_.extents and not combines:
+        if pass_.extents:
             self.sum_rows(pass_, columns, {})
-        numbers = [s for s in pass_.stages if not self.space.inner_dims(s) or not s.is_map]
+        self._keep_columns(pass_, columns, STRETCH)
+
+    def _keep_columns(self, pass_: Pass, columns: Columns, count: Dim) -> None:
+        """Later passes find the numbers of columns, of which there are so many, in memory, and all
+        else where it was written."""
         group, first, _ = columns
-        buffers = {s: self.for_columns("column", s.value.dtype) for s in numbers}
+        numbers = [s for s in pass_.stages if not self.space.inner_dims(s) or not s.is_map]
+        buffers = {s: self.for_columns("column", s.value.dtype, count) for s in numbers}
         if numbers:
             with self.lanes(*columns):
-                self._finish(pass_, combines)
+                self._finish(pass_)
                 for stage, buffer in buffers.items():
                     element = self.emitter.element(stage.value, self._place(stage))
                     self.emitter.append(Store(buffer, (self.lane - first,), element))
@@ -73,13 +125,14 @@ class ColumnPasses(ColumnSums):
             else:
                 self.keep(stage)
 
-    def _finish(self, pass_: Pass, combines: bool) -> None:
+    def _finish(self, pass_: Pass) -> None:
         """What is done once for each column behind a pass: all of it, where it has no rows."""
         if not pass_.extents:
             self.common_pass(pass_)
             return
         for stage in (stage for stage in pass_.stages if not stage.is_map):
-            total = self.combine_parts(stage) if combines else self.start_total(stage)
+            is_divided = stage.value in self.parts
+            total = self.combine_parts(stage) if is_divided else self.start_total(stage)
             self.finish_total(stage, total)
 
     def _place(self, stage: Stage) -> Indices:

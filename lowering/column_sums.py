@@ -118,9 +118,9 @@ class ColumnSums(RowPasses):
     def _declare_sums(self, stages: Iterable[Stage]) -> dict[Value, Buffer]:
         return {s.value: self.for_columns("sums", sum_type(s.value.dtype)) for s in stages}
 
-    def for_columns(self, name: str, dtype: DType) -> Buffer:
-        """Memory for a number of each column of a stretch."""
-        buffer = Buffer(self.emitter.fresh(name), dtype, (STRETCH,), Space.LOCAL)
+    def for_columns(self, name: str, dtype: DType, count: Dim = STRETCH) -> Buffer:
+        """Memory for a number of each of so many columns, such as those of a stretch."""
+        buffer = Buffer(self.emitter.fresh(name), dtype, (count,), Space.LOCAL)
         self.emitter.append(Allocate(self.emitter.declare(buffer)))
         return buffer
 

@@ -70,6 +70,9 @@ class RowKernel(ColumnPasses):
     def body(self) -> tuple[Statement, ...]:
         """The kernel's statements."""
         with self.emitter.scope() as statements:
+            if self.by_rows and self._are_few_tasks() and len(self.space.groups) == 1:
+                self.passes_in_parts(self._rows_per_part)
+                return tuple(statements)
             if self._is_one_long_sum():
                 self._sum_in_parts()
             if self._is_flat:
@@ -314,11 +317,15 @@ class RowKernel(ColumnPasses):
     def _is_one_long_sum(self) -> bool:
         """Whether the first pass is reductions, too long for as few tasks as there are rows."""
         first = self.plan.passes[0]
+        plain = not first.separate and all(not stage.is_map for stage in first.stages)
+        return plain and self._are_few_tasks()
+
+    def _are_few_tasks(self) -> bool:
+        """Whether rows, or blocks of columns, are fewer tasks than there is work for."""
         rows = estimate([group.extent for group in self.space.groups])
         few, least = self.division.few_tasks, self.division.task_work
         tasks = rows // self._least_block if self.columns else rows
-        plain = not first.separate and all(not stage.is_map for stage in first.stages)
-        return plain and tasks < few and self._work >= 2 * few * least
+        return tasks < few and self._work >= 2 * few * least
 
     def _sum_in_parts(self) -> None:
         """Computes partial results of the first pass, each over a part of its longest dimension."""
@@ -348,7 +355,7 @@ class RowKernel(ColumnPasses):
         step = self.division.rows_per_task(extent, self._work)
         if self._is_flat:
             return max(step, isqrt(estimate((extent,))))
-        return -(-step // ROWS) * ROWS if self.in_stretches else step
+        return -(-step // ROWS) * ROWS if self.in_stretches or self.by_rows else step
 
     @property
     def _is_flat(self) -> bool:

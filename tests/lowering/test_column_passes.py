@@ -10,7 +10,7 @@ from mapsto.ir.parser import parse_module
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.driver import lower
 from mapsto.lowering.loop_walk import statements
-from mapsto.lowering.loops import For
+from mapsto.lowering.loops import For, LoopKind
 
 HOST = Machine.host()
 
@@ -49,6 +49,18 @@ maps = [(d0, d1, d2) -> (d0, d2, d1)], rank = 2}} : f32[{b}, {m}]
 """Along the axis before the last one; the exponentials are kept."""
 
 
+SHARES = """
+func @f(%x: f32[9001, 66]) -> (f32[9001, 66]) {
+  %0 = exp %x : f32[9001, 66]
+  %1 = contract %0 {extents = [66, 9001], maps = [(d0, d1) -> (d1, d0)], rank = 1} : f32[66]
+  %2 = broadcast %1 {dims = [1]} : f32[9001, 66]
+  %3 = div %0, %2 : f32[9001, 66]
+  return %3
+}
+"""
+"""Of the sums of columns; the exponentials are kept."""
+
+
 def function(text: str) -> Function:
     return parse_module(text).functions["f"]
 
@@ -59,6 +71,12 @@ def goes_by_rows(function: Function) -> bool:
     return any(loop.variable == "stretch" for loop in loops)
 
 
+def parallel_loops(function: Function) -> int:
+    compiled = lower(Module.of(function), "f", HOST)
+    loops = [s for k in compiled.kernels for s in statements(k.body) if isinstance(s, For)]
+    return sum(loop.kind is LoopKind.PARALLEL for loop in loops)
+
+
 @pytest.mark.parametrize("dtype", ["f32", "f64", "f16"])
 @pytest.mark.parametrize("shape", [(64, 64), (77, 130)])
 def test_norms(dtype: str, shape: tuple[int, int]) -> None:
@@ -67,10 +85,14 @@ def test_norms(dtype: str, shape: tuple[int, int]) -> None:
     check(found, on=[HOST], tolerance=1e-2 if dtype == "f16" else 1e-4)
 
 
-def test_the_first_sums_in_parts() -> None:
-    found = function(NORM.format(dtype="f32", n=12000, m=65))
+def test_parts_of_rows_are_tasks_where_columns_are_few() -> None:
+    found = function(NORM.format(dtype="f32", n=12001, m=65))
     assert goes_by_rows(found)
+    assert parallel_loops(found) == 3
     check(found, on=[HOST], tolerance=1e-3)
+    found = function(SHARES)
+    assert parallel_loops(found) == 2
+    check(found, on=[HOST])
 
 
 @pytest.mark.parametrize("shape", [(3, 70, 66), (1, 65, 600)])
