@@ -44,13 +44,13 @@ class Banded:
         return [op for op in owners if isinstance(op, Contract)]
 
 
-def find_banded(block: Block) -> Iterator[Banded]:
-    """Those of a block that nothing else uses."""
+def find_banded(block: Block, least_rows: int) -> Iterator[Banded]:
+    """Those of a block that nothing else uses, with so many rows at least."""
     selections = [op for op in block.operations if isinstance(op, Select)]
     found = [
         (op.result, axes, outside[1])
         for op in selections
-        for axes in _axes(op.result)
+        for axes in _axes(op.result, least_rows)
         if (outside := constant_outside(op.result, axes)) is not None
     ]
     users: dict[Value, list[Operation]] = {}
@@ -58,19 +58,25 @@ def find_banded(block: Block) -> Iterator[Banded]:
         for operand in dict.fromkeys(op.operands):
             users.setdefault(operand, []).append(op)
     seen: set[Value] = set()
+    dependents: dict[tuple[Sequence[Dim], Axes], frozenset[Value]] = {}
     for start, axes, band in found:
-        depends = _dependents(block, start.shape, axes) if start not in seen else frozenset()
-        banded = _connected(start, axes, band, users, depends) if start in depends else None
+        key = start.shape, axes
+        if key not in dependents:
+            dependents[key] = _dependents(block, *key)
+        known = dependents[key] - seen
+        banded = _connected(start, axes, band, users, known) if start in known else None
         if banded is not None:
             seen |= banded.matrices
             yield banded
 
 
-def _axes(value: Value) -> Iterator[Axes]:
+def _axes(value: Value, least_rows: int) -> Iterator[Axes]:
     """Pairs of axes that may be rows and keys; the first axis is the batch."""
-    if value.dtype.is_float and all(isinstance(extent, int) for extent in value.shape):
-        axes = range(1, value.type.rank)
-        yield from ((rows, keys) for rows in axes for keys in axes if rows != keys)
+    known = [extent for extent in value.shape if isinstance(extent, int)]
+    if value.dtype.is_float and len(known) == value.type.rank:
+        axes = range(1, len(known))
+        tall = [axis for axis in axes if known[axis] >= least_rows]
+        yield from ((rows, keys) for rows in tall for keys in axes if rows != keys)
 
 
 def _dependents(block: Block, shape: Sequence[Dim], axes: Axes) -> frozenset[Value]:

@@ -46,13 +46,13 @@ class Bands(BlockPass):
     multiply-adds are left out, not counting the first axis: the batch.
     """
 
-    rows: int = 128
-    work: int = 1 << 20
+    rows: int = 32
+    work: int = 1 << 19
 
     name = "bands"
 
     def run_on_block(self, block: Block) -> Block:
-        for banded in find_banded(block):
+        for banded in find_banded(block, GROUPS[0] * self.rows):
             groups = self._groups(banded)
             split = _split(block, banded, groups) if groups else None
             if split is not None:
