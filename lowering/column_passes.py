@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from mapsto.ir.dims import Dim, floor_div
 from mapsto.ir.stages import Stage, estimate
-from mapsto.lowering.column_sums import MANY, STRETCH, Columns, ColumnSums
+from mapsto.lowering.column_sums import STRETCH, Columns, ColumnSums
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indexed import Indices
 from mapsto.lowering.indices import Index, from_dim, minimum, variable
@@ -31,18 +31,22 @@ from mapsto.lowering.stage_loops import Pass
 __all__ = ["ColumnPasses"]
 
 
+LEAST = 16
+"""With fewer rows, or columns, a vector of columns goes down all of them as quickly."""
+
+
 class ColumnPasses(ColumnSums):
     """Writes the passes of a kernel over columns."""
 
     @property
     def by_rows(self) -> bool:
-        """Whether there are passes over many rows of many columns, and not merely one of sums."""
+        """Whether there are passes over rows of columns, and not merely one of sums."""
         if not self.columns or self.division.flat or self.in_stretches:
             return False
         passes = [pass_ for pass_ in self.plan.passes if pass_.extents]
         columns = estimate((self.space.groups[-1].extent,))
         rows = max((estimate(pass_.extents) for pass_ in passes), default=0)
-        return min(rows, columns) >= MANY and not any(pass_.separate for pass_ in passes)
+        return min(rows, columns) >= LEAST and not any(pass_.separate for pass_ in passes)
 
     def passes_by_rows(self, group: OuterGroup, start: Index, stop: Index) -> None:
         """Computes all stages for these columns."""

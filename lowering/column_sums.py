@@ -31,7 +31,7 @@ from mapsto.lowering.loops import Allocate, Buffer, Expression, LoopKind, Space,
 from mapsto.lowering.row_passes import Bounds, RowPasses
 from mapsto.lowering.stage_loops import Pass
 
-__all__ = ["MANY", "ROWS", "STRETCH", "ColumnSums", "Columns"]
+__all__ = ["ROWS", "STRETCH", "ColumnSums", "Columns"]
 
 STRETCH = 512
 """Columns that are summed together; a row of them is some 2 KiB."""

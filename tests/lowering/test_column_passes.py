@@ -115,5 +115,5 @@ def test_named_sizes(sizes: tuple[int, int, int]) -> None:
 
 
 def test_few_rows_or_columns_are_left_as_they_are() -> None:
-    for shape in ((63, 100), (100, 63)):
+    for shape in ((15, 100), (100, 15)):
         assert not goes_by_rows(function(NORM.format(dtype="f32", n=shape[0], m=shape[1])))
