@@ -41,9 +41,11 @@ class ColumnPasses(ColumnSums):
     @property
     def by_rows(self) -> bool:
         """Whether there are passes over rows of columns, and not merely one of sums."""
-        if not self.columns or self.division.flat or self.in_stretches:
+        if not self.columns or self.division.flat:
             return False
         passes = [pass_ for pass_ in self.plan.passes if pass_.extents]
+        if len(passes) == 1 and all(not stage.is_map for stage in passes[0].stages):
+            return False
         columns = estimate((self.space.groups[-1].extent,))
         rows = max((estimate(pass_.extents) for pass_ in passes), default=0)
         return min(rows, columns) >= LEAST and not any(pass_.separate for pass_ in passes)
