@@ -205,8 +205,20 @@ class RowPasses:
             self.emitter.append(*stores)
 
         loops = self._merged_loops(pass_.extents, names, bounds)
-        self._nest(list(loops), list(loops.values()), innermost, vector=not self.columns)
+        self._nest_rows(loops, innermost, all(stage.is_map for stage in pass_.stages))
         return totals
+
+    def _nest_rows(self, loops: Mapping[str, Range], innermost: Body, is_map: bool) -> None:
+        """The loops over a row.  Where the last elements are so few that they do not fill a vector,
+        as the phases of a stride, vectors run along those before."""
+        names, ranges = list(loops), list(loops.values())
+        *_, before, last = (0, 0, *(stop - start for start, stop in ranges))
+        few = isinstance(last, int) and 1 < last <= SHUFFLED_STRIDE
+        if self.columns or not is_map or not few or not _fills_vector(before):
+            self._nest(names, ranges, innermost, vector=not self.columns)
+            return
+        strands = partial(self._nest, names[-1:], ranges[-1:], innermost, False)
+        self._nest(names[:-1], ranges[:-1], strands, True)
 
     def _merged_loops(
         self, extents: Sequence[Dim], names: Sequence[str], bounds: Bounds
@@ -435,6 +447,10 @@ class RowPasses:
         name, extent, vector = loop
         self._nest([name], [_whole(extent)], innermost, vector)
         return self.emitter.let("total", total[()])
+
+
+def _fills_vector(length: Index) -> bool:
+    return isinstance(length, int) and length >= SHORT_ROW
 
 
 def _product(lengths: Sequence[Index]) -> int:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from mapsto.lowering.indices import Index, atom_index, flat_offset
+from mapsto.lowering.llvm.loop_interleave import Strands, find_strands, interleaved
 from mapsto.lowering.llvm.loop_scope import Fact, Place, Scope, memory_type
 from mapsto.lowering.llvm.loop_transpose import Square, find_square, transpose
 from mapsto.lowering.llvm.loop_vectors import VectorLoopEmitter
@@ -67,8 +68,34 @@ class StatementEmitter(VectorLoopEmitter):
         raise ValueError(f"`{type(statement).__name__}` outside of a kernel for GPUs")
 
     def run_block(self, scope: Scope, body: tuple[Statement, ...]) -> None:
-        for statement in body:
-            scope = self._run(scope, statement)
+        while body:
+            strands = find_strands(self, scope, body)
+            if strands is None:
+                scope, body = self._run(scope, body[0]), body[1:]
+            else:
+                self._store_strands(scope, strands)
+                body = body[strands.loops :]
+
+    def _store_strands(self, scope: Scope, strands: Strands) -> None:
+        """Emit the turns of laid out loops, then one store of what all of them store."""
+        lanes = scope.lanes
+        assert lanes is not None, "only lanes have strands"
+        turn, _, store = strands.turns[0]
+        place = scope.places[store.buffer.name]
+        values: list[Operand] = []
+        for number, lets, each in strands.turns:
+            inside = scope.with_index(strands.variable, number)
+            for let in lets:
+                inside = self._run(inside, let)
+            value = self._to_memory(place, self.evaluate(inside, each.value))
+            values.append(self.splat(inside, value, lanes.count))
+        data = interleaved(self.f, values)
+        at = self.split(
+            scope.with_index(strands.variable, turn), self.flat_offset(place, store.indices)
+        )
+        assert at is not None, "as it was found"
+        count = lanes.count if lanes.filled is None else lanes.filled
+        self._store_first(scope, place, at[0], data, count * len(values))
 
     def _run(self, scope: Scope, statement: Statement) -> Scope:
         """Emit a statement; returns the scope of those that follow."""

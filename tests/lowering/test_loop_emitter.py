@@ -17,6 +17,7 @@ from mapsto.lowering.loops import (
     Expression,
     For,
     If,
+    IndexValue,
     Let,
     Load,
     LoopFunction,
@@ -28,6 +29,7 @@ from mapsto.lowering.loops import (
     Store,
     all_of,
     apply,
+    cast,
     compare,
     constant,
     fma,
@@ -606,3 +608,43 @@ def test_sums_of_one_element_over_several_rows() -> None:
     body = (Allocate(ACC), ACC.store((), f32(0)), For("i", 0, M, (add,)), Y.store((0,), ACC[()]))
     function = LoopFunction("column", (one, Y), ("m", "n"), body)
     check(function, {"a": array(6, 1), "y": array(1)}, {"m": 6, "n": 1})
+
+
+def strands(count: int, extent: Dim, dtype: DType, cut: bool) -> LoopFunction:
+    """`y[i, k] = x[i] * k + x[i]`, in one laid out loop or one for each k."""
+    x, y = Buffer("x", dtype, (extent,)), Buffer("y", dtype, (extent, count))
+    k = cast(IndexValue(variable("k"), DType.I64), dtype)
+    body = (Let("z", x["i"] * k), y.store(("i", "k"), Ref("z", dtype) + x["i"]))
+    starts = range(count) if cut else [0]
+    loops = tuple(For("k", at, at + 1 if cut else count, body, UNROLL) for at in starts)
+    loop = For("i", 0, extent if isinstance(extent, int) else N, loops, VECTOR)
+    return LoopFunction("strands", (x, y), ("n",), (loop,))
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("cut", [False, True])
+def test_strands_that_fill_memory(count: int, cut: bool) -> None:
+    for extent in (1, 7, 14, 56):
+        for dtype in (F32, DType.F64, DType.I16):
+            function = strands(count, extent, dtype, cut)
+            arrays = {"x": array(extent, dtype=dtype), "y": array(extent, count, dtype=dtype)}
+            check(function, arrays, {"n": extent})
+    function = strands(count, DIM_N, F32, cut)
+    for extent in (0, 3, 21):
+        check(function, {"x": array(extent), "y": array(extent, count)}, {"n": extent})
+
+
+def test_strands_are_stored_as_whole_vectors() -> None:
+    function = strands(2, 56, F32, True)
+    text = module_text(function, machines()[0])
+    assert "scatter" not in text
+    assert "store <" in text
+
+
+def test_strands_that_read_what_they_store() -> None:
+    y = Buffer("y", F32, (20, 2))
+    loops = tuple(
+        For("k", at, at + 1, (y.store(("i", "k"), y["i", 0] + f32(1)),), UNROLL) for at in (0, 1)
+    )
+    function = LoopFunction("again", (y,), (), (For("i", 0, 20, loops, VECTOR),))
+    check(function, {"y": array(20, 2)}, {})
