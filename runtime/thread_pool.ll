@@ -289,8 +289,12 @@ next:
   %after = add i64 %victim, 1
   %scaled = mul i64 %count, %after
   %end = udiv i64 %scaled, %participants
+  %before = mul i64 %count, %victim
+  %first = udiv i64 %before, %participants
+  %sum = add i64 %first, %end
+  %mirror = sub i64 %sum, 1
   %cursor = getelementptr [8 x i64], ptr @mapsto.pool.cursors, i64 %victim
-  %ran = call i32 @mapsto.pool.drain(ptr %cursor, i32 %generation, i64 %end, ptr %task, ptr %closure, i64 %worker)
+  %ran = call i32 @mapsto.pool.drain(ptr %cursor, i32 %generation, i64 %end, i64 %mirror, ptr %task, ptr %closure, i64 %worker)
   %done.next = add i32 %done, %ran
   %turn.next = add i64 %turn, 1
   br label %loop
@@ -298,8 +302,8 @@ report:
   %idle = icmp eq i32 %done, 0
   br i1 %idle, label %leave, label %subtract
 subtract:
-  %before = atomicrmw sub ptr @mapsto.pool.remaining, i32 %done seq_cst
-  %last = icmp eq i32 %before, %done
+  %unfinished = atomicrmw sub ptr @mapsto.pool.remaining, i32 %done seq_cst
+  %last = icmp eq i32 %unfinished, %done
   br i1 %last, label %notify, label %leave
 notify:
   %waiting = load atomic i32, ptr @mapsto.pool.waiting seq_cst, align 4
@@ -312,8 +316,11 @@ leave:
   ret void
 }
 
-; Runs indices of one cursor until it is empty or of another region; returns how many.
-define internal i32 @mapsto.pool.drain(ptr %cursor, i32 %generation, i64 %end, ptr %task, ptr %closure, i64 %worker) {
+; Runs indices of one cursor until it is empty or of another region; returns how many.  Every second
+; region goes through its range backwards, `mirror` - i for i: what the one before has read or written
+; last is in the caches still, and is used before more takes its place.
+define internal i32 @mapsto.pool.drain(ptr %cursor, i32 %generation, i64 %end, i64 %mirror, ptr %task, ptr %closure, i64 %worker) {
+  %backwards = trunc i32 %generation to i1
   br label %loop
 loop:
   %done = phi i32 [ 0, %0 ], [ %done, %claim ], [ %more, %run ]
@@ -331,7 +338,9 @@ claim:
   %won = extractvalue { i64, i1 } %swap, 1
   br i1 %won, label %run, label %loop
 run:
-  call void %task(ptr %closure, i64 %index, i64 %worker)
+  %mirrored = sub i64 %mirror, %index
+  %number = select i1 %backwards, i64 %mirrored, i64 %index
+  call void %task(ptr %closure, i64 %number, i64 %worker)
   %more = add i32 %done, 1
   br label %loop
 empty:
