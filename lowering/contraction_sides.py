@@ -257,16 +257,26 @@ class Columns(Side):
         part is not one of whole runs along k."""
         if self.k_run == 0:
             return []
-        steps = Steps(self.steps.group, self.k_run)
         k: Index = variable("k")
         start, depth = self.flat_range(part)
-        if self.k_run == len(steps.group.dims):
+        if self.k_run == len(self.steps.group.dims):
             return self._blocks(buffer, slot, batch, positions, start, k, depth)
-        if not steps.unit or part.count != from_dim(self.steps.units):
+        found = self._runs(part)
+        if found is None:
             return []
-        k = variable("run") * steps.unit + k
-        blocks = self._blocks(buffer, slot, batch, positions, 0, k, steps.unit)
-        return [For("run", 0, from_dim(steps.units), tuple(blocks))]
+        length, runs = found
+        k = variable("run") * length + k
+        blocks = self._blocks(buffer, slot, batch, positions, start, k, length)
+        return [For("run", 0, runs, tuple(blocks))]
+
+    def _runs(self, part: KRange) -> tuple[int, Index] | None:
+        """How long runs of neighbours are, and how many a part has: the longest ones in the whole
+        reduction, else those of the inner loops; None where neither may be."""
+        longest = Steps(self.steps.group, self.k_run)
+        if longest.unit and part.count == from_dim(self.steps.units):
+            return longest.unit, from_dim(longest.units)
+        inner = self.steps.unit if 0 < self.steps.inner <= self.k_run else 0
+        return (inner, part.count) if inner >= self.tile.lanes else None
 
     def _blocks(
         self,

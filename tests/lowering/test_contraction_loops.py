@@ -30,6 +30,7 @@ from mapsto.lowering.cpu.contraction_schedule import choose_schedule
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.cpu.tiles import Tile, choose_tile, heights
 from mapsto.lowering.indices import Index
+from mapsto.lowering.loop_walk import statements
 from mapsto.lowering.loops import (
     Buffer,
     Expression,
@@ -123,6 +124,20 @@ def test_convolution_packs_windows() -> None:
     assert not schedule.private_rows, "the image is packed by each task, never as a whole"
     agree(found, schedule)
     agree(found, Schedule(SMALL, False, 1, 8, True, True))
+
+
+def test_columns_are_packed_along_runs_of_memory_in_each_block() -> None:
+    """The gradient of a kernel that channels share: neighbouring columns are whole rows apart."""
+    window = ir.AffineMap(
+        5, (ir.axis(1, 5), ir.axis(2, 5), ir.axis(3, 5) + ir.axis(0, 5), ir.axis(4, 5))
+    )
+    maps = [window, ir.projection([1, 2, 3, 4], 5)]
+    found = problem([(3, 4, 12, 16), (3, 4, 8, 16)], maps, (5, 3, 4, 8, 16), 1)
+    for depth in (32, 96):
+        schedule = Schedule(Tile(rows=1, vectors=2, lanes=4), True, 1, depth, False, True)
+        agree(found, schedule)
+        loops = [s for s in statements(contraction_body(found, schedule)) if isinstance(s, For)]
+        assert any(loop.variable == "run" for loop in loops)
 
 
 def test_what_is_not_a_product() -> None:
