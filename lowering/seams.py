@@ -35,7 +35,7 @@ class Joint:
 def seams_of(stages: Sequence[Stage], pairs: Sequence[Pair]) -> frozenset[Seam] | None:
     """The seams of values where a pair of dimensions of each stage is one index; None where they
     cannot be."""
-    found: dict[Value, int] = {}
+    found: dict[Value, int | None] = {}
     for stage, (a, b) in zip(stages, pairs, strict=True):
         if b != a + 1 or (a < stage.rank) != (b < stage.rank):
             return None
@@ -45,9 +45,10 @@ def seams_of(stages: Sequence[Stage], pairs: Sequence[Pair]) -> frozenset[Seam] 
             axis = _axis_of(read, stage.extents, a, b)
             if axis == -1:
                 return None
-            if axis is not None and found.setdefault(_tensor(read), axis) != axis:
+            # Also where it is read at other dimensions, or at one place: no seam is there.
+            if read.value is not None and found.setdefault(read.value, axis) != axis:
                 return None
-    return frozenset(found.items())
+    return frozenset((value, axis) for value, axis in found.items() if axis is not None)
 
 
 def _axis_of(read: Read, extents: Sequence[Dim], a: int, b: int) -> int | None:
@@ -65,11 +66,6 @@ def _axis_of(read: Read, extents: Sequence[Dim], a: int, b: int) -> int | None:
     assert first is not None and second is not None
     whole = read.value.shape[i] == extents[a] and read.value.shape[i + 1] == extents[b]
     return i if first.single == a and second.single == b and whole else -1
-
-
-def _tensor(read: Read) -> Value:
-    assert read.value is not None, "it has axes"
-    return read.value
 
 
 def inner_joints(
