@@ -1,4 +1,5 @@
-"""The programs of the speed table, at its sizes, give the same bits on 1, 2 and 5 threads."""
+"""The programs of the speed table, at its sizes, give the same bits on 1, 2 and 5 threads, and for
+each member of a batch whatever else is in it."""
 
 from __future__ import annotations
 
@@ -43,3 +44,17 @@ def test_the_number_of_threads_changes_no_bit(row: Row) -> None:
     assert all(one)
     for threads in (2, 5):
         assert bits(row, threads) == one
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if not row.training and row.batch > 1], ids=lambda row: row.key
+)
+def test_the_rest_of_a_batch_changes_no_bit(row: Row) -> None:
+    library, inputs = mt.load(FOLDER / f"{row.model}.mto"), row.inputs().values()
+    net: Any = getattr(library, MODELS[row.model].module)(seed=0)
+    net(*inputs)
+    frozen = net.freeze()
+    whole = frozen(*inputs)
+    for number in range(min(4, row.batch)):
+        alone = frozen(*(array[number : number + 1] for array in inputs))
+        assert alone[0].tobytes() == whole[number].tobytes()
