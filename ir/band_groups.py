@@ -1,7 +1,8 @@
 """Banded matrices for one group of rows and the keys that it sees, and what is outside of these.
 
 Outside, a matrix is a number for each row, or such a number times a product; both can be taken out
-of a sum.  So what uses a matrix up is exact, whatever the numbers are.
+of a sum.  So what uses a matrix up is as exact, with infinities and NaN too, as long as sums
+of values are within the range of their dtype.
 """
 
 from __future__ import annotations

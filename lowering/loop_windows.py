@@ -63,19 +63,22 @@ def copy_windows(body: Iterable[Statement]) -> tuple[Statement, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Loops:
-    """The loops around a statement: the ranges of their variables, as far as they are known, and
-    the variable of the vector loop."""
+    """The loops around a statement: the ranges of their variables, as far as they are known, the
+    other variables, and the variable of the vector loop."""
 
     ranges: Ranges = field(default_factory=dict)
+    others: frozenset[str] = frozenset()
     lanes: str | None = None
 
     def inside(self, loop: For) -> _Loops:
         """The loops around the statements of one of them."""
-        start, stop, ranges = loop.start, loop.stop, dict(self.ranges)
+        start, stop, ranges, others = loop.start, loop.stop, dict(self.ranges), self.others
         if isinstance(start, int) and isinstance(stop, int) and start < stop:
             ranges[loop.variable] = start, stop - 1
+        else:
+            others |= {loop.variable}
         lanes = loop.variable if loop.kind is LoopKind.VECTOR else self.lanes
-        return _Loops(ranges, lanes)
+        return _Loops(ranges, others, lanes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +246,7 @@ def _loads(body: Iterable[Statement], around: _Loops) -> Iterator[tuple[Load, _L
 
 def _read(load: Load, around: _Loops) -> _Read | None:
     """The load as a read of a window; None where it is none, or conditions are not its edges."""
-    found = [_axis(index, around.ranges) for index in load.indices]
+    found = [_axis(index, around) for index in load.indices]
     axes = tuple(axis for axis in found if axis is not None)
     conditions = frozenset(_conjuncts(load.guard))
     if len(axes) < len(found) or load.otherwise != 0 or not load.type.is_float:
@@ -256,18 +259,19 @@ def _read(load: Load, around: _Loops) -> _Read | None:
     return _Read(load, axes, around, conditions) if known and sizes else None
 
 
-def _axis(index: Index, ranges: Ranges) -> _Axis | None:
-    """An index in terms of the loops' variables; None where it is not linear in them."""
+def _axis(index: Index, around: _Loops) -> _Axis | None:
+    """An index in terms of the loops' variables; None where it is not linear in them, or has one
+    that takes values which are not known before the loops: a copy is made there."""
     steps: dict[str, int] = {}
-    for name in ranges:
+    for name in around.ranges:
         parts = linear_parts(index, name)
         if parts is None or not isinstance(parts[0], int):
             return None
         if parts[0] != 0:
             steps[name] = parts[0]
         index = parts[1]
-    gathers = any(isinstance(atom, ValueOf) for atom in atoms(index))
-    return None if gathers else _Axis(steps, index)
+    late = any(isinstance(atom, ValueOf) or atom in around.others for atom in atoms(index))
+    return None if late else _Axis(steps, index)
 
 
 def _is_edge(load: Load, condition: Expression) -> bool:

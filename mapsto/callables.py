@@ -381,8 +381,8 @@ class _Same:
 
 
 def _static_key(value: object) -> object:
-    """Numbers and strings compare by value and type, lists by their items, everything else by
-    identity."""
+    """Numbers and strings compare by value and type, lists and dicts by their items, everything
+    else by identity."""
     if isinstance(value, float):
         # Told apart: zeros of both signs.  The same: NaN.
         return type(value), value.hex()
@@ -390,6 +390,8 @@ def _static_key(value: object) -> object:
         return type(value), value
     if isinstance(value, list | tuple):
         return type(value), tuple([_static_key(item) for item in value])
+    if isinstance(value, dict):
+        return type(value), tuple([(key, _static_key(item)) for key, item in value.items()])
     return _Same(value)
 
 

@@ -224,12 +224,18 @@ class _Writer:
 
     def check(self, where: str, value: object) -> None:
         """Checks that an argument that is no tensor is the same: numbers and texts by value, lists
-        by item, all else by identity."""
+        and dicts by item, all else by identity."""
         if isinstance(value, list | tuple):
             kind = self.constant(type(value))
             self.guard(f"type({where}) is {kind} and len({where}) == {len(value)}")
             for position, item in enumerate(value):
                 self.check(f"{where}[{position}]", item)
+            return
+        if isinstance(value, dict):
+            kind, keys = self.constant(type(value)), self.constant(tuple(value))
+            self.guard(f"type({where}) is {kind} and tuple({where}) == {keys}")
+            for key, item in value.items():
+                self.check(f"{where}[{self.constant(key)}]", item)
             return
         constant = self.constant(value)
         # Zeros of both signs are equal, and NaN is not; they have to be the same object.

@@ -17,6 +17,7 @@ from mapsto.ir.ops.elementwise import Add
 from mapsto.ir.ops.shaping import Concat
 from mapsto.ir.passes.base import BlockPass
 from mapsto.ir.substitution import Values, copy_operation
+from mapsto.ir.types import DType
 
 __all__ = ["Bands"]
 
@@ -24,6 +25,8 @@ GROUPS = (2, 4, 8)
 """In so many groups the rows may be divided; each has kernels of its own."""
 WORTH_MORE_GROUPS = 1.15
 """By how much less has to be left with the most groups, so that fewer do not do."""
+MOST_GROUPS = 16
+"""So many groups of rows at most in a block: each has kernels that take time to compile."""
 LEAST_SHARE = 0.15
 """The share of the work that is left out, at least."""
 
@@ -40,8 +43,9 @@ class Bands(BlockPass):
 
     So for all matrices that are computed element by element from products under the mask, in
     backward passes as well.  What is left out is a number for each row, or such a number times a
-    product, and is taken out of the sums: results are those of the whole, whatever the numbers are,
-    but for the order of adding.  Only for sizes that are known, and where sums, and the maximum
+    product, and is taken out of the sums: results are those of the whole, also with infinities and
+    NaN among the values, but for the order of adding; sums of values have to be within their dtype.
+    Only for sizes that are known, and where sums, and the maximum
     along the keys, are all that is needed of the matrices.  A group has `rows` at least, and `work`
     multiply-adds are left out, not counting the first axis: the batch.
     """
@@ -52,17 +56,26 @@ class Bands(BlockPass):
     name = "bands"
 
     def run_on_block(self, block: Block) -> Block:
+        count = sum(1 for _ in find_banded(block, GROUPS[0] * self.rows))
+        return self._divided(block, max(GROUPS[0], MOST_GROUPS // count)) if count else block
+
+    def _divided(self, block: Block, most: int) -> Block:
+        """The block with the rows of all matrices in so many groups at most."""
         for banded in find_banded(block, GROUPS[0] * self.rows):
-            groups = self._groups(banded)
+            groups = self._groups(banded, most)
             split = _split(block, banded, groups) if groups else None
             if split is not None:
-                return self.run_on_block(split)
+                return self._divided(split, most)
         return block
 
-    def _groups(self, banded: Banded) -> Sequence[_Group]:
+    def _groups(self, banded: Banded, most: int) -> Sequence[_Group]:
         """The groups of rows; none where too little is left out."""
+        if any(value.dtype is DType.F16 for value in banded.matrices):
+            # Sums of what is left out, before they are weighted, would exceed its range.
+            return ()
         rows, keys = (banded.shape[a] for a in banded.axes)
-        several = [_divided(rows, keys, n, banded.band) for n in GROUPS if rows >= n * self.rows]
+        counts = [n for n in GROUPS if rows >= n * self.rows and n <= most]
+        several = [_divided(rows, keys, n, banded.band) for n in counts]
         if not several:
             return ()
         seen = [sum(len(g.rows) * len(g.keys) for g in groups) for groups in several]

@@ -23,6 +23,8 @@ __all__ = ["MakeParts"]
 
 MOST_AXES = 2
 """Parts lie along so many axes at most: images, or the heads of sequences."""
+MOST_OPERATIONS = 200
+"""Longer chains are not tried: fusing one for a trial takes time."""
 LEAST_BALANCE = 0.9
 """How much of the time of all threads is used, at least, where each runs whole parts."""
 
@@ -70,6 +72,8 @@ class MakeParts(BlockPass):
         return parts > 1 and parts >= LEAST_BALANCE * turns * self.threads
 
     def _gains(self, chain: Chain) -> bool:
+        if len(chain.cuts) > MOST_OPERATIONS:
+            return False
         heavy = [op for op in chain.cuts if is_heavy(op)]
         work = sum(estimate(op.extents) for op in heavy if isinstance(op, Contract))
         if work < self.work * chain.parts or not chain.results:

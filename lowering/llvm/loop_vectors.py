@@ -98,8 +98,10 @@ class VectorLoopEmitter(ExpressionEmitter):
         inside = scope.with_lanes(Lanes(loop.variable, lanes, partials=partials))
         if isinstance(extent, int) and plan.is_laid_out(extent // lanes):
             vectors = extent // lanes
+            grouped = vectors // copies * copies
             for number in range(vectors):
-                self._vector(inside, loop, start + number * lanes, number % copies)
+                copy = number % copies if number < grouped else 0
+                self._vector(inside, loop, start + number * lanes, copy)
             whole: Index = vectors * lanes
         else:
             whole = self._whole_vectors(inside, loop, start, extent, copies)
@@ -136,10 +138,11 @@ class VectorLoopEmitter(ExpressionEmitter):
         return op, *max(shapes)
 
     def _shape(self, loop: For, plan: LoopPlan, extent: Index) -> tuple[int, int]:
-        """The lanes of a vector loop, and how many of its vectors are interleaved."""
+        """The lanes of a vector loop, and how many of its vectors are interleaved: as many as where
+        the extent is not known, or where there are fewer one, so that sums have the same order."""
         lanes, copies = self._choose_lanes(loop, plan, extent), loop.unroll or plan.copies
-        if isinstance(extent, int):
-            copies = max(1, min(copies, extent // lanes))
+        if isinstance(extent, int) and extent // lanes < copies:
+            copies = 1
         return lanes, copies
 
     # ---- choices

@@ -153,7 +153,7 @@ def reshape(growth: Growth) -> Value | None:
 
 
 def slice_(growth: Growth) -> Value | None:
-    x = growth.value(lambda value: value.type.rank > 0)
+    x = growth.value(lambda value: value.type.rank > 0 and 0 not in value.shape)
     if x is None:
         return None
     parts = [_slice_of(growth, extent) for extent in x.shape]
@@ -298,7 +298,7 @@ def extremum(growth: Growth) -> Value | None:
 
 
 def gather(growth: Growth) -> Value | None:
-    x = growth.value(lambda value: value.type.rank > 0)
+    x = growth.value(lambda value: value.type.rank > 0 and 0 not in value.shape)
     if x is None:
         return None
     axes = growth.draw(st.sets(st.integers(0, x.type.rank - 1), min_size=1, max_size=2))

@@ -310,3 +310,12 @@ def test_long_sequences_are_in_bands_on_a_cpu() -> None:
     assert sorted(op.extents[2:4] for op in fits if op.rank == 4) == [
         (64, keys) for keys in (64, 128, 192, 256)
     ]
+
+
+def test_sums_of_half_numbers_stay_in_their_range() -> None:
+    library = mt.loads(
+        "map f(q: f16[1, 1, 512, 16], v: f16[1, 1, 512, 16]): attention(q, q, v, causal=true)"
+    )
+    q = np.random.default_rng(0).normal(size=(1, 1, 512, 16)).astype(np.float16)
+    found = library.f(q, np.full_like(q, 400.0))
+    np.testing.assert_allclose(found.astype(np.float32), 400.0, rtol=1e-2)

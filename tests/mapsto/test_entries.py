@@ -167,3 +167,12 @@ def test_an_entry_that_cannot_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> N
         x = np.ones(size, np.float32)
         assert np.array_equal(scaled(x), 2 * x)
         assert np.array_equal(scaled(x, out=np.empty_like(x)), 2 * x)
+
+
+def test_a_dict_of_numbers_may_change_between_calls() -> None:
+    scaled = mt.loads("map f(settings: any, x: f32[n]): x * settings.a").f
+    settings, x = {"a": 1.0}, np.ones(2, np.float32)
+    assert scaled(settings, x).tolist() == [1, 1]
+    settings["a"] = 2.0
+    assert scaled(settings, x).tolist() == [2, 2]
+    assert scaled({"a": 2.0}, x).tolist() == [2, 2]

@@ -60,3 +60,18 @@ def test_derivatives(name: str) -> None:
     gx, gk = mt.grad(loss, argnums=(0, 1))(x, kernel)
     ahead, back = loss(x + step * dx, kernel + step * dk), loss(x - step * dx, kernel - step * dk)
     assert (ahead - back) / (2 * step) == pytest.approx(np.sum(gx * dx) + np.sum(gk * dk), rel=1e-6)
+
+
+@pytest.mark.parametrize(("positions", "channels"), [(16, 1024), (64, 256), (5, 37)])
+def test_windows_along_the_first_axis(positions: int, channels: int) -> None:
+    """Vectors run over blocks of channels, which a copy of windows would have to know before."""
+    causal = mt.loads(
+        "map f(x: f32[t, c], k: f32[4, c]) -> f32[t, c]:\n"
+        "    [i < t, c] |-> sum[r](x[i - r, c] * k[r, c])"
+    ).f
+    random = np.random.default_rng(0)
+    x = random.standard_normal((positions, channels)).astype(np.float32)
+    kernel = random.standard_normal((4, channels)).astype(np.float32)
+    padded = np.concatenate([np.zeros((3, channels), np.float32), x])
+    expected = sum(padded[3 - r : 3 - r + positions] * kernel[r] for r in range(4))
+    np.testing.assert_allclose(causal(x, kernel), expected, rtol=1e-5, atol=1e-5)

@@ -38,6 +38,7 @@ UNREACHED_OPS = {
     "custom_tangent": "stands in linear parts while these are transposed only",
     "remat_tangent": "stands in linear parts while these are transposed only",
     "kernel": "made by fusion, behind the tensor level",
+    "partition": "made by a pass for one target, behind the tensor level",
 }
 ABSTRACT = {"Node", "Expression", "Broken"}
 
