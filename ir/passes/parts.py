@@ -23,7 +23,7 @@ __all__ = ["MakeParts"]
 
 MOST_AXES = 2
 """Parts lie along so many axes at most: images, or the heads of sequences."""
-MOST_OPERATIONS = 200
+MOST_OPERATIONS = 1000
 """Longer chains are not tried: fusing one for a trial takes time."""
 LEAST_BALANCE = 0.9
 """How much of the time of all threads is used, at least, where each runs whole parts."""
