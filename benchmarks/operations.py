@@ -218,7 +218,8 @@ Made by `python benchmarks/operations.py`, which says how it is measured: on two
 program beside PyTorch's function in turns, medians. Times belong to a machine, and to what else it
 does; ratios of one run are what counts. A gradient is by all arguments, from a given cotangent of
 the result. `of the machine's` compares with the least time for as many bytes read and written at
-that level of memory, as `mapsto bench --roofline` measures it."""
+that level of memory, as `mapsto bench --roofline` measures it; more than all is possible where what
+is written has just been read."""
 
 
 def page(tables: Mapping[str, Sequence[Line]]) -> str:

@@ -11,7 +11,7 @@ A convolution of each channel by itself reads every element several times, at th
 condition; the copy has none, is made of each plane as it is needed, and stays in the caches.  Where
 neighbours along the vector are a stride apart, its lines are sorted by phase, so that vectors are
 read in one go.  What is read is the same; a sum leaves out no more than products with zeros, which
-count where the other factor is not finite, as zeros around an image do everywhere.
+count where the other factor is not finite: whether they do is open (docs/language.md).
 """
 
 from __future__ import annotations
