@@ -15,6 +15,7 @@ __all__ = [
     "DimExpression",
     "FloorDiv",
     "as_dim",
+    "ceil_div",
     "dim_value",
     "floor_div",
     "product",
@@ -119,6 +120,11 @@ def floor_div(numerator: Dim, denominator: Dim) -> Dim:
     if isinstance(remainder, int):
         return _from_terms([*exact, ((), remainder // denominator)])
     return _from_terms([*exact, ((FloorDiv(remainder, denominator),), 1)])
+
+
+def ceil_div(size: Dim, width: int) -> Dim:
+    """How many pieces of a width cover a size."""
+    return floor_div(size + (width - 1), width)
 
 
 def substitute(dim: Dim, values: Mapping[str, Dim]) -> Dim:

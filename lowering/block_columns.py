@@ -11,11 +11,11 @@ So the epilogue finds all that it takes in the tile that was just summed up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from mapsto.lowering import indices
-from mapsto.lowering.contraction_sides import Columns, Lane, Point
+from mapsto.lowering.contraction_sides import Columns, Lane
 from mapsto.lowering.contraction_steps import KRange, Step
 from mapsto.lowering.indices import Index, from_dim, variable
 from mapsto.lowering.loops import Buffer, Expression, For, LoopKind, Statement
@@ -28,12 +28,6 @@ class BlockColumns(Columns):
     """The columns, all of whose tiles are full, in so many `blocks`."""
 
     blocks: int = 1
-
-    @staticmethod
-    def of(side: Columns, blocks: int) -> BlockColumns:
-        """The columns with tiles across the blocks."""
-        given = {field.name: getattr(side, field.name) for field in fields(side)}
-        return BlockColumns(**given, blocks=blocks)
 
     @property
     def _part(self) -> int:
@@ -75,14 +69,5 @@ class BlockColumns(Columns):
         column = self._column(tile, block, vector * self.tile.lanes + lane.lane)
         return self.read(self.batch.split(batch) | self.group.split(column) | step.dims)
 
-    def results(
-        self,
-        tile: Index,
-        body: Callable[[Lane, Point], Sequence[Statement]],
-        around: Callable[[Statement], Statement],
-    ) -> list[Statement]:
-        """The loops that hand on the columns of a tile: of all blocks those at the same place."""
-        lane = Lane(0, variable("j"))
-        point = self.group.split(from_dim(self._part) * tile + lane.lane)
-        loop = For("j", 0, self._part, tuple(body(lane, point)), LoopKind.VECTOR)
-        return [around(loop)]
+    def handed_on(self, tile: Index) -> tuple[Index, Index]:
+        return from_dim(self._part) * tile, self._part

@@ -48,8 +48,8 @@ def columns_of(problem: ContractionProblem, schedule: Schedule) -> Columns:
         k_run=0 if across else problem.contiguous_dims(operand, problem.reduced),
     )
     if interleaves(problem, schedule):
-        return BlockColumns.of(side, problem.access.blocks)
-    return RunColumns.of(side, schedule.run) if schedule.run else side
+        return BlockColumns(**side.settings(), blocks=problem.access.blocks)
+    return RunColumns(**side.settings(), run=schedule.run) if schedule.run else side
 
 
 def steps_for(problem: ContractionProblem, schedule: Schedule) -> Steps:

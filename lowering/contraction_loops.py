@@ -31,7 +31,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from mapsto.ir.dims import Dim, floor_div
+from mapsto.ir.dims import Dim, ceil_div, floor_div
 from mapsto.ir.types import DType
 from mapsto.lowering import indices
 from mapsto.lowering.contraction_layout import columns_of, rows_of, steps_for, window_of
@@ -56,7 +56,6 @@ from mapsto.lowering.contraction_sides import (
     Point,
     Rows,
     Side,
-    ceil_div,
 )
 from mapsto.lowering.contraction_steps import KRange, Step, Steps
 from mapsto.lowering.element_rules import sum_type

@@ -9,9 +9,10 @@ goes from one run to the next, and divisions are needed once for each vector.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
-from mapsto.ir.dims import Dim, floor_div
+from mapsto.ir.dims import Dim, ceil_div
 from mapsto.ir.types import DType
 from mapsto.lowering.contraction_plan import RowPart
 from mapsto.lowering.contraction_problem import Group
@@ -32,7 +33,7 @@ from mapsto.lowering.loops import (
     constant,
 )
 
-__all__ = ["Columns", "Lane", "Point", "Reader", "Rows", "Side", "ceil_div", "guarded", "powers"]
+__all__ = ["Columns", "Lane", "Point", "Reader", "Rows", "Side", "guarded", "powers"]
 
 PADDING = 16
 """Elements added to the stride of packed rows."""
@@ -326,9 +327,18 @@ class Columns(Side):
     ) -> list[Statement]:
         """The loops that hand on the columns of a tile; `around` adds the loop over its rows."""
         lane = Lane(0, variable("j"))
-        point = self.group.split(tile * self.width + lane.lane)
-        loop = For("j", 0, self.filled(tile), tuple(body(lane, point)), LoopKind.VECTOR)
-        return [around(loop)]
+        first, count = self.handed_on(tile)
+        point = self.group.split(first + lane.lane)
+        return [around(For("j", 0, count, tuple(body(lane, point)), LoopKind.VECTOR))]
+
+    def handed_on(self, tile: Index) -> tuple[Index, Index]:
+        """The first column of those that a tile hands on, and how many they are: where several
+        blocks are taken together, those of the first one."""
+        return tile * self.width, self.filled(tile)
+
+    def settings(self) -> dict[str, Any]:
+        """All fields, for columns that are cut otherwise."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def powers(count: int, limit: int) -> Iterator[tuple[int, int]]:
@@ -365,8 +375,3 @@ def _position_inner(
 ) -> list[Statement]:
     inner = For("p", first, last, (statement,), LoopKind.VECTOR)
     return [For("k", 0, depth, (inner,))]
-
-
-def ceil_div(size: Dim, width: int) -> Dim:
-    """How many pieces of a width cover the size."""
-    return floor_div(size + (width - 1), width)

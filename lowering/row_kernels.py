@@ -14,8 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from functools import partial
 from math import isqrt, prod
 
-from mapsto.ir.dims import Dim, product
-from mapsto.ir.dims import floor_div as dim_quotient
+from mapsto.ir.dims import Dim, ceil_div, product
 from mapsto.ir.stages import estimate
 from mapsto.lowering.column_passes import ColumnPasses
 from mapsto.lowering.column_sums import ROWS, STRETCH
@@ -193,7 +192,7 @@ class RowKernel(ColumnPasses):
         last = self.space.groups[-1]
         others = [group for group in self.space.groups if group not in (across, last)]
         squares = [
-            OuterGroup((0,), f"{group.name}_square", _quotient_up(group.extent, SQUARE))
+            OuterGroup((0,), f"{group.name}_square", ceil_div(group.extent, SQUARE))
             for group in (across, last)
         ]
         groups = (*others, *squares)
@@ -333,7 +332,7 @@ class RowKernel(ColumnPasses):
         which = max(range(len(first.extents)), key=lambda d: estimate((first.extents[d],)))
         extent = first.extents[which]
         step = self._rows_per_part(extent)
-        shape = (_quotient_up(extent, step), *(g.extent for g in self.space.groups))
+        shape = (ceil_div(extent, step), *(g.extent for g in self.space.groups))
         for stage in first.stages:
             dtype = sum_type(stage.value.dtype)
             buffer = Buffer(self.emitter.fresh("part"), dtype, shape, Space.LOCAL)
@@ -372,7 +371,7 @@ class RowKernel(ColumnPasses):
                 yield
             return
         extent, width = product(tuple(g.extent for g in groups)), self.division.column_block
-        blocks = _quotient_up(extent, width)
+        blocks = ceil_div(extent, width)
         with self.loop("part_task", 0, from_dim(parts * blocks), LoopKind.PARALLEL):
             before = self.part_number
             self.part_number, block = split_offset(variable("part_task"), (parts, blocks))
@@ -392,7 +391,3 @@ class RowKernel(ColumnPasses):
                 return
             with self.summed(groups[-1], 0, from_dim(groups[-1].extent), bounds):
                 yield
-
-
-def _quotient_up(extent: Dim, step: int) -> Dim:
-    return dim_quotient(extent + (step - 1), step)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from mapsto.ir.dims import Dim, product
+from mapsto.ir.dims import Dim, ceil_div, product
 from mapsto.lowering import indices
 from mapsto.lowering.contraction_problem import Group
-from mapsto.lowering.contraction_sides import Columns, Lane, Point, ceil_div, guarded, powers
+from mapsto.lowering.contraction_sides import Columns, Lane, Point, guarded, powers
 from mapsto.lowering.contraction_steps import KRange, Step
 from mapsto.lowering.indices import Index, from_dim, minimum, variable
 from mapsto.lowering.loops import (
@@ -30,12 +30,6 @@ class RunColumns(Columns):
     """Columns whose last `run` dimensions are neighbours in memory, in runs of whole vectors."""
 
     run: int = 1
-
-    @staticmethod
-    def of(side: Columns, run: int) -> RunColumns:
-        """The columns in runs of so many dimensions."""
-        given = {field.name: getattr(side, field.name) for field in fields(side)}
-        return RunColumns(**given, run=run)
 
     @property
     def _outer(self) -> Group:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 
@@ -56,16 +56,21 @@ class Bands(BlockPass):
     name = "bands"
 
     def run_on_block(self, block: Block) -> Block:
-        count = sum(1 for _ in find_banded(block, GROUPS[0] * self.rows))
-        return self._divided(block, max(GROUPS[0], MOST_GROUPS // count)) if count else block
+        found = list(self._matrices(block))
+        if not found:
+            return block
+        return self._divided(block, found, max(GROUPS[0], MOST_GROUPS // len(found)))
 
-    def _divided(self, block: Block, most: int) -> Block:
-        """The block with the rows of all matrices in so many groups at most."""
-        for banded in find_banded(block, GROUPS[0] * self.rows):
+    def _matrices(self, block: Block) -> Iterator[Banded]:
+        return find_banded(block, GROUPS[0] * self.rows)
+
+    def _divided(self, block: Block, found: Iterable[Banded], most: int) -> Block:
+        """The block with the rows of the matrices in it in so many groups at most."""
+        for banded in found:
             groups = self._groups(banded, most)
             split = _split(block, banded, groups) if groups else None
             if split is not None:
-                return self._divided(split, most)
+                return self._divided(split, self._matrices(split), most)
         return block
 
     def _groups(self, banded: Banded, most: int) -> Sequence[_Group]:

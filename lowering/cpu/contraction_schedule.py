@@ -15,10 +15,10 @@ from dataclasses import replace
 from math import ceil, prod
 
 from mapsto.ir.bounds import inside_above, inside_below
-from mapsto.ir.dims import Dim, product
+from mapsto.ir.dims import Dim, ceil_div, product
 from mapsto.lowering.contraction_plan import Schedule
 from mapsto.lowering.contraction_problem import ContractionProblem
-from mapsto.lowering.contraction_sides import Rows, ceil_div
+from mapsto.lowering.contraction_sides import Rows
 from mapsto.lowering.contraction_steps import steps_of
 from mapsto.lowering.contraction_window import Window, column_window, row_window
 from mapsto.lowering.cpu.machine import Machine

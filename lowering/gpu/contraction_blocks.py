@@ -24,11 +24,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from mapsto.ir.dims import Dim, product
+from mapsto.ir.dims import Dim, ceil_div, product
 from mapsto.lowering.contraction_problem import ContractionProblem
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.gpu.contraction_fragments import WarpWork
-from mapsto.lowering.gpu.contraction_panels import THREAD, Panel, Place, ceil_div, is_multiple
+from mapsto.lowering.gpu.contraction_panels import THREAD, Panel, Place, is_multiple
 from mapsto.lowering.gpu.contraction_threads import ThreadWork
 from mapsto.lowering.gpu.contraction_tiles import BlockTile
 from mapsto.lowering.gpu.vector_access import vector_statements

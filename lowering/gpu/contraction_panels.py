@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from mapsto.ir.dims import Dim, floor_div
+from mapsto.ir.dims import Dim
 from mapsto.ir.stages import estimate
 from mapsto.ir.types import DType
 from mapsto.lowering.contraction_problem import ContractionProblem, Group
@@ -43,7 +43,6 @@ __all__ = [
     "Place",
     "Share",
     "Use",
-    "ceil_div",
     "is_multiple",
     "make_panel",
     "over_lanes",
@@ -354,11 +353,6 @@ def over_lanes(statement: Statement, variable: str, lanes: int) -> Statement:
     if lanes == 1:
         return For(variable, 0, 1, (statement,), LoopKind.UNROLL)
     return For(variable, 0, lanes, (statement,), LoopKind.VECTOR, lanes=lanes)
-
-
-def ceil_div(size: Dim, width: int) -> Dim:
-    """How many parts of a width cover a size."""
-    return floor_div(size + (width - 1), width)
 
 
 def is_multiple(size: Dim, width: int) -> bool:

@@ -17,7 +17,7 @@ from mapsto.lowering.indices import Composite, atoms, variable
 from mapsto.lowering.loop_walk import subexpressions
 from mapsto.lowering.loops import Load
 
-__all__ = ["choose_schedule", "lower_contraction", "ranked_tiles", "schedule_with"]
+__all__ = ["choose_schedule", "known_extent", "lower_contraction", "ranked_tiles", "schedule_with"]
 
 PROBE = BlockTile(32, 32, 16, 4, 4)
 MATRIX_PROBE = BlockTile(32, 32, 32, 16, 16, is_matrix=True)
@@ -45,7 +45,7 @@ def choose_schedule(problem: ContractionProblem, target: GpuTarget) -> Schedule:
 def ranked_tiles(problem: ContractionProblem, target: GpuTarget) -> tuple[BlockTile, ...]:
     """All tiles for a contraction, those with the least estimated time first."""
     groups = (problem.batch, problem.rows, problem.columns, problem.reduced)
-    batch, rows, columns, depth = (_known(group.size) for group in groups)
+    batch, rows, columns, depth = (known_extent(group.size) for group in groups)
     is_matrix = target.matrix_shape(problem.dtype) is not None
     probe = schedule_with(problem, target, MATRIX_PROBE if is_matrix else PROBE)
     sides = _side(probe.rows), _side(probe.columns)
@@ -80,5 +80,6 @@ def schedule_with(problem: ContractionProblem, target: GpuTarget, tile: BlockTil
     return Schedule(tile, rows, columns, WarpWork(tile, rows, columns, shape))
 
 
-def _known(size: Dim) -> int:
+def known_extent(size: Dim) -> int:
+    """The size, or what stands for one that is known only at run time."""
     return size if isinstance(size, int) else UNKNOWN_EXTENT

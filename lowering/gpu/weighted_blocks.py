@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from mapsto.ir.dims import Dim, product
+from mapsto.ir.dims import Dim, ceil_div, product
 from mapsto.ir.types import DType
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.gpu.contraction_blocks import LANE, bring, split_flat, use_run
@@ -37,7 +37,6 @@ from mapsto.lowering.gpu.contraction_panels import (
     Panel,
     Place,
     Use,
-    ceil_div,
     is_multiple,
     make_panel,
 )

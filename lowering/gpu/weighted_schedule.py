@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mapsto.ir.dims import Dim
 from mapsto.ir.weighted_sums import WeightedSums
-from mapsto.lowering.gpu.contraction_schedule import UNKNOWN_EXTENT
+from mapsto.lowering.gpu.contraction_schedule import known_extent
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.gpu.weighted_blocks import weighted_body
 from mapsto.lowering.gpu.weighted_problem import WeightedSides, sort_weighted
@@ -59,7 +58,7 @@ def weighted_tile(
         return None
     shape = target.matrix_shape(dtype)
     each = dtype.bytes if shape is not None else max(4, dtype.bytes)
-    batch, rows = _known(fits.batch.size), _known(fits.rows.size)
+    batch, rows = known_extent(fits.batch.size), known_extent(fits.rows.size)
     if rows < LEAST_ROWS or 0 in (batch, keys, depth, columns):
         return None
     tile = choose_weighted_tile(
@@ -70,7 +69,3 @@ def weighted_tile(
     blocks = batch * -(-rows // tile.fits.rows)
     is_busy = blocks * FEW_BLOCKS >= target.processors or keys <= FEW_KEYS
     return tile if is_busy else None
-
-
-def _known(size: Dim) -> int:
-    return size if isinstance(size, int) else UNKNOWN_EXTENT
