@@ -8,6 +8,7 @@ from typing import Any
 from llvmlite import binding
 
 from mapsto.lowering.gpu.dialect import SPIRV
+from mapsto.lowering.gpu.spirv import spirv_module, spirv_text
 from mapsto.lowering.gpu.target import GpuTarget
 
 __all__ = ["assemble_text", "assembly_text"]
@@ -21,7 +22,9 @@ def assemble_text(text: str, target: GpuTarget) -> bytes:
     """
     machine = _code_generator(target)
     module = _optimized(text, target, machine)
-    if target.is_simulated or target.dialect.name == "spirv64":
+    if target.dialect is SPIRV:
+        return spirv_module(str(module), target.triple)
+    if target.is_simulated:
         return bytes(machine.emit_object(module))
     assembly = str(machine.emit_assembly(module))
     if ".extern .func" in assembly:
@@ -32,7 +35,10 @@ def assemble_text(text: str, target: GpuTarget) -> bytes:
 def assembly_text(text: str, target: GpuTarget) -> str:
     """The same for people: PTX, the instructions of a SPIR-V module, or the CPU's assembly."""
     machine = _code_generator(target)
-    return str(machine.emit_assembly(_optimized(text, target, machine)))
+    module = _optimized(text, target, machine)
+    if target.dialect is SPIRV:
+        return spirv_text(str(module), target.triple)
+    return str(machine.emit_assembly(module))
 
 
 def _optimized(text: str, target: GpuTarget, machine: Any) -> Any:
@@ -45,23 +51,15 @@ def _optimized(text: str, target: GpuTarget, machine: Any) -> Any:
     return module
 
 
-def _code_generator(target: GpuTarget) -> Any:
-    """LLVM's code generator; that for SPIR-V keeps pointers into the module that it was used for,
-    so each module needs one of its own."""
-    new = _new_code_generator
-    return new.__wrapped__(target) if target.dialect is SPIRV else new(target)
-
-
 @cache
-def _new_code_generator(target: GpuTarget) -> Any:
+def _code_generator(target: GpuTarget) -> Any:
+    """LLVM's code generator; that for SPIR-V is only asked about the layout of data."""
     if target.is_simulated:
         return target.machine.target_machine()
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     description = binding.Target.from_triple(target.triple)
-    # What LLVM does to loops makes integers of 3 bits, of which its SPIR-V has 8.
-    level = 0 if target.dialect is SPIRV else 3
-    return description.create_target_machine(cpu=target.cpu, features=target.features, opt=level)
+    return description.create_target_machine(cpu=target.cpu, features=target.features, opt=3)
 
 
 def _run_passes(module: Any, machine: Any, target: GpuTarget) -> None:

@@ -99,7 +99,8 @@ class DeviceArray(NDArrayOperatorsMixin):
         if not self.writeable:
             raise ValueError("assignment destination is read-only")
         if key is Ellipsis and isinstance(value, DeviceArray) and self._is_like(value):
-            self.device.run([Copy(self.address, value.address, self.nbytes)])
+            if value.address != self.address:  # to copy memory onto itself is an error
+                self.device.run([Copy(self.address, value.address, self.nbytes)])
             return
         if key is Ellipsis:
             whole = np.broadcast_to(np.asarray(value, self.dtype), self.shape)

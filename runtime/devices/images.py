@@ -12,7 +12,7 @@ from pathlib import Path
 import llvmlite
 
 from mapsto.ir.disk_cache import compiled, key_of
-from mapsto.lowering.gpu import assembly
+from mapsto.lowering.gpu import assembly, spirv
 from mapsto.lowering.gpu.program import GpuProgram, assemble
 
 __all__ = ["image_of"]
@@ -31,4 +31,5 @@ def image_of(program: GpuProgram) -> bytes:
 
 @cache
 def _own_version() -> str:
-    return key_of("device", llvmlite.__version__, Path(assembly.__file__).read_bytes())
+    code = (Path(name).read_bytes() for name in (assembly.__file__, spirv.PROGRAM))
+    return key_of("device", llvmlite.__version__, *code)
