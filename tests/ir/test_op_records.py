@@ -19,7 +19,8 @@ ELEMENTWISE = [
     (record, dtype)
     for record in OPS.values()
     if issubclass(record, Elementwise) and record is not ir.Cast and record is not ir.Select
-    for dtype in record.accepts
+    for dtype in ir.DType
+    if dtype in record.accepts
 ]
 
 
