@@ -3,6 +3,7 @@
 An index is an `int` where it is known and an `IndexExpression` otherwise.  As in `mapsto.ir.dims`,
 an expression is kept as a canonical sorted sum of monomials, so equal indices are equal objects and
 an index that is affine in a variable is recognized by looking at its terms (`linear_parts`).
+Expressions are keys of many tables, so they remember their hashes.
 
 Atoms: a loop variable is its name (`i`); a size (symbolic dimension) is its name after a dollar
 sign (`$n`), so the two cannot collide; `Composite` holds what is not polynomial (floor division,
@@ -12,7 +13,7 @@ modulo, minimum, maximum); `ValueOf` holds an integer scalar expression, such as
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mapsto.ir.dims import Dim, FloorDiv, product, symbol
@@ -58,8 +59,24 @@ class Composite:
     kind: str
     left: Index
     right: Index
+    _hash: int = field(init=False, repr=False, compare=False)
+    _text: str = field(init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        try:
+            return self._hash
+        except AttributeError:
+            object.__setattr__(self, "_hash", hash((self.kind, self.left, self.right)))
+            return self._hash
 
     def __str__(self) -> str:
+        try:
+            return self._text
+        except AttributeError:
+            object.__setattr__(self, "_text", self._written())
+            return self._text
+
+    def _written(self) -> str:
         if self.kind in ("min", "max"):
             return f"{self.kind}({self.left}, {self.right})"
         sign = "//" if self.kind == "floordiv" else "%"
@@ -86,6 +103,14 @@ class IndexExpression:
     """A canonical sum of terms: (monomial, nonzero coefficient), the constant term last."""
 
     terms: Terms
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        try:
+            return self._hash
+        except AttributeError:
+            object.__setattr__(self, "_hash", hash(self.terms))
+            return self._hash
 
     def __add__(self, other: Index) -> Index:
         return from_terms([*self.terms, *index_terms(other)])

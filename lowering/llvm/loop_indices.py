@@ -6,7 +6,7 @@ import math
 
 from mapsto.ir.dims import Dim
 from mapsto.lowering.cpu.machine import Machine
-from mapsto.lowering.index_facts import index_multiple, simplify_index
+from mapsto.lowering.index_facts import index_multiple
 from mapsto.lowering.indices import (
     Atom,
     Composite,
@@ -16,9 +16,9 @@ from mapsto.lowering.indices import (
     atom_index,
     flat_offset,
     index_terms,
-    linear_parts,
     map_atoms,
 )
+from mapsto.lowering.llvm.loop_resolution import Resolver
 from mapsto.lowering.llvm.loop_scope import Fact, Place, Scope, memory_type
 from mapsto.lowering.llvm.types import I64, LLVMType, Operand, constant, constant_vector
 from mapsto.lowering.llvm.writer import FunctionWriter
@@ -41,6 +41,8 @@ class IndexEmitter:
         self.f = f
         self.machine = machine
         self.facts: dict[str, Fact] = {}
+        self.resolver = Resolver()
+        self._multiples: dict[IndexExpression, int] = {}
         self._offsets: dict[tuple[int, tuple[Dim, ...]], tuple[tuple[Index, ...], Index]] = {}
 
     def evaluate(self, scope: Scope, expression: Expression) -> Operand:
@@ -64,18 +66,14 @@ class IndexEmitter:
         by that of its first lane) and values of expressions computed."""
         if isinstance(index, int):
             return index
+        simplified = self.resolver.simplified(index, scope.ranges)
+        if not self.resolver.contents(index).has_values:
+            return self.resolver.bound(simplified, scope.indices)
         bindings = scope.indices.get
-        if all(type(atom) is str for monomial, _ in index.terms for atom in monomial):
-            return map_atoms(index, bindings)  # type: ignore[arg-type]
         return map_atoms(
-            self._simplified(scope, index),
+            simplified,
             lambda atom: bindings(atom) if isinstance(atom, str) else self._binding(scope, atom),
         )
-
-    def _simplified(self, scope: Scope, index: IndexExpression) -> Index:
-        if any(isinstance(atom, Composite) for monomial, _ in index.terms for atom in monomial):
-            return simplify_index(index, scope.ranges)
-        return index
 
     def _binding(self, scope: Scope, atom: Atom) -> Index | None:
         if isinstance(atom, ValueOf):
@@ -95,10 +93,11 @@ class IndexEmitter:
         lanes = scope.lanes
         if lanes is None or isinstance(index, int):
             return self.resolve(scope, index), 0
-        pinned: Index | None = index
-        if not all(isinstance(atom, str) for monomial, _ in index.terms for atom in monomial):
-            pinned = self._pin_uniform_values(scope, self._simplified(scope, index))
-        parts = None if pinned is None else linear_parts(pinned, lanes.variable)
+        simplified = self.resolver.simplified(index, scope.ranges)
+        pinned: Index | None = simplified
+        if self.resolver.contents(index).has_values:
+            pinned = self._pin_uniform_values(scope, simplified)
+        parts = None if pinned is None else self.resolver.linear_parts(pinned, lanes.variable)
         if pinned is None or parts is None:
             return None
         slope = parts[0]
@@ -200,7 +199,13 @@ class IndexEmitter:
 
     def multiple_of(self, index: Index) -> int:
         """A number that is known to divide a resolved index (0 for the index 0)."""
-        return index_multiple(index, lambda name: self._fact(name).multiple)
+        if isinstance(index, int):
+            return abs(index)
+        found = self._multiples.get(index)
+        if found is None:
+            found = index_multiple(index, lambda name: self._fact(name).multiple)
+            self._multiples[index] = found
+        return found
 
     def _fact(self, atom: Atom) -> Fact:
         if isinstance(atom, str):
