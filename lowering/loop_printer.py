@@ -133,7 +133,8 @@ def _line(statement: Statement) -> str:
         case Let(name, value):
             return f"let {name} = {expression_text(value)}"
         case Store(buffer, indices, value, guard):
-            return f"{_element(buffer, indices)} = {expression_text(value)}{_where(guard)}"
+            line = f"{_element(buffer, indices)} = {expression_text(value)}{_where(guard)}"
+            return f"stream {line}" if statement.streams else line
         case Reduce(op, buffer, indices, value, guard):
             target = _element(buffer, indices)
             line = f"{target} {_ASSIGNMENTS[op]} {expression_text(value)}{_where(guard)}"

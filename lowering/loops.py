@@ -347,12 +347,14 @@ class Allocate:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Stores an element; does nothing where `guard` is false."""
+    """Stores an element; does nothing where `guard` is false.  That it `streams` is a hint: nothing
+    reads the element before the caches have passed on to others."""
 
     buffer: Buffer
     indices: tuple[Index, ...]
     value: Expression
     guard: Expression | None = None
+    streams: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ def allocate(f: FunctionWriter, size: Operand) -> Operand:
 
 def aligned(f: FunctionWriter, pointer: Operand) -> Operand:
     """The first multiple of 64 from an address on."""
-    address = f.emit(I64, f"ptrtoint {pointer} to i64")
+    address = f.ptrtoint(pointer, I64)
     skip = f.and_(f.sub(constant(I64, 0), address), constant(I64, ALIGNMENT - 1))
     return f.getelementptr(I8, pointer, skip)
 

@@ -124,7 +124,7 @@ class _EntryWriter:
     def check_alignment(self, pointer: Operand, spec: TensorSpec) -> None:
         if spec.dtype.bytes > 1:
             f = self.f
-            address = f.emit(I64, f"ptrtoint {pointer} to i64")
+            address = f.ptrtoint(pointer, I64)
             low = f.and_(address, constant(I64, spec.dtype.bytes - 1))
             self.check.require(f.icmp("eq", low, constant(I64, 0)), MISALIGNED)
 

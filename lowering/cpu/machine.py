@@ -10,6 +10,8 @@ from llvmlite import binding
 _KIB = 1024
 _DEFAULT_CACHES = {1: 32 * _KIB, 2: 512 * _KIB, 3: 8192 * _KIB}
 _BASELINE_CPU = "x86-64-v2"
+_X86 = ("x86_64", "i386", "i686", "amd64")
+"""How the triples of the family begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,11 @@ class Machine:
         return replace(self, features=features, vector_bits=bits, vector_registers=16)
 
     @property
+    def is_x86(self) -> bool:
+        """Whether it is one of the x86 family."""
+        return self.triple.startswith(_X86)
+
+    @property
     def has_avx512(self) -> bool:
         """Whether AVX-512 is there and its full width in use."""
         return self.vector_bits == 512 and self.triple.startswith("x86_64")
@@ -118,7 +125,7 @@ def _detect_host() -> Machine:
 def _describe(triple: str, cpu: str, features: str) -> Machine:
     assembly = _probe(triple, cpu, features)
     bits = 512 if "%zmm" in assembly else 256 if "%ymm" in assembly else 128
-    x86 = triple.startswith(("x86_64", "i386", "i686", "amd64"))
+    x86 = triple.startswith(_X86)
     return Machine(
         triple=triple,
         cpu=cpu,

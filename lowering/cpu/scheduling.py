@@ -14,6 +14,7 @@ from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.cpu.schedule_choice import Choose, estimated
 from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.loop_pieces import cut_loops
+from mapsto.lowering.loop_streams import stream_stores
 from mapsto.lowering.loop_windows import copy_windows
 from mapsto.lowering.loops import Statement
 from mapsto.lowering.scheduling import Scheduling
@@ -27,8 +28,8 @@ DIVISION = Division()
 def cpu_scheduling(machine: Machine, choose: Choose | None = None) -> Scheduling:
     """Packed, register-blocked contractions for the machine's caches and registers, by the
     schedules that are chosen (None: by the cost model); rows that read windows from copies, without
-    conditions that hold for a piece of a loop; chains of kernels part by part, where their data is
-    more than a cache."""
+    conditions that hold for a piece of a loop, and store what exceeds all caches past them; chains
+    of kernels part by part, where their data is more than a cache."""
     chooser = choose or estimated(machine)
 
     def contraction(
@@ -37,7 +38,7 @@ def cpu_scheduling(machine: Machine, choose: Choose | None = None) -> Scheduling
         return lower_contraction(op, access, chooser, invariant)
 
     def rows(body: Sequence[Statement]) -> Sequence[Statement]:
-        return cut_loops(copy_windows(body))
+        return stream_stores(cut_loops(copy_windows(body)), machine.l3)
 
     parts = MakeParts(cache=machine.l2, threads=machine.cores)
 

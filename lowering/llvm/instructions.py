@@ -196,6 +196,9 @@ class InstructionWriter:
     def bitcast(self, a: Operand, to: LLVMType) -> Operand:
         return self._cast("bitcast", a, to)
 
+    def ptrtoint(self, a: Operand, to: LLVMType) -> Operand:
+        return self._cast("ptrtoint", a, to)
+
     # ---- intrinsics
 
     def intrinsic(self, name: str, *arguments: Operand, flags: FastMath = FastMath.NONE) -> Operand:

@@ -15,10 +15,14 @@ from mapsto.lowering.llvm.loop_scope import Place, Scope, memory_type, value_typ
 from mapsto.lowering.llvm.types import I1, LLVMType, Operand, constant, constant_vector
 from mapsto.lowering.loops import Apply, Buffer, Expression, Load
 
-__all__ = ["AccessEmitter"]
+__all__ = ["STREAM_BYTES", "AccessEmitter"]
 
 _LARGEST_SHUFFLED_STRIDE = 4
 _ZEROS_BYTES = 512
+
+STREAM_BYTES = 16
+"""How much is stored past the caches at once: arrays begin at a multiple of so much nearly always,
+but of more seldom."""
 
 
 class AccessEmitter(IndexEmitter):
@@ -26,6 +30,10 @@ class AccessEmitter(IndexEmitter):
 
     has_zeros = True
     """Whether `pointer_instead` gives one to zeros."""
+
+    streamed: frozenset[str] = frozenset()
+    """Names of the buffers that are stored to past the caches at this point: they begin at a
+    multiple of `STREAM_BYTES`."""
 
     # ---- masks
 
@@ -344,7 +352,9 @@ class AccessEmitter(IndexEmitter):
             self._store_first(scope, place, first, data, lanes.filled)
             return
         mask = self.combine(scope, self._tail(scope), self._predicate(scope), guard)
-        if mask is None or mask.type.lanes == 1:
+        if mask is None and place.buffer.name in self.streamed:
+            self._store_past_caches(scope, place, first, data)
+        elif mask is None or mask.type.lanes == 1:
             self._store_if(mask, data, pointer, align)
         else:
             self.f.masked_store(data, pointer, mask)
@@ -367,6 +377,19 @@ class AccessEmitter(IndexEmitter):
                 self.f.store(part, pointer, self.alignment(place, first + start))
                 start += width
             width //= 2
+
+    def _store_past_caches(self, scope: Scope, place: Place, first: Index, data: Operand) -> None:
+        """A whole vector, in the pieces that the buffer's start is a multiple of, if the vectors'
+        places are too."""
+        bytes_each = place.buffer.dtype.bytes
+        lanes, count = STREAM_BYTES // bytes_each, data.type.lanes
+        if count % lanes or self.multiple_of(first) % lanes:
+            self.f.store(data, self.address(scope, place, first), self.alignment(place, first))
+            return
+        hint = "!nontemporal " + self.f.module.metadata("!{i32 1}")
+        for start in range(0, count, lanes):
+            part = self.f.shufflevector(data, data, list(range(start, start + lanes)))
+            self.f.store(part, self.address(scope, place, first + start), STREAM_BYTES, hint)
 
     def _store_if(
         self, condition: Operand | None, data: Operand, pointer: Operand, align: int

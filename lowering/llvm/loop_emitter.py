@@ -37,6 +37,8 @@ from mapsto.lowering.loops import Buffer, For, LoopFunction, Space, Statement
 __all__ = ["PARALLEL_FOR", "emit_dim", "emit_loop_function"]
 
 PARALLEL_FOR = "mapsto_parallel_for"
+_STORE_FENCE = "llvm.x86.sse.sfence"
+"""What is stored past the caches has no order with other stores before it."""
 
 
 def emit_dim(f: FunctionWriter, dim: Dim, sizes: Mapping[str, Operand]) -> Operand:
@@ -79,7 +81,7 @@ def emit_loop_function(module: ModuleWriter, function: LoopFunction, machine: Ma
         f.call(name, VOID, [*captures.operands(), f.parameters[-1]])
     else:
         emitter.run_block(scope, function.body)
-    f.ret()
+    emitter.finish()
 
 
 @dataclass(slots=True)
@@ -170,7 +172,7 @@ def _emit_body(
     if fact is not None:
         scope = emitter.bind(scope, last[1], f.parameters[-1], fact)
     emitter.run_block(scope, body)
-    f.ret()
+    emitter.finish()
 
 
 class _RegionEmitter(StatementEmitter):
@@ -180,6 +182,13 @@ class _RegionEmitter(StatementEmitter):
         super().__init__(f, kernel.machine)
         self.kernel = kernel
         self.scratch = scratch
+
+    def finish(self) -> None:
+        """End the function, when what it stored is there for other threads too."""
+        if self.has_streams and self.machine.is_x86:
+            self.f.declare(_STORE_FENCE, VOID, [])
+            self.f.call(_STORE_FENCE, VOID, [])
+        self.f.ret()
 
     def scope(self, captures: _Captures) -> Scope:
         """The scope at the start of a function that has captured these."""

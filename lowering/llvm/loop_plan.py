@@ -47,7 +47,8 @@ class LoopPlan:
     how many vectors to interleave.  `is_chain`: whether its values take long chains of
     instructions; `lane_sums`: how many sums each lane makes in a loop, one term after the other.
     `reductions`: names of the registers that it reduces into, with the operation.
-    `indexes_registers`: whether its variable indexes registers from outside."""
+    `indexes_registers`: whether its variable indexes registers from outside.  `streamed`: names of
+    buffers that it stores to past the caches."""
 
     widest_bits: int
     narrowest_bits: int
@@ -57,6 +58,7 @@ class LoopPlan:
     cost: int
     indexes_registers: bool
     reductions: tuple[tuple[str, str], ...]
+    streamed: tuple[str, ...] = ()
 
     def is_laid_out(self, vectors: int) -> bool:
         """Whether to lay out so many copies of the body instead of a loop."""
@@ -80,7 +82,13 @@ def plan_loop(loop: For) -> LoopPlan:
         cost=_cost(loop.body),
         indexes_registers=_indexes_registers(loop, registers),
         reductions=reductions,
+        streamed=tuple(_streamed(loop)),
     )
+
+
+def _streamed(loop: For) -> dict[str, None]:
+    stores = (s for s in statements(loop.body) if isinstance(s, Store))
+    return {store.buffer.name: None for store in stores if store.streams}
 
 
 def _widths(loop: For) -> Iterator[int]:

@@ -8,6 +8,7 @@ register buffers indexed by its variable become registers.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from itertools import product
 from mapsto.ir.types import DType
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.indices import Index, atom_index, flat_offset
+from mapsto.lowering.llvm.loop_access import STREAM_BYTES
 from mapsto.lowering.llvm.loop_expressions import ExpressionEmitter
 from mapsto.lowering.llvm.loop_plan import LoopPlan, plan_loop, vector_sums
 from mapsto.lowering.llvm.loop_scope import Fact, Lanes, Partial, Place, Scope, memory_type
@@ -69,6 +71,8 @@ class VectorLoopEmitter(ExpressionEmitter):
         super().__init__(f, machine)
         self._plans: dict[int, LoopPlan] = {}
         self._sums: dict[str, _Sums] = {}
+        self.has_streams = False
+        """Whether something is stored past the caches."""
 
     def run_block(self, scope: Scope, body: tuple[Statement, ...]) -> None:
         """Emit statements in order."""
@@ -82,6 +86,30 @@ class VectorLoopEmitter(ExpressionEmitter):
         """Emit a vector loop.  Raises ValueError if it stands inside another one."""
         if scope.lanes is not None:
             raise ValueError(f"vector loop `{loop.variable}` inside `{scope.lanes.variable}`")
+        names = self.plan(loop).streamed
+        if names:
+            self._streaming_loop(scope, loop, names)
+        else:
+            self._vector_loop(scope, loop)
+
+    def _streaming_loop(self, scope: Scope, loop: For, names: Sequence[str]) -> None:
+        """Emit a vector loop twice: as one that stores past the caches, for where the buffers begin
+        at multiples of what is stored so, and as any other."""
+        addresses = [self.f.ptrtoint(scope.places[name].pointer, I64) for name in names]
+        bits = functools.reduce(self.f.or_, addresses)
+        rest = self.f.and_(bits, constant(I64, STREAM_BYTES - 1))
+        streaming, plain, after = (self.f.block(n) for n in ("streaming", "plain", "after"))
+        self.f.branch_if(self.f.icmp("eq", rest, constant(I64, 0)), streaming, plain)
+        for block, streamed in ((streaming, frozenset(names)), (plain, frozenset[str]())):
+            self.f.begin(block)
+            self.streamed = streamed
+            self._vector_loop(scope.nested(), loop)
+            self.f.branch(after)
+        self.streamed = frozenset()
+        self.has_streams = True
+        self.f.begin(after)
+
+    def _vector_loop(self, scope: Scope, loop: For) -> None:
         start = self.resolve(scope, loop.start)
         extent = self.resolve(scope, loop.stop) - start
         plan = self.plan(loop)
