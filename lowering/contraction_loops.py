@@ -50,13 +50,8 @@ from mapsto.lowering.contraction_plan import (
     row_parts,
 )
 from mapsto.lowering.contraction_problem import ContractionProblem
-from mapsto.lowering.contraction_sides import (
-    Columns,
-    Lane,
-    Point,
-    Rows,
-    Side,
-)
+from mapsto.lowering.contraction_results import Results
+from mapsto.lowering.contraction_sides import Columns, Lane, Rows, Side
 from mapsto.lowering.contraction_steps import KRange, Step, Steps
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indices import Index, from_dim, maximum, minimum, variable
@@ -78,10 +73,6 @@ from mapsto.lowering.loops import (
 )
 
 __all__ = ["Packing", "contraction_body", "contraction_packings"]
-
-
-SHORT_REDUCTION = 32
-"""Steps up to which results are handed on from registers, row by row, without a loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,27 +458,7 @@ class _Loops:
             return self._private_buffer(), slot, 0
         return self._whole(side), slot, start
 
-    @property
-    def _is_short(self) -> bool:
-        """Whether results are such a part of the work that they are laid out as the sums are."""
-        return isinstance(self.depth, int) and self.depth <= SHORT_REDUCTION
-
     def _epilogue(self, place: Place, values: Sequence[TileValues]) -> list[Statement]:
         """Hands the results of a tile, of each block of columns, to what is fused behind the
         contraction."""
-        problem, tile, i = self.problem, self.schedule.tile, variable("i")
-        row = problem.batch.split(place.batch) | self.rows.points(place.row_tile, i)
-
-        def store(lane: Lane, column: Point) -> Sequence[Statement]:
-            found = [cast(value(i, lane.column(tile)), problem.dtype) for value in values]
-            point = {**row, **column}
-            if len(found) == 1:
-                return problem.store(point, found[0])
-            return problem.store_blocks(point, found)
-
-        def rows(columns: Statement) -> Statement:
-            filled = self.rows.filled(place.row_tile)
-            short = isinstance(filled, int) and self._is_short
-            return For("i", 0, filled, (columns,), LoopKind.UNROLL if short else LoopKind.SERIAL)
-
-        return self.columns.results(place.column_tile, store, rows)
+        return Results(self.problem, self.rows, self.columns).of(place, values)

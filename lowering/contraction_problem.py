@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
 
 from mapsto.ir.dims import Dim, product
@@ -24,6 +25,7 @@ from mapsto.lowering.indices import Index, split_offset
 from mapsto.lowering.loops import Expression, Statement
 
 __all__ = [
+    "LEAST_TOGETHER",
     "ContractionProblem",
     "Group",
     "OperandAccess",
@@ -31,6 +33,9 @@ __all__ = [
     "analyze",
     "sort_dimensions",
 ]
+
+LEAST_TOGETHER = 4
+"""Fewer rows are not worth the shuffles that bring them together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,15 @@ class Group:
         if self.dims and lane != 0:
             place[self.dims[-1]] += lane
         return place
+
+    def last(self, count: int) -> Group:
+        """So many of the last dimensions."""
+        first = len(self.dims) - count
+        return Group(self.dims[first:], self.extents[first:])
+
+    def first(self, count: int) -> Group:
+        """So many of the first dimensions."""
+        return Group(self.dims[:count], self.extents[:count])
 
 
 class OperandAccess(Protocol):
@@ -117,6 +131,16 @@ class ContractionProblem:
     ) -> Sequence[Statement]:
         """What is done with the results at these indices of each block of columns."""
         return self.access.store_blocks([point[d] for d in range(self.op.rank)], values)
+
+    @property
+    def rows_together(self) -> Group | None:
+        """The last dimensions of rows where they are the last ones of the result, so that these
+        rows are neighbours there; None where they are few, or not known how many."""
+        wide = [dim for dim in range(self.op.rank) if self.op.extents[dim] != 1]
+        pairs = zip(reversed(self.rows.dims), reversed(wide), strict=False)
+        count = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        group = self.rows.last(count)
+        return group if isinstance(group.size, int) and group.size >= LEAST_TOGETHER else None
 
     def contiguous_in(self, operand: int, group: Group) -> bool:
         """Whether neighbours along the group's last dimension are neighbours in memory."""

@@ -212,6 +212,10 @@ class Rows(Side):
             index = minimum(index, self.size - 1 + self._first)
         return self.read(self.batch.split(batch) | self.group.split(index) | step.dims)
 
+    def first(self, tile: Index) -> Index:
+        """The first position of a tile."""
+        return self._position(tile, 0)
+
     def points(self, tile: Index, position: Index) -> Point:
         """The indices of the side's dimensions at a position of a tile."""
         return self.group.split(self._position(tile, position))

@@ -40,6 +40,10 @@ def prefetches(body: Iterable[Statement], width: int, near: int) -> tuple[Statem
     found: dict[Statement, None] = {}
     for statement in body:
         match statement:
+            case For(kind=LoopKind.VECTOR, body=(For(kind=LoopKind.UNROLL) as inner,)):
+                inside = tuple(_last_turn(statement, inner, near))
+                around = replace(statement, kind=LoopKind.SERIAL, body=inside)
+                found |= {around: None} if inside else {}
             case For(kind=LoopKind.VECTOR):
                 found |= dict.fromkeys(_lines(statement, statement.lanes or width, near))
             case For():
@@ -65,6 +69,16 @@ def _lines(loop: For, width: int, near: int) -> Iterator[Prefetch]:
             at = Rewriter({loop.variable: loop.stop - 1 - back}).statement(access)
             assert isinstance(at, Prefetch), "as it was"
             yield at
+
+
+def _last_turn(loop: For, inner: For, near: int) -> Iterator[Statement]:
+    """Hints for the last turns of a loop that is laid out inside a vector loop, and goes over
+    neighbours in memory: the line of its first turn is shared with what was before."""
+    last = Rewriter({inner.variable: inner.stop - 1})
+    for access in _accesses(inner.body, near):
+        used = [atom for index in access.indices for atom in atoms(index)]
+        if loop.variable in used and inner.variable in used:
+            yield last.statement(access)
 
 
 def _accesses(body: Sequence[Statement], near: int) -> Iterator[Prefetch]:

@@ -43,10 +43,14 @@ DIRECT_USES = 2
 """A side whose elements are used by at most so many tiles is read where it lies."""
 DIRECT_USES_ALONG_K = 16
 """The same of rows that are in order along the reduction: packing would only move them together."""
-LEAST_GAIN = 1.08
+LEAST_GAIN = 1.02
 """By how much quicker it has to be, as estimated, to store results across vectors."""
-STORE_ALONE = 2.0
+STORE_ALONE = 5.0
 """Cycles, in units of a multiply-add issued, to take an element out of a vector and store it."""
+STORE_TOGETHER = 1.2
+"""The same of an element that is stored with its neighbours, transposed in registers."""
+PACK_VECTOR = 6.0
+"""The same to pack a vector of columns."""
 CACHE_WAYS = 8
 """So many rows of any stride have their lines in the first-level cache at once."""
 LEAST_TASK = 1 << 15
@@ -80,7 +84,8 @@ def choose_orientation(
     if _is_plain(first, 1 - first.row_operand):
         return first
     depth = max(1, _known(first.reduced.size))
-    stores = STORE_ALONE * _known(first.rows.size) * _known(first.columns.size)
+    each = STORE_TOGETHER if second.rows_together is not None else STORE_ALONE
+    stores = each * _known(first.rows.size) * _known(first.columns.size)
     gain = _cycles(first, machine) / (_cycles(second, machine) + stores / depth)
     return second if gain >= LEAST_GAIN else first
 
@@ -103,11 +108,13 @@ def _along_memory(problem: ContractionProblem) -> bool:
 
 
 def _cycles(problem: ContractionProblem, machine: Machine) -> float:
-    """Estimated cycles for a step of the reduction."""
+    """Estimated cycles for a step of the reduction, packing of columns included."""
     run = _run(problem, frozenset(_windows(problem, machine)))
-    columns = _columns(problem, machine, run)
+    columns, rows = _columns(problem, machine, run), _known(problem.rows.size)
     tile = choose_tile(machine, problem.dtype.bits, problem.rows.size, columns)
-    return estimated_cycles(tile, _known(problem.rows.size), _known(columns))
+    packs = ceil(rows / tile.rows) > DIRECT_USES
+    packing = PACK_VECTOR * ceil(_known(columns) / tile.lanes) if packs else 0.0
+    return estimated_cycles(tile, rows, _known(columns)) + packing
 
 
 def choose_schedule(

@@ -8,11 +8,12 @@ shuffles), otherwise a gather or scatter.  Addresses that a guard or mask disabl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import gcd
 
 from mapsto.lowering.indices import Index
 from mapsto.lowering.llvm.loop_indices import IndexEmitter, is_literal
 from mapsto.lowering.llvm.loop_scope import Place, Scope, memory_type, value_type
-from mapsto.lowering.llvm.types import I1, LLVMType, Operand, constant, constant_vector
+from mapsto.lowering.llvm.types import I1, I64, LLVMType, Operand, constant, constant_vector
 from mapsto.lowering.loops import Apply, Buffer, Expression, Load
 
 __all__ = ["STREAM_BYTES", "AccessEmitter"]
@@ -265,6 +266,29 @@ class AccessEmitter(IndexEmitter):
         offsets = range(start, start + count)
         picks = [at // stride if at % stride == 0 else count for at in offsets]
         return self.f.shufflevector(lanes, none, picks)
+
+    def _load_first(self, type: LLVMType, pointer: Operand, align: int, count: int) -> Operand:
+        """A vector of which so many of the first elements are read, in shorter vectors."""
+        value = Operand("poison", type)
+        start, width = 0, type.lanes
+        while start < count:
+            if count - start >= width:
+                at = self._element_address(type.vector(1), pointer, constant(I64, start))
+                part = self.f.load(type.vector(width), at, gcd(align, start * type.bits // 8))
+                value = self._with_part(value, part, start)
+                start += width
+            width //= 2
+        return value
+
+    def _with_part(self, vector: Operand, part: Operand, start: int) -> Operand:
+        """The vector with those elements of it replaced that begin at `start`."""
+        lanes, width = vector.type.lanes, part.type.lanes
+        if width in (1, lanes):
+            return part if width == lanes else self.f.insertelement(vector, part, start)
+        wide = self.f.shufflevector(part, part, [*range(width), *[-1] * (lanes - width)])
+        inside = range(start, start + width)
+        picks = [lanes + at - start if at in inside else at for at in range(lanes)]
+        return self.f.shufflevector(vector, wide, picks)
 
     # ---- stores
 

@@ -165,15 +165,17 @@ class StatementEmitter(VectorLoopEmitter):
     def _lay_out_square(
         self, scope: Scope, loop: For, start: Index, extent: int, square: Square
     ) -> None:
-        """Emit a laid out loop in blocks of as many turns as there are lanes; the last one begins
-        early enough to be whole."""
+        """Emit a laid out loop in blocks of as many turns as there are lanes, or of all where there
+        are fewer; the last one begins early enough to be whole."""
         assert scope.lanes is not None, "only lanes make blocks"
-        count = scope.lanes.count
+        lanes = scope.lanes.count
+        count = min(lanes, extent)
         stored: dict[str, list[Operand]] = {name: [] for name in square.stores}
         for done in range(0, extent, count):
             first = min(done, extent - count)
             at = scope.with_index(loop.variable, start + first)
-            blocks = {name: self._read_across(at, load) for name, load in square.loads.items()}
+            loads = square.loads.items()
+            blocks = {name: self._read_across(at, load, count) for name, load in loads}
             for turn in range(done, first + count):
                 inner = scope.with_index(loop.variable, start + turn)
                 for name, rows in blocks.items():
@@ -181,12 +183,13 @@ class StatementEmitter(VectorLoopEmitter):
                 for statement in square.body:
                     inner = self._run(inner, statement)
                 for name, values in stored.items():
-                    values.append(self.splat(inner, inner.lets[name], count))
+                    values.append(self.splat(inner, inner.lets[name], lanes))
             for name, values in stored.items():
-                self._store_across(at, loop.variable, square.stores[name], values[first:])
+                self._store_across(at, square.stores[name], values[first:])
 
-    def _read_across(self, scope: Scope, load: Load) -> list[Operand]:
-        """The block of a load across the lanes: for each turn from here on, the vector of lanes."""
+    def _read_across(self, scope: Scope, load: Load, turns: int) -> list[Operand]:
+        """The block of a load across the lanes: for each of some turns from here on, the vector of
+        lanes."""
         lanes = scope.lanes
         assert lanes is not None, "only lanes make blocks"
         place = scope.places[load.buffer.name]
@@ -201,11 +204,11 @@ class StatementEmitter(VectorLoopEmitter):
                 used = self.f.extractelement(lanes.tail, lane)
                 pointer = self.f.select(used, pointer, pointers[0])
             pointers.append(pointer)
-            type = memory_type(place.buffer.dtype, lanes.count)
-            rows.append(self.f.load(type, pointer, self.alignment(place, first)))
-        return [self._from_memory(place, column) for column in transpose(self.f, rows)]
+            type, align = memory_type(place.buffer.dtype, lanes.count), self.alignment(place, first)
+            rows.append(self._load_first(type, pointer, align, turns))
+        return [self._from_memory(place, column) for column in transpose(self.f, rows)[:turns]]
 
-    def _store_across(self, scope: Scope, turn: str, store: Store, rows: list[Operand]) -> None:
+    def _store_across(self, scope: Scope, store: Store, rows: list[Operand]) -> None:
         """Store the values of a block of turns, each a vector of lanes, across the lanes."""
         lanes = scope.lanes
         assert lanes is not None, "only lanes make blocks"
@@ -215,14 +218,10 @@ class StatementEmitter(VectorLoopEmitter):
         for lane, column in enumerate(columns):
             first = self.resolve(outside.with_index(lanes.variable, base + lane), offset)
             if lane == 0 or lanes.tail is None:
-                self._store_row(scope, place, first, column)
+                self._store_first(scope, place, first, column, len(rows))
                 continue
-            row = partial(self._store_row, scope.nested(), place, first, column)
+            row = partial(self._store_first, scope.nested(), place, first, column, len(rows))
             self.when(self.f.extractelement(lanes.tail, lane), row)
-
-    def _store_row(self, scope: Scope, place: Place, first: Index, row: Operand) -> None:
-        pointer = self.address(scope, place, first)
-        self.f.store(row, pointer, self.alignment(place, first))
 
     def _serial_loop(self, scope: Scope, loop: For) -> None:
         start = self.resolve(scope, loop.start)

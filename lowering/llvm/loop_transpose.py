@@ -7,7 +7,8 @@
     }
 
 Lanes run along `j`, and `x` has neighbours along `i`: it would be gathered element by element.  The
-same where a store is across: the rows are computed first, and stored transposed.
+same where a store is across: the rows are computed first, and stored transposed.  A few turns less
+than there are lanes are a block too, of shorter rows in memory.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def find_square(emitter: AccessEmitter, scope: Scope, loop: For, extent: int) ->
     or writes so is written or read otherwise.
     """
     lanes = scope.lanes
-    if lanes is None or lanes.predicate is not None or not LEAST_LANES <= lanes.count <= extent:
+    if lanes is None or lanes.predicate is not None or min(lanes.count, extent) < LEAST_LANES:
         return None
     if loop.step != 1 or not all(isinstance(s, Let | Store | Reduce) for s in loop.body):
         return None
@@ -128,7 +129,8 @@ class _Renamed(Rewriter):
 
 
 def transpose(f: FunctionWriter, rows: list[Operand]) -> list[Operand]:
-    """The columns of a square block.
+    """The columns of a block of so many rows as a vector is long; of rows that are missing there is
+    nothing in them.
 
     The blocks of as many rows as a section of a vector is long are transposed by interleaving the
     halves of pairs of rows, log2 of the length times; then blocks change places across the
@@ -138,6 +140,7 @@ def transpose(f: FunctionWriter, rows: list[Operand]) -> list[Operand]:
     if kind.kind == "half":
         whole = [f.bitcast(row, kind.integer) for row in rows]
         return [f.bitcast(row, kind) for row in transpose(f, whole)]
+    rows = [*rows, *[Operand("poison", kind)] * (kind.lanes - len(rows))]
     section = max(1, min(len(rows), _SECTION_BITS // kind.bits))
     groups = [rows[start : start + section] for start in range(0, len(rows), section)]
     rows = [row for group in groups for row in _interleaved(f, group)]

@@ -20,6 +20,7 @@ from mapsto.lowering.contraction_access import KernelAccess
 from mapsto.lowering.contraction_problem import ContractionProblem, analyze
 from mapsto.lowering.cpu.contraction_schedule import choose_orientation, choose_schedule
 from mapsto.lowering.cpu.machine import Machine
+from mapsto.lowering.driver import lower
 from mapsto.lowering.element_rules import ELEMENT_RULES
 from mapsto.lowering.indexed import IndexedEmitter
 from mapsto.lowering.loop_verifier import verify_loops
@@ -306,3 +307,37 @@ def test_dimensions_of_one_behind_the_columns() -> None:
     found = planned(function)
     assert found is not None
     assert found.columns.dims[-1] == 4
+
+
+BESIDE = """
+func @f(%x: f32[3, 8, 7, 7], %k: f32[{outputs}, 8, 3, 3], %b: f32[{outputs}], \
+%r: f32[3, {outputs}, 7, 7]) -> (f32[3, {outputs}, 7, 7]) {{
+  %0 = contract %x, %k {{extents = [3, {outputs}, 7, 7, 8, 3, 3], \
+maps = [{d} -> (d0, d4, d2 + d5 - 1, d3 + d6 - 1), {d} -> (d1, d4, d5, d6)], rank = 4}} \
+: f32[3, {outputs}, 7, 7]
+  %1 = broadcast %b {{dims = [1]}} : f32[3, {outputs}, 7, 7]
+  %2 = mul %0, %1 : f32[3, {outputs}, 7, 7]
+  %3 = add %2, %r : f32[3, {outputs}, 7, 7]
+  return %3
+}}
+"""
+
+
+@pytest.mark.parametrize("outputs", [16, 29])
+def test_pixels_are_read_and_stored_together(outputs: int) -> None:
+    """Of tiles that are full and lie in one image; what the epilogue reads is read so too."""
+    text = BESIDE.format(d="(d0, d1, d2, d3, d4, d5, d6)", outputs=outputs)
+    found = parse_module(text).functions["f"]
+    check(found, on=machines())
+    machine = Machine.named("x86-64-v3")
+    (kernel,) = lower(Module.of(found), "f", machine).kernels
+    laid_out = [
+        s
+        for s in statements(kernel.body)
+        if isinstance(s, For) and s.kind is LoopKind.UNROLL and "y0" in stored_in(s)
+    ]
+    assert [(loop.start, loop.stop) for loop in laid_out] == [(0, 6)]
+
+
+def stored_in(loop: For) -> set[str]:
+    return {s.buffer.name for s in loop.body if isinstance(s, Store)}

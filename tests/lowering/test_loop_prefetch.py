@@ -60,3 +60,14 @@ def test_what_is_looked_up_has_no_hint() -> None:
         "prefetch rows[i, 15]",
         "prefetch y[i, 15] to write",
     ]
+
+
+def test_rows_that_are_laid_out_have_a_hint_for_each_column() -> None:
+    store = Y.store(("j", "i"), apply("add", X["j", "i"], BIAS["j"]))
+    laid_out = For("i", 0, 6, (store,), LoopKind.UNROLL)
+    assert text(For("j", 0, 16, (laid_out,), LoopKind.VECTOR)) == [
+        "for j in 0..16 {",
+        "prefetch x[j, 5]",
+        "prefetch y[j, 5] to write",
+        "}",
+    ]
