@@ -51,6 +51,7 @@ class OpenClDevice:
         self.name = f"opencl:{number}"
         self.api = api
         self.description = f"{device.name.strip()}, {device.version.strip()}"
+        self._options = _options(api, device)
         self._context = api.Context([device])
         self._queue = api.CommandQueue(self._context)
         self._memory: dict[int, Any] = {}
@@ -96,7 +97,7 @@ class OpenClDevice:
         with self._errors(), warnings.catch_warnings():
             # What the compiler says of a program that it accepts.
             warnings.simplefilter("ignore", self.api.CompilerWarning)
-            built = self.api.Program(self._context, image).build()
+            built = self.api.Program(self._context, image).build(self._options)
             return OpenClProgram(self.api, built, program)
 
     def run(self, commands: Sequence[Command]) -> None:
@@ -204,6 +205,13 @@ def _is_able(api: Any, device: Any) -> bool:
         return bool(device.svm_capabilities) and "SPIR-V" in device.il_version
     except (api.Error, AttributeError):  # it is too old to be asked
         return False
+
+
+def _options(api: Any, device: Any) -> list[str]:
+    """Options for the compiler.  That of Intel's CPU device (2026.2) takes `(i << 31) >> 32`, which
+    LLVM makes of half of an i64 that is converted to i32 and back, for a sign extension where it is
+    an index, and so reads other elements; without optimization it does not."""
+    return ["-cl-opt-disable"] if device.type & api.device_type.CPU else []
 
 
 @contextmanager

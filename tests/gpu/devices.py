@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 import pytest
+from _pytest.mark import MarkDecorator, ParameterSet
 
 from mapsto.runtime.devices.registry import find_device
 from mapsto.runtime.errors import DeviceError
@@ -17,8 +20,18 @@ def present(name: str) -> str:
     return name
 
 
-DEVICES = (
-    "gpusim",
-    pytest.param("cuda:0", marks=pytest.mark.cuda),
-    pytest.param("opencl:0", marks=pytest.mark.opencl),
-)
+SIMULATED = "gpusim"
+MARKS = {"cuda:0": pytest.mark.cuda, "opencl:0": pytest.mark.opencl}
+DEVICES = (SIMULATED, *(pytest.param(name, marks=mark) for name, mark in MARKS.items()))
+
+
+def on_devices(names: Iterable[str], quick: Collection[str]) -> MarkDecorator:
+    """Runs a test of `name` on `device` for each name, the first of each, on each device.  On the
+    simulated one all but the quick names are slow."""
+
+    def case(device: str, name: str) -> ParameterSet:
+        slow = [] if name in quick else [pytest.mark.slow]
+        return pytest.param(name, device, marks=MARKS.get(device, slow), id=f"{name}-{device}")
+
+    cases = [case(device, name) for name in dict.fromkeys(names) for device in (SIMULATED, *MARKS)]
+    return pytest.mark.parametrize(("name", "device"), cases, indirect=["device"])

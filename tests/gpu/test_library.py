@@ -1,13 +1,13 @@
-"""The library on the simulated device, as on the CPU: values of maps on arrays, steps of every
-optimizer, and every layer, activation and loss with the gradients by all inputs and parameters."""
+"""The library on each device, as on the CPU: values of maps on arrays, steps of every optimizer,
+and every layer, activation and loss with the gradients by all inputs and parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pytest
+from devices import on_devices
 from loss_cases import CASES, differentiable, inputs
 from loss_cases import program as loss_program
 from test_layers import MAPS, MODULES, RECURRENT, Shapes
@@ -16,7 +16,6 @@ from test_standard_library import MAPS as VALUES
 
 import mapsto as mt
 
-SLOW = pytest.mark.slow
 QUICK = {"softmax(a, axis=0)", "MultiHeadAttention(8, 4, groups=2)", "cross_entropy(x, y)"}
 TOLERANCE = 2e-5
 
@@ -33,13 +32,6 @@ map weighted(net: module, {inputs}) -> f32:
 map slopes(net: module, {inputs}):
     (net({names}), value_and_grad(weighted, [{by}])(net, {names}))
 """
-
-
-def cases(table: Iterable[str]) -> list[Any]:
-    """The names of a table, the first of each, all but few of which are slow."""
-    return [
-        pytest.param(text, marks=[] if text in QUICK else SLOW) for text in dict.fromkeys(table)
-    ]
 
 
 def leaves(result: Any) -> list[np.ndarray]:
@@ -59,7 +51,7 @@ def agree(found: Any, expected: Any) -> None:
         np.testing.assert_allclose(left, right, rtol=0, atol=TOLERANCE * scale)
 
 
-def check_layer(layer: str, body: str, shapes: Shapes) -> None:
+def check_layer(layer: str, body: str, shapes: Shapes, device: str) -> None:
     random = np.random.default_rng(7)
     given = {
         name: random.normal(size=shape).astype(np.float32)
@@ -74,55 +66,54 @@ def check_layer(layer: str, body: str, shapes: Shapes) -> None:
         by=", ".join(map(str, range(len(given) + 1))),
     )
     lib = mt.loads(text.replace("f64", "f32"))
-    results = []
-    for device in ("cpu", "gpusim"):
-        net = lib.Net(seed=3).to(device)
-        results.append(lib.slopes(net, *given.values()))
-    agree(results[1], results[0])
+    expected, found = (
+        lib.slopes(lib.Net(seed=3).to(place), *given.values()) for place in ("cpu", device)
+    )
+    agree(found, expected)
 
 
 def shapes_of(text: str, table: Sequence[tuple[str, Shapes]]) -> Shapes:
     return next(shapes for name, shapes in table if name == text)
 
 
-@pytest.mark.parametrize("text", cases(text for text, _ in MAPS))
-def test_map(text: str) -> None:
-    check_layer("0", text, shapes_of(text, MAPS))
+@on_devices((text for text, _ in MAPS), QUICK)
+def test_map(name: str, device: str) -> None:
+    check_layer("0", name, shapes_of(name, MAPS), device)
 
 
-@pytest.mark.parametrize("text", cases(text for text, _ in MODULES))
-def test_module(text: str) -> None:
-    check_layer(text, "inner({names})", shapes_of(text, MODULES))
+@on_devices((text for text, _ in MODULES), QUICK)
+def test_module(name: str, device: str) -> None:
+    check_layer(name, "inner({names})", shapes_of(name, MODULES), device)
 
 
-@pytest.mark.parametrize("text", cases(text for text, _ in RECURRENT))
-def test_recurrent_module(text: str) -> None:
-    check_layer(text, "inner({names})[0]", shapes_of(text, RECURRENT))
+@on_devices((text for text, _ in RECURRENT), QUICK)
+def test_recurrent_module(name: str, device: str) -> None:
+    check_layer(name, "inner({names})[0]", shapes_of(name, RECURRENT), device)
 
 
-@pytest.mark.parametrize("text", cases(CASES))
-def test_loss(text: str) -> None:
-    given = inputs(text)
+@on_devices(CASES, QUICK)
+def test_loss(name: str, device: str) -> None:
+    given = inputs(name)
     arrays = [x.astype(np.float32) if x.dtype.kind == "f" else x for x in given.values()]
     names = ", ".join(given)
-    program = loss_program(text, "f32")
+    program = loss_program(name, "f32")
     head = program.partition("(")[2].rpartition(") -> ")[0]
-    by = ", ".join(map(str, differentiable(text)))
+    by = ", ".join(map(str, differentiable(name)))
     program += f"\nmap slopes({head}): value_and_grad(value, [{by}])({names})"
     lib = mt.loads(program)
-    agree(lib.slopes.to("gpusim")(*arrays), lib.slopes(*arrays))
+    agree(lib.slopes.to(device)(*arrays), lib.slopes(*arrays))
 
 
-@pytest.mark.parametrize("text", cases(text for text, *_ in VALUES))
-def test_values(text: str) -> None:
-    given = next(arguments for name, arguments, _ in VALUES if name == text)
+@on_devices((text for text, *_ in VALUES), QUICK)
+def test_values(name: str, device: str) -> None:
+    given = next(arguments for text, arguments, _ in VALUES if text == name)
     dtypes = {"f": "f64", "i": "i32"}
     head = ", ".join(
-        f"{name}: {dtypes[x.dtype.kind]}[{', '.join(map(str, x.shape))}]"
-        for name, x in given.items()
+        f"{argument}: {dtypes[x.dtype.kind]}[{', '.join(map(str, x.shape))}]"
+        for argument, x in given.items()
     )
-    lib = mt.loads(f"map value({head}): {text}")
-    agree(lib.value.to("gpusim")(*given.values()), lib.value(*given.values()))
+    lib = mt.loads(f"map value({head}): {name}")
+    agree(lib.value.to(device)(*given.values()), lib.value(*given.values()))
 
 
 FIT = """
@@ -133,12 +124,12 @@ train Fit(net = Dense(3, tanh), optimizer = {optimizer}):
 """
 
 
-@pytest.mark.parametrize("text", cases(OPTIMIZERS))
-def test_optimizer(text: str) -> None:
-    random, lib = np.random.default_rng(3), mt.loads(FIT.format(optimizer=text))
+@on_devices(OPTIMIZERS, QUICK)
+def test_optimizer(name: str, device: str) -> None:
+    random, lib = np.random.default_rng(3), mt.loads(FIT.format(optimizer=name))
     batch = {"x": random.normal(size=(6, 4)), "y": random.normal(size=(6, 3))}
-    batch = {name: array.astype(np.float32) for name, array in batch.items()}
-    runs = [lib.Fit(seed=1).to(device) for device in ("cpu", "gpusim")]
+    batch = {key: array.astype(np.float32) for key, array in batch.items()}
+    runs = [lib.Fit(seed=1).to(place) for place in ("cpu", device)]
     for _ in range(3):
         for run in runs:
             run.step(**batch)

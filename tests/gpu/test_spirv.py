@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from harness import build
 from test_device_ops import elementwise, whole
 
+from mapsto import ir
 from mapsto.ir.core import Module
 from mapsto.ir.types import DType
 from mapsto.lowering.gpu.program import assemble, lower_gpu
@@ -24,3 +26,10 @@ def test_modules_do_not_depend_on_those_before() -> None:
 def test_what_llvm_says_of_a_defect_is_told() -> None:
     with pytest.raises(RuntimeError, match="LLVM made no SPIR-V: LLVM IR parsing error"):
         spirv_module("nonsense", TARGET.triple)
+
+
+def test_exchanged_bits_of_an_index() -> None:
+    """LLVM would reverse the bits of an integer that has two."""
+    types = [(DType.F32, (4, 2, 2))]
+    function = build("f", types, lambda b, x: b.emit(ir.Transpose, x, permutation=(0, 2, 1)))
+    assert assemble(lower_gpu(Module.of(function), "f", TARGET))
