@@ -23,7 +23,25 @@ from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.ops.logic import Select
 from mapsto.ir.stages import is_heavy
 
-__all__ = ["Banded", "find_banded", "is_product", "matrix_dims", "matrix_side"]
+__all__ = [
+    "Banded",
+    "Matrices",
+    "connected_matrices",
+    "dependent_matrices",
+    "find_banded",
+    "is_product",
+    "matrix_dims",
+    "matrix_side",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matrices:
+    """Matrices that depend on each other element by element; `users` are the ops that use them
+    up."""
+
+    matrices: frozenset[Value]
+    users: Sequence[Contract]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,12 +80,13 @@ def find_banded(block: Block, least_rows: int) -> Iterator[Banded]:
     for start, axes, band in found:
         key = start.shape, axes
         if key not in dependents:
-            dependents[key] = _dependents(block, *key)
+            dependents[key] = dependent_matrices(block, *key)
         known = dependents[key] - seen
-        banded = _connected(start, axes, band, users, known) if start in known else None
-        if banded is not None:
-            seen |= banded.matrices
-            yield banded
+        around = connected_matrices(start, axes, users, known) if start in known else None
+        if around is not None:
+            seen |= around.matrices
+            shape = tuple(extent for extent in start.shape if isinstance(extent, int))
+            yield Banded(shape, axes, band, around.matrices, around.users)
 
 
 def _axes(value: Value, least_rows: int) -> Iterator[Axes]:
@@ -79,7 +98,7 @@ def _axes(value: Value, least_rows: int) -> Iterator[Axes]:
         yield from ((rows, keys) for rows in tall for keys in axes if rows != keys)
 
 
-def _dependents(block: Block, shape: Sequence[Dim], axes: Axes) -> frozenset[Value]:
+def dependent_matrices(block: Block, shape: Sequence[Dim], axes: Axes) -> frozenset[Value]:
     """The values of a shape that are products, or computed from these element by element."""
     found: set[Value] = set()
     for op in block.operations:
@@ -90,14 +109,14 @@ def _dependents(block: Block, shape: Sequence[Dim], axes: Axes) -> frozenset[Val
     return frozenset(found)
 
 
-def _connected(
+def connected_matrices(
     start: Value,
     axes: Axes,
-    band: Band,
     users: Mapping[Value, Sequence[Operation]],
     depends: frozenset[Value],
-) -> Banded | None:
-    """The matrices around one; None where something else uses them."""
+) -> Matrices | None:
+    """The matrices around one, of those that `depends` has; None where something else than `users`
+    of whole rows or columns needs them."""
     pending, matrices = [start], {start}
     last: dict[Contract, None] = {}
     while pending:
@@ -115,8 +134,7 @@ def _connected(
         matrices.update(near)
     if any(sum(v in matrices for v in op.operands) != 1 for op in last):
         return None
-    shape = tuple(extent for extent in start.shape if isinstance(extent, int))
-    return Banded(shape, axes, band, frozenset(matrices), list(last))
+    return Matrices(frozenset(matrices), list(last))
 
 
 def is_product(value: Value, axes: Axes) -> bool:

@@ -3,8 +3,9 @@
 Each stage (see `stages`) joins the kernel of a stage that it reads, or that reads the same memory,
 where the two have an index space in common and it pays; what is cheap is computed anew inside each
 kernel that needs it.  A heavy contraction has a kernel of its own, with the ops that use its result
-element by element, or by blocks of columns (`epilogue`); weighted sums (`weighted_sums`) have one
-together, where the target wants that.  Ops that are lowered on their own (loops
+element by element, or by blocks of columns (`epilogue`); sums that are weighted by exponentials
+(`weighted_sums`) or by what is computed from products (`product_sums`) have one together, where the
+target wants that.  Ops that are lowered on their own (loops
 and branches, effects, what needs whole tensors) stand between the kernels; the bodies of their
 regions are fused as functions are.  Afterwards a function's body has only kernels, such ops, other
 views of buffers (reshapes), constant arrays and the `return`.
@@ -13,7 +14,7 @@ views of buffers (reshapes), constant arrays and the `return`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mapsto.ir.alignment import align
@@ -23,11 +24,11 @@ from mapsto.ir.epilogue import is_epilogue, reads_results
 from mapsto.ir.fusion_units import buffer_of, together
 from mapsto.ir.levels import EXPANDED, check_level
 from mapsto.ir.ops.control import Kernel, Return
+from mapsto.ir.product_sums import SumsTogether, TakesSums, find_sums_together
 from mapsto.ir.stages import Stage, estimate, find_stages, is_external, is_heavy, is_literal
 from mapsto.ir.substitution import Values, copy_operation
-from mapsto.ir.weighted_sums import WeightedSums, find_weighted_sums
 
-__all__ = ["Cluster", "TakesWeighted", "buffer_of", "fuse_function"]
+__all__ = ["Cluster", "buffer_of", "fuse_function"]
 
 SMALL_WORK = 32_768
 """Below so many elements a kernel runs on one thread anyway; above, it needs outer indices."""
@@ -44,7 +45,7 @@ class Cluster:
     """Stages that share a kernel; `weighted` are the sums that all of the first ones compute."""
 
     stages: list[Stage]
-    weighted: WeightedSums | None = None
+    weighted: SumsTogether | None = None
 
     @property
     def first(self) -> Stage:
@@ -70,32 +71,28 @@ Step = Cluster | Apart
 """What is executed as one."""
 
 
-TakesWeighted = Callable[[WeightedSums], bool]
-"""Whether a target has one kernel for such sums."""
-
-
-def fuse_function(function: Function, takes_weighted: TakesWeighted | None = None) -> Function:
+def fuse_function(function: Function, takes_sums: TakesSums | None = None) -> Function:
     """The function with its ops grouped into kernels.
 
     Raises VerifyError where a call or a request for a derivative is left.
     """
     check_level(function, EXPANDED)
-    return _fused(function, takes_weighted)
+    return _fused(function, takes_sums)
 
 
-def _fused(function: Function, takes_weighted: TakesWeighted | None) -> Function:
-    fusion = _Fusion(function.block, takes_weighted)
+def _fused(function: Function, takes_sums: TakesSums | None) -> Function:
+    fusion = _Fusion(function.block, takes_sums)
     fusion.group()
     return function.with_block(_Writer(function, fusion).write())
 
 
 class _Fusion:
-    def __init__(self, block: Block, takes_weighted: TakesWeighted | None) -> None:
-        self.takes_weighted = takes_weighted
+    def __init__(self, block: Block, takes_sums: TakesSums | None) -> None:
+        self.takes_sums = takes_sums
         self.numbers = {op: number for number, op in enumerate(block.operations)}
         stages = [s for s in find_stages(block) if s.op is not None]
-        found = [] if takes_weighted is None else find_weighted_sums(block)
-        chosen = [sums for sums in found if takes_weighted is not None and takes_weighted(sums)]
+        found = [] if takes_sums is None else find_sums_together(block)
+        chosen = [sums for sums in found if takes_sums is not None and takes_sums(sums)]
         self.units = together(stages, chosen)
         self.clusters: list[Cluster] = []
         self.apart = list(_ops_apart(block))
@@ -209,7 +206,7 @@ def _is_contraction(cluster: Cluster) -> bool:
     return cluster.first.op is not None and is_heavy(cluster.first.op)
 
 
-def _joins_weighted(weighted: WeightedSums, cluster: Cluster, stage: Stage) -> bool:
+def _joins_weighted(weighted: SumsTogether, cluster: Cluster, stage: Stage) -> bool:
     """Whether the stage uses nothing but the sums of its own place, and the total of its row."""
     behind = [s for s in cluster.stages if s.value not in weighted.inside]
     return weighted.takes(behind, stage)
@@ -294,7 +291,7 @@ class _Writer:
         """The op on its operands in memory, the bodies of its regions fused."""
         for operand in op.operands:
             self._outside(operand)
-        takes = self.fusion.takes_weighted
+        takes = self.fusion.takes_sums
         bodies = [_fused(body, takes).block for body in body_functions(op)]
         operands = [self.values[value] for value in op.operands]
         written = op.rebuilt(operands, [Region(block) for block in bodies])

@@ -1,6 +1,7 @@
 """The stages of a block in the order in which fusion puts them into kernels.
 
-Those of weighted sums for which the target has one kernel are put there at once.  So everything
+Those of sums for which the target has one kernel, weighted by exponentials or by products, are put
+there at once.  So everything
 that they read comes before all of them, and everything that reads one of them after the last.
 """
 
@@ -11,18 +12,18 @@ from dataclasses import dataclass
 
 from mapsto.ir.core import Operation, Value
 from mapsto.ir.dataflow import is_view
+from mapsto.ir.product_sums import SumsTogether
 from mapsto.ir.stages import Stage
-from mapsto.ir.weighted_sums import WeightedSums
 
 __all__ = ["Unit", "buffer_of", "together"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unit:
-    """Stages that are put into a kernel at once: one, or those of weighted sums."""
+    """Stages that are put into a kernel at once: one, or those of sums together."""
 
     stages: tuple[Stage, ...]
-    weighted: WeightedSums | None = None
+    weighted: SumsTogether | None = None
 
 
 def buffer_of(value: Value) -> Value:
@@ -32,8 +33,8 @@ def buffer_of(value: Value) -> Value:
     return value
 
 
-def together(stages: Sequence[Stage], weighted: Sequence[WeightedSums]) -> list[Unit]:
-    """The units of a block's stages, what each reads before it; of weighted sums that need each
+def together(stages: Sequence[Stage], weighted: Sequence[SumsTogether]) -> list[Unit]:
+    """The units of a block's stages, what each reads before it; of such sums that need each
     other none but the first are units."""
     order = _ordered(_units(stages, weighted))
     while order is None:
@@ -42,9 +43,9 @@ def together(stages: Sequence[Stage], weighted: Sequence[WeightedSums]) -> list[
     return order
 
 
-def _units(stages: Sequence[Stage], weighted: Iterable[WeightedSums]) -> list[Unit]:
+def _units(stages: Sequence[Stage], weighted: Iterable[SumsTogether]) -> list[Unit]:
     inside = {value: sums for sums in weighted for value in sums.inside}
-    parts: dict[WeightedSums, list[Stage]] = {}
+    parts: dict[SumsTogether, list[Stage]] = {}
     units: list[Unit] = []
     for stage in stages:
         sums = inside.get(stage.value)

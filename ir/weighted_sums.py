@@ -33,13 +33,13 @@ from mapsto.ir.ops.shaping import Broadcast
 from mapsto.ir.ops.updates import DynamicUpdate
 from mapsto.ir.stages import Stage, is_external, is_heavy
 
-__all__ = ["WeightedSums", "find_weighted_sums"]
+__all__ = ["WeightedSums", "along_rows", "find_weighted_sums", "reads_rows"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightedSums:
     """The ops of the head of this file; `inside` are the values from `fits` to `weights`, which
-    nothing else uses, and `top`, `total` and `sums`.
+    nothing else uses if they are closed, and `top`, `total` and `sums`.
 
     `keys` is the axis of the scores along which they are normalized; `side` tells which operand of
     `sums` the weights are, divided by their total already if `is_mean`.
@@ -55,6 +55,11 @@ class WeightedSums:
     side: int
     is_mean: bool
     inside: frozenset[Value]
+
+    @property
+    def statistics(self) -> tuple[Contract, ...]:
+        """What is known of each row: its greatest score, and the total of its weights."""
+        return (self.top,) if self.total is None else (self.top, self.total)
 
     @property
     def places(self) -> tuple[AffineExpr, ...]:
@@ -86,15 +91,20 @@ class WeightedSums:
         return self.total is not None and value is self.total.result
 
 
-def find_weighted_sums(block: Block) -> list[WeightedSums]:
-    """Those of a block, in order; no two have an op in common."""
-    search = _Search(block)
+def find_weighted_sums(block: Block, closed: bool = True) -> list[WeightedSums]:
+    """Those of a block, in order; no two have an op in common.
+
+    Unless they have to be `closed`, something else may need what is inside, as a backward pass
+    does; then several may have it in common.
+    """
+    search = _Search(block, closed)
     return [found for op in block.operations if (found := search.ending_in(op)) is not None]
 
 
 class _Search:
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, closed: bool) -> None:
         self.block = block
+        self.closed = closed
         self.numbers = {op: number for number, op in enumerate(block.operations)}
         self.users: dict[Value, list[Operation]] = {}
         for op in block.operations:
@@ -126,14 +136,16 @@ class _Search:
         if repeated.dims != _others(scores, keys):
             return None
         cone = _Cone(scores)
-        if cone.fits is None or not _reads_rows(sums, side, keys):
+        if cone.fits is None or not reads_rows(sums, side, keys):
             return None
-        totals = [op for op in self.users[weights] if op not in (sums, quotient)]
-        if len(totals) > 1 or (totals and _reduced_axis(totals[0], "sum", weights) != keys):
+        users = [op for op in self.users[weights] if op not in (sums, quotient)]
+        totals = [op for op in users if _reduced_axis(op, "sum", weights) == keys]
+        if len(totals) > 1 or (self.closed and totals != users):
             return None
         total = totals[0] if totals else None
         assert total is None or isinstance(total, Contract)
-        if quotient is not None and not _is_along(quotient.operands[1], total, keys):
+        repeated_total = None if quotient is None else along_rows(quotient.operands[1], keys)
+        if quotient is not None and (total is None or repeated_total is not total.result):
             return None
         ends = (difference.result, greatest, top.result, weights, sums.result)
         divided = () if quotient is None else (factors, *quotient.results, quotient.operands[1])
@@ -142,10 +154,13 @@ class _Search:
         return WeightedSums(fits, scores, top, weights, total, sums, keys, side, is_mean, every)
 
     def _is_closed(self, found: WeightedSums) -> bool:
-        """Whether nothing else uses what is inside, and what is inside needs no result of it."""
-        results = {found.sums.result, *(() if found.total is None else (found.total.result,))}
+        """Whether nothing else uses what is inside, if that is asked for, and what is inside needs
+        no result of it."""
+        results = {found.sums.result, *(op.result for op in found.statistics)}
         users = (user for v in found.inside - results for user in self.users.get(v, ()))
-        if any(not user.results or not found.inside.issuperset(user.results) for user in users):
+        if self.closed and any(
+            not user.results or not found.inside.issuperset(user.results) for user in users
+        ):
             return False
         between = self.block.operations[self.numbers[found.fits] : self.numbers[found.sums]]
         if any(op.has_effect for op in between):
@@ -199,12 +214,12 @@ def _quotient(value: Value) -> Div | None:
     return op if isinstance(op, Div) else None
 
 
-def _is_along(value: Value, total: Contract | None, keys: int) -> bool:
-    """Whether a value is the total, repeated along the keys."""
+def along_rows(value: Value, keys: int) -> Value | None:
+    """What is repeated along the keys, a number for each row, to give a value."""
     op = value.owner
-    if not isinstance(op, Broadcast) or total is None or op.operands[0] is not total.result:
-        return False
-    return op.dims == _others(value, keys)
+    if not isinstance(op, Broadcast) or op.dims != _others(value, keys):
+        return None
+    return op.operands[0]
 
 
 def _others(value: Value, axis: int) -> tuple[int, ...]:
@@ -226,7 +241,7 @@ def _reduced_axis(op: object, kind: str, operand: Value) -> int | None:
     return axis if [d for d in singles if d != op.rank] == list(range(op.rank)) else None
 
 
-def _reads_rows(sums: Contract, side: int, keys: int) -> bool:
+def reads_rows(sums: Contract, side: int, keys: int) -> bool:
     """Whether the contraction goes along the keys, over whole rows each of which is used once."""
     map_, shape = sums.maps[side], sums.operands[side].shape
     singles = [expr.single for expr in map_.results]

@@ -18,9 +18,9 @@ from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.ops.control import Kernel
 from mapsto.ir.ops.indexing import ArgMax, ArgMin, Gather, Scatter
 from mapsto.ir.ops.updates import DynamicUpdate
+from mapsto.ir.product_sums import SumsTogether, find_sums_together
 from mapsto.ir.stages import Stage, find_stages, is_heavy
 from mapsto.ir.types import DType, TensorType
-from mapsto.ir.weighted_sums import WeightedSums, find_weighted_sums
 from mapsto.lowering.contraction_access import KernelAccess
 from mapsto.lowering.contraction_loops import Packing
 from mapsto.lowering.element_rules import ELEMENT_RULES
@@ -30,7 +30,7 @@ from mapsto.lowering.loop_walk import free_names
 from mapsto.lowering.loops import Allocate, Buffer, LoopFunction, Space, Statement
 from mapsto.lowering.row_kernels import RowKernel
 from mapsto.lowering.scheduling import Scheduling
-from mapsto.lowering.weighted_access import WeightedAccess
+from mapsto.lowering.weighted_access import sums_access
 from mapsto.lowering.whole_kernels import WHOLE_KERNELS
 
 __all__ = [
@@ -166,7 +166,7 @@ def _lower_weighted(
         return None
     frame = _Frame(block, shared, lambda value: value.shape)
     behind = [s.value for s in stages if s.value not in found.inside or s.op is found.sums]
-    access = WeightedAccess(found, frame.emitter, behind, frame.outputs)
+    access = sums_access(found, frame.emitter, behind, frame.outputs)
     return frame, scheduling.weighted.lower(access), ()
 
 
@@ -229,9 +229,9 @@ def _lower_rows(
     return frame, scheduling.rows(rows.body()), ()
 
 
-def weighted_sums(block: Block, stages: Sequence[Stage]) -> WeightedSums | None:
+def weighted_sums(block: Block, stages: Sequence[Stage]) -> SumsTogether | None:
     """The weighted sums of a kernel in which all other stages use each sum where it is."""
-    for found in find_weighted_sums(block):
+    for found in find_sums_together(block):
         others = [stage for stage in stages if stage.value not in found.inside]
         if all(found.takes(others[:number], other) for number, other in enumerate(others)):
             return found

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from mapsto.ir.core import Function
 from mapsto.ir.ops.contraction import Contract
-from mapsto.ir.weighted_sums import WeightedSums
+from mapsto.ir.product_sums import TakesSums
 from mapsto.lowering.contraction_problem import OperandAccess
 from mapsto.lowering.contractions import LoweredContraction
 from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.loops import Statement
-from mapsto.lowering.weighted_access import WeightedAccess
+from mapsto.lowering.weighted_access import SumsAccess
 
-__all__ = ["ContractionLowering", "Scheduling", "WeightedScheduling"]
+__all__ = ["ContractionLowering", "Scheduling", "SumsScheduling"]
 
 ContractionLowering = Callable[[Contract, OperandAccess, frozenset[str]], LoweredContraction | None]
 """From a contraction, how its kernel reads and stores, and the names of the buffers that stay the
@@ -38,11 +38,11 @@ def _as_they_are(body: Sequence[Statement]) -> Sequence[Statement]:
 
 
 @dataclass(frozen=True, slots=True)
-class WeightedScheduling:
-    """Of weighted sums: whether they have a kernel together, and its statements."""
+class SumsScheduling:
+    """Of sums that are weighted: whether they have a kernel together, and its statements."""
 
-    takes: Callable[[WeightedSums], bool]
-    lower: Callable[[WeightedAccess], Sequence[Statement]]
+    takes: TakesSums
+    lower: Callable[[SumsAccess], Sequence[Statement]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,5 +54,5 @@ class Scheduling:
     division: Division
     contraction: ContractionLowering
     rows: RowRewriting = _as_they_are
-    weighted: WeightedScheduling | None = None
+    weighted: SumsScheduling | None = None
     arrange: FunctionRewriting = _as_it_is

@@ -1,5 +1,5 @@
 """Weighted sums inside their kernel: reading operands, scores and weights element by element, and
-using each sum in what is fused behind it (`ir/weighted_sums.py`)."""
+using each sum in what is fused behind it (`ir/weighted_sums.py`, `ir/product_sums.py`)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mapsto.ir.core import Value
+from mapsto.ir.ops.contraction import Contract
+from mapsto.ir.product_sums import ProductSums, SumsTogether
 from mapsto.ir.weighted_sums import WeightedSums
 from mapsto.lowering.affine_indices import affine_index
 from mapsto.lowering.contraction_access import KernelAccess
 from mapsto.lowering.indexed import IndexedEmitter, Indices
 from mapsto.lowering.loops import Buffer, Expression, Statement, Store, cast
 
-__all__ = ["WeightedAccess"]
+__all__ = ["ProductAccess", "SumsAccess", "WeightedAccess", "sums_access"]
 
 Use = Callable[[Expression], Sequence[Statement]]
 """What is done with an element."""
@@ -80,8 +82,59 @@ class WeightedAccess:
             value = value / total
         return self.values.store(at, cast(value, found.sums.result.dtype), None, beside)
 
-    def store_total(self, row: Indices, total: Expression) -> list[Statement]:
-        """What is done with the total of a row on its own."""
-        found = self.sums.total
-        buffers = () if found is None else self.outputs.get(found.result, ())
-        return [Store(buffer, row, cast(total, buffer.dtype)) for buffer in buffers]
+    def store_row(
+        self, row: Indices, values: Mapping[Contract | None, Expression]
+    ) -> list[Statement]:
+        """What is done with the greatest score and the total of a row on their own."""
+        return [
+            Store(buffer, row, cast(values[op], buffer.dtype))
+            for op in self.sums.statistics
+            for buffer in self.outputs.get(op.result, ())
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class ProductAccess:
+    """The same for sums that are weighted by what is computed from products."""
+
+    sums: ProductSums
+    emitter: IndexedEmitter
+    stages: Sequence[Value]
+    outputs: Mapping[Value, Sequence[Buffer]]
+
+    @property
+    def products(self) -> list[KernelAccess]:
+        """How the products read their operands."""
+        return [KernelAccess(op, self.emitter, (), {}) for op in self.sums.products]
+
+    @property
+    def values(self) -> KernelAccess:
+        """How the sums read what they weight."""
+        return KernelAccess(self.sums.sums, self.emitter, self.stages, self.outputs)
+
+    def weight(
+        self, at: Indices, products: Sequence[Expression], guard: Expression | None, use: Use
+    ) -> list[Statement]:
+        """The statements that compute the matrix at some indices from the products there; where the
+        guard is false nothing is read."""
+        emitter = self.emitter
+        with emitter.floating_scope() as statements:
+            for op, value in zip(self.sums.products, products, strict=True):
+                emitter.know(op.result, at, emitter.let("fit", cast(value, op.result.dtype)))
+            weight = emitter.let("weight", emitter.element(self.sums.matrix, at, guard))
+        return [*statements, *use(weight)]
+
+
+SumsAccess = WeightedAccess | ProductAccess
+
+
+def sums_access(
+    sums: SumsTogether,
+    emitter: IndexedEmitter,
+    stages: Sequence[Value],
+    outputs: Mapping[Value, Sequence[Buffer]],
+) -> SumsAccess:
+    """The access of sums of either kind."""
+    if isinstance(sums, WeightedSums):
+        return WeightedAccess(sums, emitter, stages, outputs)
+    return ProductAccess(sums, emitter, stages, outputs)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from mapsto.ir.core import Function
 from mapsto.ir.ops.contraction import Contract
+from mapsto.ir.recomputing import recompute_weights
 from mapsto.lowering.contraction_problem import OperandAccess
 from mapsto.lowering.contractions import LoweredContraction
 from mapsto.lowering.gpu.contraction_schedule import lower_contraction
@@ -36,4 +38,9 @@ def gpu_scheduling(target: GpuTarget) -> Scheduling:
     ) -> LoweredContraction | None:
         return lower_contraction(op, access, target)
 
-    return Scheduling(division, contraction, weighted=weighted_scheduling(target))
+    weighted = weighted_scheduling(target)
+
+    def arrange(function: Function) -> Function:
+        return recompute_weights(function, weighted.takes)
+
+    return Scheduling(division, contraction, weighted=weighted, arrange=arrange)

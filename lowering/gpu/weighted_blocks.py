@@ -193,7 +193,7 @@ class _Blocks:
             *end,
             *(steps if horizon is None else self._up_to(horizon, rows)),
             *rows.finish(),
-            *rows.store_totals(),
+            *rows.store_statistics(),
             *rows.values.results(self._use(rows)),
         ]
 

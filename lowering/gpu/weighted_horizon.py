@@ -17,7 +17,9 @@ from mapsto.ir.core import Value
 from mapsto.ir.ops.logic import Select
 from mapsto.ir.ops.shaping import Constant as TensorConstant
 from mapsto.ir.types import DType
+from mapsto.lowering.contraction_problem import ContractionProblem
 from mapsto.lowering.gpu.weighted_problem import WeightedProblem
+from mapsto.lowering.indexed import IndexedEmitter
 from mapsto.lowering.indices import (
     Index,
     floor_div,
@@ -28,7 +30,7 @@ from mapsto.lowering.indices import (
 )
 from mapsto.lowering.loops import Apply, Constant, Expression, IndexValue
 
-__all__ = ["Horizon", "find_horizon"]
+__all__ = ["Horizon", "find_horizon", "first_key", "last_key", "seen_distance"]
 
 _UNDERFLOW = {DType.F64: -750.0}
 """The exponential of less is zero."""
@@ -72,7 +74,9 @@ def find_horizon(problem: WeightedProblem) -> Horizon | None:
         select, is_first, constant = found
         beyond = max(beyond, constant)
         condition, *branches = select.operands
-        line = _line(problem, condition, is_first)
+        emitter = problem.access.emitter
+        distance = seen_distance(problem.fits, emitter, condition, is_first)
+        line = None if distance is None else last_key(distance)
         if line is not None and beyond <= _FAR_BELOW:
             return Horizon(*line, float(beyond), scores.dtype)
         found = _constant_branch(branches[1 if is_first else 0])
@@ -98,31 +102,40 @@ def _at_most(constant: float, dtype: DType) -> float:
     return rounded + abs(rounded) * _ROUNDING if np.isfinite(rounded) else rounded
 
 
-def _line(problem: WeightedProblem, condition: Value, is_hidden: bool) -> tuple[int, int] | None:
-    """The slope and the offset of the last key for which a condition holds, or does not hold where
-    it says what is hidden."""
-    rows, keys = problem.fits.rows, problem.access.sums.keys
+def seen_distance(
+    problem: ContractionProblem, emitter: IndexedEmitter, condition: Value, is_hidden: bool
+) -> Index | None:
+    """What is not negative, of a row and a key of a product, where a condition holds, or does not
+    hold if it says what is hidden."""
+    rows, columns = problem.rows, problem.columns
     if not rows.dims:
         return None
     at: list[Index] = [variable(f"axis{d}") for d in range(condition.type.rank)]
-    at[rows.dims[-1]], at[keys] = variable(_ROW), variable(_KEY)
-    compared = problem.access.emitter.element(condition, at)
+    at[rows.dims[-1]], at[columns.dims[-1]] = variable(_ROW), variable(_KEY)
+    compared = emitter.element(condition, at)
     if not isinstance(compared, Apply) or compared.op not in _SEEN:
         return None
     right, left, strict = _SEEN[_OPPOSITE[compared.op] if is_hidden else compared.op]
     sides = [_affine(operand) for operand in compared.operands]
     if sides[0] is None or sides[1] is None:
         return None
-    distance = right * sides[1] + left * sides[0] - strict
-    return _last_key(distance)
+    return right * sides[1] + left * sides[0] - strict
 
 
-def _last_key(distance: Index) -> tuple[int, int] | None:
+def last_key(distance: Index) -> tuple[int, int] | None:
     """The last key, `slope * row + offset`, at which a distance is not negative yet."""
     parts = linear_parts(distance, _KEY)
-    if parts is None or parts[0] != -1:
-        return None
-    own = linear_parts(parts[1], _ROW)
+    return None if parts is None or parts[0] != -1 else _line(parts[1])
+
+
+def first_key(distance: Index) -> tuple[int, int] | None:
+    """The first key, `slope * row + offset`, at which a distance is not negative."""
+    parts = linear_parts(distance, _KEY)
+    return None if parts is None or parts[0] != 1 else _line(-1 * parts[1])
+
+
+def _line(key: Index) -> tuple[int, int] | None:
+    own = linear_parts(key, _ROW)
     if own is None or not isinstance(own[0], int) or not isinstance(own[1], int) or own[0] < 0:
         return None
     return own[0], own[1]

@@ -2,7 +2,8 @@
 
 The product of rows and keys, `fits`, and the sums of values, `values`, are contractions with the
 same batch and the same rows, each numbered in one way; the reduction of the second is along the
-columns of the first.
+columns of the first.  So are all `products` of a matrix, and the sums that it weights; where these
+are along the rows of attention, its keys are called rows here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from mapsto.ir.affine import AffineExpr
 from mapsto.ir.ops.contraction import Contract
+from mapsto.ir.product_sums import ProductSums, SumsTogether
 from mapsto.ir.weighted_sums import WeightedSums
 from mapsto.lowering.contraction_problem import (
     ContractionProblem,
@@ -19,9 +21,20 @@ from mapsto.lowering.contraction_problem import (
     Sides,
     sort_dimensions,
 )
-from mapsto.lowering.weighted_access import WeightedAccess
+from mapsto.lowering.weighted_access import ProductAccess, WeightedAccess
 
-__all__ = ["WeightedProblem", "WeightedSides", "sort_weighted"]
+__all__ = [
+    "ProductProblem",
+    "ProductSides",
+    "WeightedProblem",
+    "WeightedSides",
+    "sort_products",
+    "sort_weighted",
+]
+
+
+_MATRIX = ("batch", "rows", "columns")
+"""The sides of a matrix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,43 @@ class WeightedProblem:
     values: ContractionProblem
 
 
+@dataclass(frozen=True, slots=True)
+class ProductSides:
+    """The dimensions of all products, and of the sums, sorted."""
+
+    products: tuple[Sides, ...]
+    values: Sides
+
+    def problem(self, access: ProductAccess) -> ProductProblem:
+        """The sums with these sides."""
+        ops = zip(self.products, access.sums.products, access.products, strict=True)
+        products = tuple(sides.problem(op, own) for sides, op, own in ops)
+        values = self.values.problem(access.sums.sums, access.values)
+        return ProductProblem(access, products, values)
+
+
+@dataclass(frozen=True, slots=True)
+class ProductProblem:
+    """Sums that are weighted by what is computed from products, with their dimensions sorted."""
+
+    access: ProductAccess
+    products: tuple[ContractionProblem, ...]
+    values: ContractionProblem
+
+
+def sort_products(sums: ProductSums) -> ProductSides | None:
+    """The dimensions, sorted; None as for weighted sums, or where products differ in their rows."""
+    found = [_with_keys(op, sums.keys) for op in sums.products]
+    products = tuple(sides for sides in found if sides is not None)
+    if len(products) < len(found) or not all(map(_is_inside, (*sums.products, sums.sums))):
+        return None
+    first = products[0]
+    if any(getattr(s, side) != getattr(first, side) for s in products for side in _MATRIX):
+        return None
+    values = _values(sums, first)
+    return None if values is None else ProductSides(products, values)
+
+
 def sort_weighted(sums: WeightedSums) -> WeightedSides | None:
     """The dimensions, sorted; None where rows and keys are not those of one product each, where
     elements outside of a tensor would be read, or what is weighted depends on the row."""
@@ -54,10 +104,7 @@ def sort_weighted(sums: WeightedSums) -> WeightedSides | None:
     if fits is None or not (_is_inside(sums.fits) and _is_inside(sums.sums)):
         return None
     values = _values(sums, fits)
-    read = set(sums.sums.maps[1 - sums.side].dims)
-    if not values.columns.dims or read.intersection(values.rows.dims):
-        return None
-    return WeightedSides(fits, values)
+    return None if values is None else WeightedSides(fits, values)
 
 
 def _with_keys(fits: Contract, keys: int) -> Sides | None:
@@ -80,17 +127,20 @@ def _is_inside(op: Contract) -> bool:
     )
 
 
-def _values(sums: WeightedSums, fits: Sides) -> Sides:
-    """The sides of the sums, batch and rows in the order of the product's."""
+def _values(sums: SumsTogether, fits: Sides) -> Sides | None:
+    """The sides of the sums, batch and rows in the order of the product's; None where what is
+    weighted depends on the row."""
     op = sums.sums
     batch, rows = _images(sums, fits.batch), _images(sums, fits.rows)
     others = [d for d in range(op.rank) if d not in (*batch, *rows)]
+    if not others or set(op.maps[1 - sums.side].dims).intersection(rows):
+        return None
     return Sides(
         _group(op, batch), _group(op, rows), _group(op, others), _group(op, [op.rank]), sums.side
     )
 
 
-def _images(sums: WeightedSums, group: Group) -> list[int]:
+def _images(sums: SumsTogether, group: Group) -> list[int]:
     """The dimensions of the sums at which those of the weights are read."""
     places: Sequence[AffineExpr] = sums.places
     singles = (places[d].single for d in group.dims)

@@ -40,7 +40,7 @@ from mapsto.lowering.loops import (
     select,
 )
 
-__all__ = ["RunningRows"]
+__all__ = ["RunningRows", "over"]
 
 _LANE = "lane"
 
@@ -110,7 +110,7 @@ class RunningRows:
             self._total.store(self._place, self._constant(0)),
         ]
         buffers = (self._top, self._total, self._base)
-        return [*map(Allocate, buffers), *_over(self.share.rows, first)]
+        return [*map(Allocate, buffers), *over(self.share.rows, first)]
 
     def see(self, key: Index) -> list[Statement]:
         """Makes weights of the products with the keys from one on, and brings what was summed to
@@ -118,7 +118,7 @@ class RunningRows:
         return [
             *self._scores(key),
             *self._gather("max", self._base),
-            *_over(self.share.rows, [*self._rescale(), *self._weights(key)]),
+            *over(self.share.rows, [*self._rescale(), *self._weights(key)]),
         ]
 
     def finish(self) -> list[Statement]:
@@ -131,25 +131,27 @@ class RunningRows:
         correction: list[Statement] = [
             Let(name, top - top),
             Reduce("add", self._total, self._place, off),
-            *_over(values.columns, [sums]),
+            *over(values.columns, [sums]),
         ]
-        return [*self._gather("add", self._total), *_over(self.share.rows, correction)]
+        return [*self._gather("add", self._total), *over(self.share.rows, correction)]
 
-    def store_totals(self) -> list[Statement]:
-        """Writes the totals, if they are results of the kernel: the first thread of each row."""
+    def store_statistics(self) -> list[Statement]:
+        """Writes the greatest scores and the totals, if they are results of the kernel: the first
+        thread of each row."""
         access, rows = self.problem.access, self.problem.fits.rows
-        stores = access.store_total(access.row(self._at(0)), self.total)
+        known = {access.sums.top: self._top[self._place], access.sums.total: self.total}
+        stores = access.store_row(access.row(self._at(0)), known)
         first = compare("eq", self.share.lane, 0)
         exists = within_side(self.row + self.share.row, rows.size, self.fits.tile.rows)
         condition = all_of(first, exists)
         if not stores or condition is None:
             return []
-        return _over(self.share.rows, [If(condition, tuple(stores))])
+        return over(self.share.rows, [If(condition, tuple(stores))])
 
     def less_than(self, least: float, then: Statement) -> list[Statement]:
         """The statement where the greatest score of one of the thread's rows is less."""
         condition = apply("lt", self._top[self._place], self._constant(least))
-        return _over(self.share.rows, [If(condition, (then,))])
+        return over(self.share.rows, [If(condition, (then,))])
 
     # ---- scores and weights
 
@@ -181,7 +183,7 @@ class RunningRows:
         guard = all_of(exists, row)
         body = self.problem.access.score(self._at(key), sums[share.place], guard, use)
         least = self._base.store(self._place, self._constant(-math.inf))
-        return _over(share.rows, [least, *_over(share.columns, body)])
+        return over(share.rows, [least, *over(share.columns, body)])
 
     def _rescale(self) -> Iterator[Statement]:
         """Takes the greatest score of a part into that of all, and what was summed with it.  As
@@ -195,7 +197,7 @@ class RunningRows:
         yield Let("factor", apply("exp", top[place] - base[place]))
         yield top.store(place, greatest)
         yield Reduce("mul", self._total, place, factor)
-        yield from _over(values.columns, [Reduce("mul", self.values.sums, values.place, factor)])
+        yield from over(values.columns, [Reduce("mul", self.values.sums, values.place, factor)])
 
     def _weights(self, key: Index) -> list[Statement]:
         """Replaces scores by weights, and adds these to the thread's part of the total."""
@@ -209,20 +211,20 @@ class RunningRows:
 
         at, score = self._at(key + share.column), sums[share.place]
         body = self.problem.access.weight(at, score, self._base[self._place], use)
-        return _over(share.columns, body)
+        return over(share.columns, body)
 
     # ---- the threads of a row
 
     def _gather(self, op: str, register: Buffer) -> list[Statement]:
         """Combines what the threads of a row have, in every one of them."""
         if self.has_shuffle:
-            return _over(self.share.rows, list(self._shuffled(op, register)))
+            return over(self.share.rows, list(self._shuffled(op, register)))
         row, place = self.share.row, self._place
         tell = self.slots.store((row, self.share.lane), register[place])
         first = register.store(place, self.slots[row, 0])
         others = Reduce(op, register, place, self.slots[row, _LANE])
         hear: list[Statement] = [first, For(_LANE, 1, self.share.lanes, (others,), LoopKind.UNROLL)]
-        return [*_over(self.share.rows, [tell]), Barrier(), *_over(self.share.rows, hear)]
+        return [*over(self.share.rows, [tell]), Barrier(), *over(self.share.rows, hear)]
 
     def _shuffled(self, op: str, register: Buffer) -> Iterator[Statement]:
         lane = self.share.lanes // 2
@@ -233,7 +235,7 @@ class RunningRows:
             lane //= 2
 
 
-def _over(loops: Sequence[tuple[str, int]], body: Sequence[Statement]) -> list[Statement]:
+def over(loops: Sequence[tuple[str, int]], body: Sequence[Statement]) -> list[Statement]:
     """The statements for all values of some variables, laid out."""
     result = list(body)
     for name, extent in reversed(loops):

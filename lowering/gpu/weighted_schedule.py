@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mapsto.ir.product_sums import SumsTogether
 from mapsto.ir.weighted_sums import WeightedSums
 from mapsto.lowering.gpu.contraction_schedule import known_extent
+from mapsto.lowering.gpu.product_blocks import product_body
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.gpu.weighted_blocks import weighted_body
-from mapsto.lowering.gpu.weighted_problem import WeightedSides, sort_weighted
+from mapsto.lowering.gpu.weighted_problem import (
+    ProductSides,
+    WeightedSides,
+    sort_products,
+    sort_weighted,
+)
 from mapsto.lowering.gpu.weighted_tiles import (
     WeightedSizes,
     WeightedTile,
     choose_weighted_tile,
 )
 from mapsto.lowering.loops import Statement
-from mapsto.lowering.scheduling import WeightedScheduling
-from mapsto.lowering.weighted_access import WeightedAccess
+from mapsto.lowering.scheduling import SumsScheduling
+from mapsto.lowering.weighted_access import SumsAccess, WeightedAccess
 
 __all__ = ["weighted_scheduling", "weighted_tile"]
 
@@ -29,41 +36,55 @@ FEW_BLOCKS = 4
 """A block for every so many multiprocessors are few."""
 
 
-def weighted_scheduling(target: GpuTarget) -> WeightedScheduling:
+def weighted_scheduling(target: GpuTarget) -> SumsScheduling:
     """One kernel for weighted sums where a tile of theirs fits the target."""
 
-    def takes(sums: WeightedSums) -> bool:
-        sides = sort_weighted(sums)
+    def takes(sums: SumsTogether) -> bool:
+        sides = _sort(sums)
         return sides is not None and weighted_tile(sums, sides, target) is not None
 
-    def lower(access: WeightedAccess) -> Sequence[Statement]:
-        sides = sort_weighted(access.sums)
+    def lower(access: SumsAccess) -> Sequence[Statement]:
+        sides = _sort(access.sums)
         tile = None if sides is None else weighted_tile(access.sums, sides, target)
-        assert sides is not None and tile is not None, "the target takes them"
-        return weighted_body(sides.problem(access), tile, target)
+        assert tile is not None, "the target takes them"
+        if isinstance(access, WeightedAccess):
+            assert isinstance(sides, WeightedSides)
+            return weighted_body(sides.problem(access), tile, target)
+        assert isinstance(sides, ProductSides)
+        return product_body(sides.problem(access), tile, target)
 
-    return WeightedScheduling(takes, lower)
+    return SumsScheduling(takes, lower)
+
+
+def _sort(sums: SumsTogether) -> WeightedSides | ProductSides | None:
+    return sort_weighted(sums) if isinstance(sums, WeightedSums) else sort_products(sums)
 
 
 def weighted_tile(
-    sums: WeightedSums, sides: WeightedSides, target: GpuTarget
+    sums: SumsTogether, sides: WeightedSides | ProductSides, target: GpuTarget
 ) -> WeightedTile | None:
     """The tile for this target; depends on sizes, never on what else runs.  None where a kernel
     together does not fit or does not pay."""
-    dtype, fits, values = sums.fits.operands[0].dtype, sides.fits, sides.values
-    if not dtype.is_float or sums.sums.operands[0].dtype is not dtype:
+    is_running = isinstance(sides, WeightedSides)
+    products = (sums.fits,) if isinstance(sums, WeightedSums) else sums.products
+    factors = [op.operands[0].dtype for op in (*products, sums.sums)]
+    dtype = factors[0]
+    if not dtype.is_float or any(other is not dtype for other in factors):
         return None
-    keys, depth, columns = fits.columns.size, fits.reduced.size, values.columns.size
-    if not (isinstance(keys, int) and isinstance(depth, int) and isinstance(columns, int)):
+    all_sides = (sides.fits,) if isinstance(sides, WeightedSides) else sides.products
+    fits, values = all_sides[0], sides.values
+    depths = [each.reduced.size for each in all_sides]
+    known = [n for n in (fits.columns.size, values.columns.size, *depths) if isinstance(n, int)]
+    if len(known) < 2 + len(depths):
         return None
+    keys, columns, *known_depths = known
     shape = target.matrix_shape(dtype)
     each = dtype.bytes if shape is not None else max(4, dtype.bytes)
     batch, rows = known_extent(fits.batch.size), known_extent(fits.rows.size)
-    if rows < LEAST_ROWS or 0 in (batch, keys, depth, columns):
+    if rows < LEAST_ROWS or 0 in (batch, *known):
         return None
-    tile = choose_weighted_tile(
-        target, WeightedSizes(batch, rows, keys, depth, columns, each), shape
-    )
+    sizes = WeightedSizes(batch, rows, keys, tuple(known_depths), columns, each, is_running)
+    tile = choose_weighted_tile(target, sizes, shape)
     if tile is None:
         return None
     blocks = batch * -(-rows // tile.fits.rows)

@@ -47,31 +47,39 @@ _WHOLE = 8
 
 @dataclass(frozen=True, slots=True)
 class WeightedSizes:
-    """`rows x keys` products of `depth` steps, and sums of `columns`, `batch` times, with elements
-    of so many bytes in shared memory."""
+    """`rows x keys` products of `depths` steps each, and sums of `columns`, `batch` times, with
+    elements of so many bytes in shared memory.  If `is_running`, the greatest score and the total
+    of each row are kept."""
 
     batch: int
     rows: int
     keys: int
-    depth: int
+    depths: tuple[int, ...]
     columns: int
     element_bytes: int
+    is_running: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class WeightedTile:
     """The tile of rows and keys, whose depth is all there is, and that of rows and columns, whose
-    steps are the keys of the first."""
+    steps are the keys of the first; `others` are those of more products."""
 
     fits: BlockTile
     values: BlockTile
+    others: tuple[BlockTile, ...] = ()
+
+    @property
+    def products(self) -> tuple[BlockTile, ...]:
+        """The tiles of all products."""
+        return self.fits, *self.others
 
     def shared_bytes(self, element_bytes: int) -> int:
         """At most what is in shared memory: the rows, keys and values of all stages, and, where
         threads multiply on their own, the weights."""
         fits, values, padding = self.fits, self.values, 2 * LARGEST_ACCESS // element_bytes
-        elements = _padded(fits.rows, fits.depth, padding)
-        elements += STAGES * _padded(fits.columns, fits.depth, padding)
+        elements = sum(_padded(fits.rows, each.depth, padding) for each in self.products)
+        elements += sum(STAGES * _padded(fits.columns, t.depth, padding) for t in self.products)
         elements += STAGES * _padded(values.columns, values.depth, padding)
         elements += 0 if fits.is_matrix else _padded(fits.rows, fits.columns, padding)
         # What threads of targets without shuffles tell each other.
@@ -81,7 +89,8 @@ class WeightedTile:
         """About how many registers a thread needs, `passing` of them for what is on its way, and so
         many for a sum."""
         fits, values = self.fits, self.values
-        sums = (fits.rows * (fits.columns + values.columns)) // fits.threads
+        products = len(self.products) * fits.columns
+        sums = (fits.rows * (products + values.columns)) // fits.threads
         if fits.is_matrix:
             rows = 2 * fits.part_rows // _SIDE
             factors = (fits.part_rows + max(fits.columns, values.columns)) // 4
@@ -109,7 +118,8 @@ def choose_weighted_tile(
 
 def _resident(target: GpuTarget, sizes: WeightedSizes, tile: WeightedTile) -> int:
     """How many blocks a multiprocessor runs at once."""
-    elements = (tile.fits.columns * (tile.fits.depth + tile.values.columns)) // tile.fits.threads
+    depth = sum(each.depth for each in tile.products)
+    elements = (tile.fits.columns * (depth + tile.values.columns)) // tile.fits.threads
     words = max(1, sizes.element_bytes // 4)
     passing = 0 if target.has_async_copy else ceil(elements * min(4, sizes.element_bytes) / 4)
     registers = tile.registers(passing, words)
@@ -125,10 +135,10 @@ def _cycles(target: GpuTarget, sizes: WeightedSizes, tile: WeightedTile) -> floa
     resident = _resident(target, sizes, tile)
     blocks = ceil(sizes.batch * ceil(sizes.rows / fits.rows) / target.processors)
     together = min(blocks, resident)
-    weights = fits.rows * fits.columns
-    products = weights * (fits.depth + values.columns)
+    weights, depth = fits.rows * fits.columns, sum(each.depth for each in tile.products)
+    products = weights * (depth + values.columns)
     lanes = _MATRIX_ROW_THREADS if fits.is_matrix else ROW_THREADS
-    of_rows = fits.rows * (lanes * ROW_STEP + values.columns)
+    of_rows = fits.rows * (lanes * ROW_STEP + values.columns) if sizes.is_running else 0
     issued = (weights * EXPONENTIAL + of_rows) / MULTIPLY_ADDS
     if fits.is_matrix:
         issued += products * sizes.element_bytes / (2 * MATRIX_MULTIPLY_ADDS)
@@ -138,7 +148,7 @@ def _cycles(target: GpuTarget, sizes: WeightedSizes, tile: WeightedTile) -> floa
         loads = sum(ceil(r / 4) + ceil(c / 4) for r, c in parts)
         work = sum(r * c for r, c in parts)
         issued += products * (1 + loads / work) / MULTIPLY_ADDS
-    brought = fits.columns * (fits.depth + values.columns) * sizes.element_bytes / MEMORY_BYTES
+    brought = fits.columns * (depth + values.columns) * sizes.element_bytes / MEMORY_BYTES
     step = max(issued, brought) + HIDDEN_COST * min(issued, brought)
     step *= slowdown(together * fits.threads // target.warp)
     steps = ceil(sizes.keys / fits.columns)
@@ -148,16 +158,17 @@ def _cycles(target: GpuTarget, sizes: WeightedSizes, tile: WeightedTile) -> floa
 
 def _thread_tiles(target: GpuTarget, sizes: WeightedSizes) -> Iterator[WeightedTile]:
     """Tiles of threads, `ROW_THREADS` to a row; a thread's columns are whole accesses."""
-    depth, columns = ceil(sizes.depth / _WHOLE) * _WHOLE, ceil(sizes.columns / ROW_THREADS)
+    columns = ceil(sizes.columns / ROW_THREADS)
     columns = ceil(columns / 4) * 4 if columns > 2 else columns
     for part_rows, threads, part_keys in product((1, 2, 4, 8), (4, 8, 16, 32), (1, 2, 4, 8)):
         rows, keys = part_rows * threads, part_keys * ROW_THREADS
         if threads * ROW_THREADS < target.warp or not _is_needed(sizes, rows, keys):
             continue
-        fits = BlockTile(rows, keys, depth, part_rows, part_keys, STAGES)
+        depths = [ceil(depth / _WHOLE) * _WHOLE for depth in sizes.depths]
+        fits, *others = (BlockTile(rows, keys, d, part_rows, part_keys, STAGES) for d in depths)
         part = BlockTile(rows, columns * ROW_THREADS, keys, part_rows, columns, STAGES)
         if fits.threads <= target.max_threads:
-            yield WeightedTile(fits, part)
+            yield WeightedTile(fits, part, tuple(others))
 
 
 def _matrix_tiles(
@@ -165,15 +176,19 @@ def _matrix_tiles(
 ) -> Iterator[WeightedTile]:
     """Tiles of warps, each with whole rows."""
     deep = _SIDE if sizes.element_bytes == 2 else shape.k
-    depth, columns = ceil(sizes.depth / deep) * deep, ceil(sizes.columns / _SIDE) * _SIDE
+    depths = [ceil(depth / deep) * deep for depth in sizes.depths]
+    columns = ceil(sizes.columns / _SIDE) * _SIDE
     for part_rows, warps, keys in product((16, 32), (1, 2, 4, 8), (16, 32, 64, 128)):
         if not _is_needed(sizes, part_rows * warps, keys):
             continue
         rows = part_rows * warps
-        fits = BlockTile(rows, keys, depth, part_rows, keys, STAGES, is_matrix=True)
+        fits, *others = (
+            BlockTile(rows, keys, depth, part_rows, keys, STAGES, is_matrix=True)
+            for depth in depths
+        )
         part = BlockTile(rows, columns, keys, part_rows, columns, STAGES, is_matrix=True)
         if fits.threads <= target.max_threads:
-            yield WeightedTile(fits, part)
+            yield WeightedTile(fits, part, tuple(others))
 
 
 def _is_needed(sizes: WeightedSizes, rows: int, keys: int) -> bool:
