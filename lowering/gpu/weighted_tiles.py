@@ -41,6 +41,8 @@ _MATRIX_ROW_THREADS = 4
 _BESIDE = 1.35
 """How many times as many registers are taken as there are sums and factors: while some are
 multiplied, others are loaded, or become weights."""
+_MEASURES = 3
+"""Numbers of each key, or row, that weights are computed from where rows have no running ones."""
 _WHOLE = 8
 """Panels are so many elements deep, or a multiple: what is read from memory at once, at least."""
 
@@ -63,11 +65,13 @@ class WeightedSizes:
 @dataclass(frozen=True, slots=True)
 class WeightedTile:
     """The tile of rows and keys, whose depth is all there is, and that of rows and columns, whose
-    steps are the keys of the first; `others` are those of more products."""
+    steps are the keys of the first; `others` are those of more products.  `is_running` as in
+    `WeightedSizes`."""
 
     fits: BlockTile
     values: BlockTile
     others: tuple[BlockTile, ...] = ()
+    is_running: bool = True
 
     @property
     def products(self) -> tuple[BlockTile, ...]:
@@ -92,12 +96,13 @@ class WeightedTile:
         products = len(self.products) * fits.columns
         sums = (fits.rows * (products + values.columns)) // fits.threads
         if fits.is_matrix:
-            rows = 2 * fits.part_rows // _SIDE
+            rows, keys = 2 * fits.part_rows // _SIDE, fits.columns // _MATRIX_ROW_THREADS
             factors = (fits.part_rows + max(fits.columns, values.columns)) // 4
         else:
-            rows = fits.part_rows
-            factors = 2 * (rows + max(fits.part_columns, values.part_columns))
-        held = ceil((sums + 3 * rows + factors) * _BESIDE)
+            rows, keys = fits.part_rows, fits.part_columns
+            factors = 2 * (rows + max(keys, values.part_columns))
+        measures = 0 if self.is_running else _MEASURES * keys
+        held = ceil((sums + 3 * rows + factors + measures) * _BESIDE)
         return (held + passing) * words + OTHER_REGISTERS
 
 
@@ -168,7 +173,7 @@ def _thread_tiles(target: GpuTarget, sizes: WeightedSizes) -> Iterator[WeightedT
         fits, *others = (BlockTile(rows, keys, d, part_rows, part_keys, STAGES) for d in depths)
         part = BlockTile(rows, columns * ROW_THREADS, keys, part_rows, columns, STAGES)
         if fits.threads <= target.max_threads:
-            yield WeightedTile(fits, part, tuple(others))
+            yield WeightedTile(fits, part, tuple(others), sizes.is_running)
 
 
 def _matrix_tiles(
@@ -188,7 +193,7 @@ def _matrix_tiles(
         )
         part = BlockTile(rows, columns, keys, part_rows, columns, STAGES, is_matrix=True)
         if fits.threads <= target.max_threads:
-            yield WeightedTile(fits, part, tuple(others))
+            yield WeightedTile(fits, part, tuple(others), sizes.is_running)
 
 
 def _is_needed(sizes: WeightedSizes, rows: int, keys: int) -> bool:
