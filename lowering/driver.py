@@ -7,7 +7,7 @@ entry function that does the steps (`entry`).  Kernels that are the same are wri
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mapsto.ir.bodies import alias_pairs, body_functions, constant_arguments
@@ -34,8 +34,6 @@ from mapsto.lowering.cpu.schedule_choice import Choose
 from mapsto.lowering.cpu.scheduling import cpu_scheduling
 from mapsto.lowering.entry import write_entry
 from mapsto.lowering.kernels import LoweredKernel, has_errors, lower_kernel
-from mapsto.lowering.llvm.loop_emitter import emit_loop_function
-from mapsto.lowering.llvm.writer import ModuleWriter
 from mapsto.lowering.loops import LoopFunction
 from mapsto.lowering.lowered import (
     ApartCall,
@@ -46,6 +44,7 @@ from mapsto.lowering.lowered import (
     LoweredFunction,
 )
 from mapsto.lowering.partition import serial
+from mapsto.lowering.program_parts import ProgramParts
 from mapsto.lowering.scheduling import Scheduling
 from mapsto.lowering.sharing import PairSharing
 from mapsto.lowering.step_timing import StepTimer, TimedStep
@@ -63,14 +62,21 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compiled:
-    """LLVM text with entry functions, and what it was made from; `assertions` are those that may
-    fail, by the error code that an entry returns then; `steps` are those that are timed."""
+    """LLVM text with entry functions, in parts that call one another, and what it was made from;
+    `assertions` are those that may fail, by the error code that an entry returns then; `steps` are
+    those that are timed."""
 
-    text: str
+    texts: tuple[str, ...]
     functions: Mapping[str, LoweredFunction]
     kernels: tuple[LoopFunction, ...]
     assertions: Mapping[int, Assertion] = field(default_factory=dict)
     steps: tuple[TimedStep, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The text of a program in one part."""
+        (text,) = self.texts
+        return text
 
     def entry(self, name: str) -> EntryPoint:
         """The interface of an entry function."""
@@ -87,10 +93,12 @@ def lower(
     machine: Machine,
     timed: bool = False,
     choose: Choose | None = None,
+    finished: Callable[[str], object] | None = None,
 ) -> Compiled:
     """LLVM text in which the named functions of the module are entry functions; where it is `timed`
     they measure their steps.  `choose` decides on the schedules of contractions (None: the cost
-    model).
+    model).  The text is in one part, unless `finished` is there to be told each as soon as it is
+    written.
 
     Raises VerifyError where an op should have been expanded by a pass before, MissingLowering for
     ops that have no lowering.
@@ -99,11 +107,11 @@ def lower(
     kernels = KernelTable(cpu_scheduling(machine, choose))
     lowered = {name: lower_function(module[name], kernels) for name in chosen}
     assertions = AssertionTable()
-    writer = ModuleWriter.for_machine(machine)
-    timer = StepTimer(writer) if timed else None
-    emit(writer, lowered, machine, assertions, timer)
+    parts = ProgramParts(machine, finished)
+    timer = StepTimer(parts.entries) if timed else None
+    emit(parts, lowered, assertions, timer)
     loops, steps = tuple(kernels.written.values()), tuple(timer.steps) if timer else ()
-    return Compiled(str(writer), lowered, loops, assertions.by_code, steps)
+    return Compiled(parts.finish(), lowered, loops, assertions.by_code, steps)
 
 
 class KernelTable:
@@ -295,9 +303,8 @@ def _shared_names(op: Kernel, plan: BufferPlan) -> frozenset[str]:
 
 
 def emit(
-    module: ModuleWriter,
+    parts: ProgramParts,
     functions: Mapping[str, LoweredFunction],
-    machine: Machine,
     assertions: AssertionTable,
     timer: StepTimer | None = None,
 ) -> None:
@@ -305,10 +312,10 @@ def emit(
     their steps."""
     for lowered in functions.values():
         for body, clock in _bodies(lowered, timer):
-            _emit_kernels(module, body, machine)
-            write_entry(module, body, assertions, "internal", clock)
-        _emit_kernels(module, lowered, machine)
-        write_entry(module, lowered, assertions, timer=timer)
+            _emit_kernels(parts, body)
+            write_entry(parts.entries, body, assertions, "internal", clock)
+        _emit_kernels(parts, lowered)
+        write_entry(parts.entries, lowered, assertions, timer=timer)
     if timer is not None:
         timer.finish()
 
@@ -326,8 +333,7 @@ def _bodies(
                 yield body, clock
 
 
-def _emit_kernels(module: ModuleWriter, lowered: LoweredFunction, machine: Machine) -> None:
+def _emit_kernels(parts: ProgramParts, lowered: LoweredFunction) -> None:
     packings = [call for call in lowered.preparation if isinstance(call, KernelCall)]
     for call in (*packings, *lowered.kernel_calls):
-        if not module.has_function(call.loops.name):
-            emit_loop_function(module, call.loops, machine)
+        parts.write_kernel(call.loops)

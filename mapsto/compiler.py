@@ -19,12 +19,13 @@ from mapsto.lowering.gpu.program import lower_gpu
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.placement import device_name, is_writeable
 from mapsto.program_code import ProgramCode, has_extensions, program_key
+from mapsto.runtime.code_generation import CodeGenerator
 from mapsto.runtime.devices.device import Device
 from mapsto.runtime.devices.executable import Executable
 from mapsto.runtime.devices.function import DeviceFunction
 from mapsto.runtime.devices.registry import pool_of
 from mapsto.runtime.function import NativeFunction
-from mapsto.runtime.jit import compile_module
+from mapsto.runtime.jit import compile_parts
 from mapsto.runtime.schedules import KeptSchedules
 from mapsto.runtime.signature import Argument, Signature, TensorSpec
 from mapsto.runtime.tuning import Tuned, tune
@@ -70,13 +71,19 @@ class Options:
         """What code for a kind of GPU is made for."""
         return target.with_tf32(self.tf32)
 
-    def lower(self, module: Module, names: str | Sequence[str], timed: bool = False) -> Compiled:
+    def lower(
+        self,
+        module: Module,
+        names: str | Sequence[str],
+        timed: bool = False,
+        finished: Callable[[str], object] | None = None,
+    ) -> Compiled:
         """LLVM text for functions of a module after the passes (`driver.lower`), by the schedules
         that were measured on the machine."""
         kept = KeptSchedules(self.machine)
         if self.tune:
             self._tune(module, [names] if isinstance(names, str) else names, kept)
-        return lower(module, names, self.machine, timed, kept.choose())
+        return lower(module, names, self.machine, timed, kept.choose(), finished)
 
     def _tune(self, module: Module, names: Sequence[str], kept: KeptSchedules) -> None:
         for name in names:
@@ -129,8 +136,9 @@ def compile_native(
     """
     bound = [arrays[slot.path] for slot in bound_slots(elaborated)]
     fixed = [number for number, array in enumerate(bound) if not is_writeable(array)]
-    program = _code(with_constants(elaborated, fixed), options)
-    loaded = compile_module(program.text, options.machine)
+    with CodeGenerator(options.machine) as generator:
+        program = _code(with_constants(elaborated, fixed), options, generator)
+        loaded = compile_parts(program.texts, generator)
     signature = replace(signature_of(elaborated), prepared_bytes=program.prepared_bytes)
     return NativeFunction(loaded, elaborated.entry, signature, bound, program.assertions)
 
@@ -156,26 +164,26 @@ def compile_for(
     return DeviceFunction(executable, entry, signature_of(elaborated), bound)
 
 
-def _code(elaborated: Elaborated, options: Options) -> ProgramCode:
+def _code(elaborated: Elaborated, options: Options, generator: CodeGenerator) -> ProgramCode:
     """The LLVM text, from disk if it was made before and nothing of an extension is in it."""
     cache = compiled()
     module, entry = elaborated.module, elaborated.entry
     own = options.passes == "default" and not options.check_values and not has_extensions(module)
     if not own or options.tune:
-        return _new_code(elaborated, options)
+        return _new_code(elaborated, options, generator)
     key = program_key(module, entry, options.machine)
     kept = cache.load(key)
     if kept is not None:
         return ProgramCode.from_bytes(kept)
-    code = _new_code(elaborated, options)
+    code = _new_code(elaborated, options, generator)
     cache.save(key, code.to_bytes())
     return code
 
 
-def _new_code(elaborated: Elaborated, options: Options) -> ProgramCode:
-    program = lowered(elaborated, options)
-    prepared = program.prepared_bytes(elaborated.entry)
-    return ProgramCode(program.text, program.assertions, prepared)
+def _new_code(elaborated: Elaborated, options: Options, generator: CodeGenerator) -> ProgramCode:
+    module, entry = optimized(elaborated.module, options), elaborated.entry
+    program = options.lower(module, entry, finished=generator.start)
+    return ProgramCode(program.texts, program.assertions, program.prepared_bytes(entry))
 
 
 @contextmanager

@@ -27,17 +27,17 @@ __all__ = ["ProgramCode", "has_extensions", "program_key"]
 
 @dataclass(frozen=True, slots=True)
 class ProgramCode:
-    """LLVM text, the assertions in it by the error code that stands for each, and the bytes that
-    the entry has prepared once for all calls."""
+    """LLVM text in parts, the assertions in it by the error code that stands for each, and the
+    bytes that the entry has prepared once for all calls."""
 
-    text: str
+    texts: tuple[str, ...]
     assertions: Mapping[int, Assertion]
     prepared_bytes: int = 0
 
     def to_bytes(self) -> bytes:
         """All of it as JSON."""
         table = {code: asdict(assertion) for code, assertion in self.assertions.items()}
-        found = {"text": self.text, "assertions": table, "prepared_bytes": self.prepared_bytes}
+        found = {"texts": self.texts, "assertions": table, "prepared_bytes": self.prepared_bytes}
         return json.dumps(found).encode()
 
     @staticmethod
@@ -45,7 +45,7 @@ class ProgramCode:
         """What `to_bytes` gave."""
         found = json.loads(data)
         table = {int(code): _assertion(**given) for code, given in found["assertions"].items()}
-        return ProgramCode(found["text"], table, found["prepared_bytes"])
+        return ProgramCode(tuple(found["texts"]), table, found["prepared_bytes"])
 
 
 def _assertion(message: str, location: Mapping[str, object] | None) -> Assertion:

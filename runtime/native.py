@@ -15,10 +15,10 @@ from importlib import resources
 from pathlib import Path
 
 from mapsto.lowering.cpu.machine import Machine
+from mapsto.runtime.code_generation import Options, emit_assembly, emit_llvm, emit_object
 from mapsto.runtime.errors import ArtifactError, LinkerNotFound
 from mapsto.runtime.files import write_atomically
 from mapsto.runtime.header import header_text
-from mapsto.runtime.jit import Options, emit_assembly, emit_llvm, emit_object
 from mapsto.runtime.library import Library
 from mapsto.runtime.library_code import library_text
 from mapsto.runtime.printing import PRINT_SYMBOLS, print_library_text, print_text

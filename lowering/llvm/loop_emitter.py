@@ -50,8 +50,10 @@ def emit_dim(f: FunctionWriter, dim: Dim, sizes: Mapping[str, Operand]) -> Opera
     return emitter.index_operand(scope, emitter.resolve(scope, from_dim(dim)))
 
 
-def emit_loop_function(module: ModuleWriter, function: LoopFunction, machine: Machine) -> None:
-    """Write a kernel and its tasks into the module.
+def emit_loop_function(
+    module: ModuleWriter, function: LoopFunction, machine: Machine, linkage: str = "internal"
+) -> FunctionWriter:
+    """Write a kernel and its tasks into the module; gives the kernel's function.
 
     Raises ValueError for what cannot be lowered: a loop nest or register use that the head of
     `loops.py` rules out.
@@ -63,7 +65,7 @@ def emit_loop_function(module: ModuleWriter, function: LoopFunction, machine: Ma
     ]
     parameters += [(I64, f"s{number}") for number in range(len(function.sizes))]
     parameters.append((PTR, "scratch"))
-    f = module.function(function.name, parameters, linkage="internal", attributes="noinline")
+    f = module.function(function.name, parameters, linkage=linkage, attributes="noinline")
     count = len(function.buffers)
     captures = _Captures(
         [_placed(buffer, p) for buffer, p in zip(function.buffers, f.parameters, strict=False)],
@@ -82,6 +84,7 @@ def emit_loop_function(module: ModuleWriter, function: LoopFunction, machine: Ma
     else:
         emitter.run_block(scope, function.body)
     emitter.finish()
+    return f
 
 
 @dataclass(slots=True)

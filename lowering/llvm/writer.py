@@ -91,6 +91,11 @@ class FunctionWriter(MemoryWriter):
     def current(self) -> Block:
         return self._blocks[-1]
 
+    @property
+    def line_count(self) -> int:
+        """How many lines of instructions there are."""
+        return sum(len(block.lines) for block in self._blocks)
+
     def branch(self, to: Block) -> None:
         self.emit_void(f"br label %{to.label}")
 
@@ -240,6 +245,11 @@ class ModuleWriter:
         function = FunctionWriter(self, name, parameters, result, linkage, words)
         self._functions[name] = function
         return function
+
+    @property
+    def lines(self) -> int:
+        """How many lines of instructions there are."""
+        return sum(function.line_count for function in self._functions.values())
 
     def has_function(self, name: str) -> bool:
         return name in self._functions

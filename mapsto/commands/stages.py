@@ -131,6 +131,6 @@ def _lowered_text(stage: str, compiled: Compiled, name: str, compilation: Option
         case "llvm":
             return compiled.text
         case _:
-            from mapsto.runtime.jit import emit_assembly
+            from mapsto.runtime.code_generation import emit_assembly
 
             return emit_assembly(compiled.text, compilation.machine)

@@ -41,7 +41,7 @@ from mapsto.lowering.loops import (
     apply,
     constant,
 )
-from mapsto.runtime.jit import emit_assembly
+from mapsto.runtime.code_generation import emit_assembly
 
 
 def function(found: ContractionProblem, schedule: Schedule) -> LoopFunction:

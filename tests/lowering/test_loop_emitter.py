@@ -453,7 +453,7 @@ def test_register_tile(columns: int) -> None:
 
 
 def test_register_tile_stays_in_registers() -> None:
-    from mapsto.runtime.jit import emit_assembly
+    from mapsto.runtime.code_generation import emit_assembly
 
     machine = next((m for m in machines() if m.vector_bits == 256 and "x86" in m.triple), None)
     if machine is None:

@@ -14,7 +14,8 @@ from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.llvm import vector_math
 from mapsto.lowering.llvm.types import DOUBLE, FLOAT, HALF, I64, PTR, LLVMType, Operand, constant
 from mapsto.lowering.llvm.writer import ModuleWriter
-from mapsto.runtime.jit import compile_module, emit_assembly
+from mapsto.runtime.code_generation import emit_assembly
+from mapsto.runtime.jit import compile_module
 
 Array = np.ndarray
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from mapsto.lowering.cpu.machine import Machine
-from mapsto.runtime.jit import (
+from mapsto.runtime.code_generation import (
+    CodeGenerator,
     Options,
-    compile_module,
     emit_assembly,
     emit_llvm,
     emit_object,
 )
+from mapsto.runtime.jit import compile_module, compile_parts
 
 TEXT = """
 define internal i64 @inner(i64 %x) alwaysinline {
@@ -111,3 +112,29 @@ def test_artefacts_of_several_texts_export_only_what_is_asked() -> None:
 
 def test_object_bytes_are_reproducible() -> None:
     assert emit_object(text(3), Machine.host()) == emit_object(text(3), Machine.host())
+
+
+HALVES = (
+    "define hidden i64 @half(i64 %x) noinline {\n  %y = mul i64 %x, NUMBER\n  ret i64 %y\n}",
+    "declare i64 @half(i64)\ndefine i64 @outer(i64 %x) {\n  %y = call i64 @half(i64 %x)\n"
+    "  ret i64 %y\n}",
+)
+
+
+def test_parts_call_one_another_and_keep_their_hidden_functions_apart() -> None:
+    programs = [[part.replace("NUMBER", str(n)) for part in HALVES] for n in (3, 5)]
+    with CodeGenerator(Machine.host()) as generator:
+        generator.start(programs[0][0])
+        modules = [compile_parts(parts, generator) for parts in programs]
+        assert compile_parts(programs[0], generator) is modules[0]
+    function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+    assert [function(module.address("outer"))(14) for module in modules] == [42, 70]
+    with pytest.raises(KeyError):
+        modules[0].address("half")
+
+
+def test_a_bad_part_raises_where_the_code_is_asked_for() -> None:
+    with CodeGenerator(Machine.host()) as generator:
+        generator.start("define i64 @f( {")
+        with pytest.raises(RuntimeError):
+            compile_parts(["define i64 @f( {"], generator)

@@ -14,7 +14,8 @@ from llvmlite import binding
 
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.runtime import threads as threads_module
-from mapsto.runtime.jit import CompiledModule, compile_module, emit_object, pool_address
+from mapsto.runtime.code_generation import emit_object
+from mapsto.runtime.jit import CompiledModule, compile_module, pool_address
 from mapsto.runtime.thread_pool import MAX_WORKERS, pool_text
 
 TASKS = """
