@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from mapsto.lowering.block_columns import BlockColumns
 from mapsto.lowering.contraction_plan import RowPart, Schedule, interleaves
 from mapsto.lowering.contraction_problem import ContractionProblem
 from mapsto.lowering.contraction_sides import Columns, Reader, Rows
 from mapsto.lowering.contraction_steps import Steps, steps_of
 from mapsto.lowering.contraction_window import Window, column_window, row_window
+from mapsto.lowering.loops import Buffer, Statement
 from mapsto.lowering.run_columns import RunColumns
 
-__all__ = ["columns_of", "rows_of", "steps_for", "window_of"]
+__all__ = ["Packing", "columns_of", "rows_of", "steps_for", "window_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """What packs a side ahead: the packed buffer and the statements that fill it."""
+
+    buffer: Buffer
+    body: tuple[Statement, ...]
 
 
 def rows_of(problem: ContractionProblem, schedule: Schedule, part: RowPart | None = None) -> Rows:
@@ -69,4 +80,6 @@ def window_of(problem: ContractionProblem, schedule: Schedule, name: str) -> Win
 
 
 def _reader(problem: ContractionProblem, operand: int, window: Window | None) -> Reader:
-    return window.element if window else lambda point: problem.read(operand, point)
+    if window is None:
+        return lambda point: problem.read(operand, point)
+    return lambda point: window.element({**problem.at, **point})

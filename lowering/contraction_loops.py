@@ -20,9 +20,10 @@ is packed window by window and never spread out in memory as a whole.  What its 
 copied before, without edges and strides (`contraction_window`).  A side that is read only once
 or twice, straight from memory, is not packed at all; one that stays the same while a loop runs the
 kernel again and again is packed ahead of the loop.  What the epilogue reads and writes is fetched
-from far memory while the sums of its tile are on their way (`loop_prefetch`).  The division into
-tasks depends on sizes alone, and each result is summed in one order, so the bits do not depend on
-the number of threads.
+from far memory while the sums of its tile are on their way (`loop_prefetch`).  Where there
+are many small products, a task computes some of them whole.  The division into tasks depends on
+sizes alone, and each result is summed in one order, so the bits do not depend on the number of
+threads.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from functools import partial
 from mapsto.ir.dims import Dim, ceil_div, floor_div
 from mapsto.ir.types import DType
 from mapsto.lowering import indices
-from mapsto.lowering.contraction_layout import columns_of, rows_of, steps_for, window_of
+from mapsto.lowering.contraction_layout import Packing, columns_of, rows_of, steps_for, window_of
 from mapsto.lowering.contraction_places import (
     Chunk,
     Place,
@@ -72,15 +73,7 @@ from mapsto.lowering.loops import (
     fma,
 )
 
-__all__ = ["Packing", "contraction_body", "contraction_packings"]
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """What packs a side ahead: the packed buffer and the statements that fill it."""
-
-    buffer: Buffer
-    body: tuple[Statement, ...]
+__all__ = ["contraction_body", "contraction_packings"]
 
 
 def contraction_body(problem: ContractionProblem, schedule: Schedule) -> tuple[Statement, ...]:
@@ -134,13 +127,27 @@ class _Loops:
         return self.depth if self.k_blocks == 1 else self.schedule.reduction_block
 
     def body(self) -> tuple[Statement, ...]:
+        work = self._batch_tasks() if self.schedule.batches else self._work()
+        return (*self._copy_windows(), *work)
+
+    def _batch_tasks(self) -> list[Statement]:
+        """Tasks of whole batches."""
+        own, task = self.schedule.batches, variable("batch_task")
+        count = ceil_div(self.batches, own)
+        one = self.problem.of_batch(variable("batch"))
+        schedule = replace(self.schedule, parallel=False)
+        stop = minimum(task * own + own, from_dim(self.batches))
+        loop = For("batch", task * own, stop, tuple(_Loops(one, schedule)._work()))
+        return [For("batch_task", 0, from_dim(count), (loop,), self._outer)]
+
+    def _work(self) -> list[Statement]:
         tasks = ceil_div(self._task_tiles, self._block)
         chunks = row_chunks(self.problem, self.schedule)
         task = variable("task")
         batch, block = unflatten(indices.floor_div(task, chunks), self.batches, tasks)
         work = self._task(batch, block * self._block)
         loop = For("task", 0, from_dim(self.batches * tasks * chunks), tuple(work), self._outer)
-        return (*self._copy_windows(), *self._pack_shared(), loop)
+        return [*self._pack_shared(), loop]
 
     def _copy_windows(self) -> list[Statement]:
         found: list[Statement] = []

@@ -40,6 +40,8 @@ class Schedule:
     """How many of the last dimensions of columns are a run of vectors; 0: columns are flat."""
     by_rows: bool = False
     """Whether a task that owns rows computes all columns of a few rows before the next ones."""
+    batches: int = 0
+    """How many batches a task computes whole, both sides of which it packs; 0: tasks own tiles."""
     near: int = 0
     """Bytes of a tensor that is taken to be in the first-level cache.  What the epilogue reads and
     writes of others is fetched while a tile is summed up."""

@@ -14,7 +14,7 @@ Each group is handled as one flat index: `rows` of extents (n, h) are n*h rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Protocol
 
@@ -109,6 +109,8 @@ class ContractionProblem:
     columns: Group
     reduced: Group
     row_operand: int
+    at: Mapping[int, Index] = field(default_factory=dict)
+    """The indices of dimensions that are fixed, and are in no group."""
 
     @property
     def dtype(self) -> DType:
@@ -119,18 +121,27 @@ class ContractionProblem:
         self, operand: int, point: Mapping[int, Index], guard: Expression | None = None
     ) -> Expression:
         """The operand's factor at a point; dimensions that it does not depend on may be missing."""
-        indices = [point.get(d, 0) for d in range(len(self.op.extents))]
+        whole = {**self.at, **point}
+        indices = [whole.get(d, 0) for d in range(len(self.op.extents))]
         return self.access.read(operand, indices, guard)
 
     def store(self, point: Mapping[int, Index], value: Expression) -> Sequence[Statement]:
         """What is done with the result at the indices of its dimensions."""
-        return self.access.store([point[d] for d in range(self.op.rank)], value, None)
+        return self.access.store(self._result_indices(point), value, None)
 
     def store_blocks(
         self, point: Mapping[int, Index], values: Sequence[Expression]
     ) -> Sequence[Statement]:
         """What is done with the results at these indices of each block of columns."""
-        return self.access.store_blocks([point[d] for d in range(self.op.rank)], values)
+        return self.access.store_blocks(self._result_indices(point), values)
+
+    def _result_indices(self, point: Mapping[int, Index]) -> list[Index]:
+        whole = {**self.at, **point}
+        return [whole[d] for d in range(self.op.rank)]
+
+    def of_batch(self, number: Index) -> ContractionProblem:
+        """The contraction of one batch alone."""
+        return replace(self, batch=Group((), ()), at=self.batch.split(number))
 
     @property
     def rows_together(self) -> Group | None:

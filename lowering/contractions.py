@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mapsto.ir.ops.contraction import Contract
-from mapsto.lowering.contraction_loops import Packing, contraction_body, contraction_packings
+from mapsto.lowering.contraction_layout import Packing
+from mapsto.lowering.contraction_loops import contraction_body, contraction_packings
 from mapsto.lowering.contraction_plan import takes_blocks
 from mapsto.lowering.contraction_problem import OperandAccess
 from mapsto.lowering.cpu.schedule_choice import Choose, Contraction

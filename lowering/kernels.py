@@ -22,7 +22,7 @@ from mapsto.ir.product_sums import SumsTogether, find_sums_together
 from mapsto.ir.stages import Stage, find_stages, is_heavy
 from mapsto.ir.types import DType, TensorType
 from mapsto.lowering.contraction_access import KernelAccess
-from mapsto.lowering.contraction_loops import Packing
+from mapsto.lowering.contraction_layout import Packing
 from mapsto.lowering.element_rules import ELEMENT_RULES
 from mapsto.lowering.indexed import IndexedEmitter
 from mapsto.lowering.kernel_space import kernel_space, plain_space

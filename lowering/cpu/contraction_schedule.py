@@ -16,7 +16,8 @@ from math import ceil, prod
 
 from mapsto.ir.bounds import inside_above, inside_below
 from mapsto.ir.dims import Dim, ceil_div, product
-from mapsto.lowering.contraction_plan import Schedule
+from mapsto.lowering.contraction_layout import rows_of
+from mapsto.lowering.contraction_plan import Schedule, row_parts
 from mapsto.lowering.contraction_problem import ContractionProblem
 from mapsto.lowering.contraction_sides import Rows
 from mapsto.lowering.contraction_steps import steps_of
@@ -66,6 +67,8 @@ SHORT_DEPTH = 128
 runs along rows, not a few elements of each row."""
 LARGEST_WINDOW = 4
 """How much larger than the operand its copy without edges may be."""
+WHOLE_SHARE = 0.75
+"""How much of the second-level cache the sides of a batch may fill that is computed whole."""
 TILES_TO_TRY = 6
 """So many of the tiles that are estimated to be quickest are alternatives."""
 
@@ -134,21 +137,23 @@ def choose_schedule(
     is_turned = pack_columns and not private_rows and _is_turned_once(problem, tile)
     if is_turned:
         tile = replace(tile, vectors=min(tile.vectors, TURNED_VECTORS))
-    return Schedule(
+    ahead = frozenset(_packed_ahead(problem, invariant, tile, pack_rows))
+    schedule = Schedule(
         tile=tile,
         private_rows=private_rows,
         block=_block(problem, machine, tile, private_rows),
+        batches=0 if ahead else _whole_batches(problem, machine, tile),
         reduction_block=_reduction_block(problem, tile, machine.l1 if is_turned else machine.l2),
         pack_rows=pack_rows,
         pack_columns=pack_columns,
         parallel=_work(problem) >= PARALLEL_WORK,
-        ahead=frozenset(_packed_ahead(problem, invariant, tile, pack_rows)),
+        ahead=ahead,
         windows=windows,
-        laid_out=not _share_elements(problem, tile, windows),
         run=run,
         by_rows=_results_count(problem, machine),
         near=machine.l1,
     )
+    return with_tile(problem, machine, schedule, tile)
 
 
 def _tile(problem: ContractionProblem, machine: Machine, run: int) -> Tile:
@@ -184,7 +189,7 @@ def alternatives(
     likely = likely_tiles(machine, problem.dtype.bits, problem.rows.size, problem.columns.size)
     for tile in likely[:TILES_TO_TRY]:
         block = _block(problem, machine, tile, schedule.private_rows)
-        yield replace(with_tile(problem, schedule, tile), block=block)
+        yield replace(with_tile(problem, machine, schedule, tile), block=block)
     private_rows = not schedule.private_rows
     block = _block(problem, machine, schedule.tile, private_rows)
     yield replace(schedule, private_rows=private_rows, block=block)
@@ -211,12 +216,14 @@ def _windows(problem: ContractionProblem, machine: Machine) -> Iterator[str]:
 
 
 def _is_plain(problem: ContractionProblem, operand: int) -> bool:
-    """Whether each axis of the operand is read along one dimension, inside and step by step."""
+    """Whether each axis of the operand is read along one dimension, inside and step by step; a
+    batch may begin anywhere."""
     op = problem.op
     pairs = zip(op.maps[operand].results, op.operands[operand].shape, strict=True)
+    batch = set(problem.batch.dims)
     return all(
-        len(expr.dims) <= 1
-        and set(expr.coefficients) <= {0, 1}
+        len(set(expr.dims) - batch) <= 1
+        and all(expr.coefficients[d] == 1 for d in expr.dims if d not in batch)
         and inside_below(expr, op.extents)
         and inside_above(expr, op.extents, size)
         for expr, size in pairs
@@ -230,27 +237,30 @@ def _fits(problem: ContractionProblem, operand: int, window: Window) -> bool:
     return copied <= LARGEST_WINDOW * lines or not isinstance(product(window.buffer.shape), int)
 
 
-def with_tile(problem: ContractionProblem, schedule: Schedule, tile: Tile) -> Schedule:
+def with_tile(
+    problem: ContractionProblem, machine: Machine, schedule: Schedule, tile: Tile
+) -> Schedule:
     """The schedule with another tile."""
-    laid_out = not _share_elements(problem, tile, schedule.windows)
-    return replace(schedule, tile=tile, laid_out=laid_out)
-
-
-def _share_elements(problem: ContractionProblem, tile: Tile, windows: frozenset[str]) -> bool:
-    """Whether rows of a tile read the same elements of the copy at neighbouring steps, as far as
-    their indices tell."""
-    window = row_window(problem) if "rows" in windows else None
-    if window is None:
-        return False
-    steps = steps_of(problem.reduced)
-    rows = Rows("rows", problem.rows, problem.batch, steps, window.element, tile, packed=False)
-    at = variable("tile")
-    found = [
-        rows.direct_element(variable("batch"), at, row, step)
-        for row in range(tile.rows)
-        for step in steps.neighbours()
+    chosen = replace(schedule, tile=tile)
+    sides = [
+        rows_of(problem, replace(chosen, tile=replace(tile, rows=part.height)), part)
+        for part in row_parts(problem, chosen)
     ]
-    return len(set(found)) < len(found)
+    laid_out = all(_keeps_sums(rows, machine) for rows in sides or [rows_of(problem, chosen)])
+    return replace(chosen, laid_out=laid_out or "rows" not in schedule.windows)
+
+
+def _keeps_sums(rows: Rows, machine: Machine) -> bool:
+    """Whether sums stay in registers together with the elements of the copy that several rows of a
+    tile read at neighbouring steps, as far as their indices tell."""
+    found = [
+        rows.direct_element(variable("batch"), variable("tile"), row, step)
+        for row in range(rows.width)
+        for step in rows.steps.neighbours()
+    ]
+    shared, tile = len(found) - len(set(found)), rows.tile
+    needed = (tile.rows + 1) * tile.vectors + shared + 1
+    return shared == 0 or needed <= machine.vector_registers
 
 
 def _run(problem: ContractionProblem, windows: frozenset[str]) -> int:
@@ -397,6 +407,19 @@ def _column_block(problem: ContractionProblem, tile: Tile) -> int:
     work = _work(problem) // max(1, tiles * _known(problem.batch.size))
     enough = ceil(LEAST_TASK / max(1, work))
     return max(1, min(enough, tiles * _known(problem.batch.size) // MINIMUM_TASKS))
+
+
+def _whole_batches(problem: ContractionProblem, machine: Machine, tile: Tile) -> int:
+    """How many batches a task computes whole: where both sides of one fit a cache, and there are
+    batches enough for all threads; else 0."""
+    depth, count = _known(problem.reduced.size), problem.batch.size
+    rows = ceil(_known(problem.rows.size) / tile.rows) * tile.rows
+    columns = ceil(_known(problem.columns.size) / tile.columns) * tile.columns
+    packed = (rows + columns) * depth * problem.dtype.bytes
+    if problem.access.blocks > 1 or packed > machine.l2 * WHOLE_SHARE or not isinstance(count, int):
+        return 0
+    least = ceil(LEAST_TASK / max(1, _work(problem) // count))
+    return min(least, count // MINIMUM_TASKS)
 
 
 def _results_count(problem: ContractionProblem, machine: Machine) -> bool:

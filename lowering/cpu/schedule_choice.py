@@ -135,7 +135,7 @@ class Choice:
         _, schedule = contraction.plan(problem, machine)
         tile = Tile(self.rows, self.vectors, schedule.tile.lanes)
         return problem, replace(
-            with_tile(problem, schedule, tile),
+            with_tile(problem, machine, schedule, tile),
             private_rows=self.private_rows,
             block=self.block,
             pack_rows=self.pack_rows,

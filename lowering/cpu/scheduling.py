@@ -8,6 +8,7 @@ from mapsto.ir.core import Function
 from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.passes.bands import Bands
 from mapsto.ir.passes.parts import MakeParts
+from mapsto.ir.passes.split_sums import SplitSums
 from mapsto.lowering.contraction_problem import OperandAccess
 from mapsto.lowering.contractions import LoweredContraction, lower_contraction
 from mapsto.lowering.cpu.machine import Machine
@@ -29,7 +30,8 @@ def cpu_scheduling(machine: Machine, choose: Choose | None = None) -> Scheduling
     """Packed, register-blocked contractions for the machine's caches and registers, by the
     schedules that are chosen (None: by the cost model); rows that read windows from copies, without
     conditions that hold for a piece of a loop, and store what exceeds all caches past them; chains
-    of kernels part by part, where their data is more than a cache."""
+    of kernels part by part, where their data is more than a cache; long sums of products with few
+    results in parts."""
     chooser = choose or estimated(machine)
 
     def contraction(
@@ -43,6 +45,6 @@ def cpu_scheduling(machine: Machine, choose: Choose | None = None) -> Scheduling
     parts = MakeParts(cache=machine.l2, threads=machine.cores)
 
     def arrange(function: Function) -> Function:
-        return parts.run_on(Bands().run_on(function))
+        return SplitSums().run_on(parts.run_on(Bands().run_on(function)))
 
     return Scheduling(DIVISION, contraction, rows, arrange=arrange)

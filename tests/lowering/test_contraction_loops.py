@@ -111,6 +111,23 @@ def test_batched_product() -> None:
         agree(found, Schedule(SMALL, private_rows, 2, 4, True, True))
 
 
+@pytest.mark.parametrize("private_rows", [True, False])
+@pytest.mark.parametrize("batches", [1, 2, 5])
+def test_tasks_of_whole_batches(batches: int, private_rows: bool) -> None:
+    shifted = ir.axis(0, 4).scaled(6) + ir.axis(3, 4)
+    maps = [ir.AffineMap(4, (ir.axis(1, 4), shifted)), ir.projection([0, 3, 2], 4)]
+    found = problem([(7, 30), (5, 6, 9)], maps, (5, 7, 9, 6), 3)
+    for depth, pack in ((4, True), (6, False)):
+        agree(found, Schedule(SMALL, private_rows, 2, depth, pack, True, batches=batches))
+
+
+def test_small_batches_are_tasks_as_a_whole() -> None:
+    maps = [ir.projection([0, 1, 3], 4), ir.projection([0, 3, 2], 4)]
+    machine = Machine.host()
+    found = [problem([(b, n, n), (b, n, n)], maps, (b, n, n, n), 3) for b, n in ((99, 16), (3, 16))]
+    assert [choose_schedule(each, machine).batches for each in found] == [8, 0]
+
+
 def test_rows_and_columns_of_several_dimensions() -> None:
     maps = [ir.projection([0, 1, 4, 5], 6), ir.projection([5, 4, 2, 3], 6)]
     found = problem([(2, 3, 4, 5), (5, 4, 3, 6)], maps, (2, 3, 3, 6, 4, 5), 4)
