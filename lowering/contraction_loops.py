@@ -222,8 +222,8 @@ class _Loops:
             body = self._block_task(batch, first, count)
         packs = self.private.packed and not self.private.ahead
         buffers = [Allocate(self._private_buffer())] if packs else []
-        sums = [Allocate(self._partial())] if self.k_blocks != 1 else []
-        return [*buffers, *sums, *body]
+        sums = [Allocate(loops._partial()) for loops in self._row_parts]
+        return [*buffers, *(sums if self.k_blocks != 1 else []), *body]
 
     def _row_task(self, batch: Index, first: Index, count: Index) -> list[Statement]:
         """All columns of a block of row tiles, one block of the reduction after another."""
@@ -343,7 +343,8 @@ class _Loops:
         tile = self.schedule.tile
         rows = self.schedule.private_rows
         tiles = (self.schedule.block, self.columns.tiles) if rows else (self.rows.tiles, 1)
-        return Buffer("partial", self._dtype, (*tiles, tile.rows, tile.columns), Space.LOCAL)
+        name = f"partial{self.part.first}" if self.part else "partial"
+        return Buffer(name, self._dtype, (*tiles, tile.rows, tile.columns), Space.LOCAL)
 
     @property
     def _dtype(self) -> DType:

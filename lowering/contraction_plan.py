@@ -59,11 +59,9 @@ class RowPart:
 
 def row_parts(problem: ContractionProblem, schedule: Schedule) -> tuple[RowPart, ...]:
     """The rows by the height of their tiles, where there are two heights; they all go by each tile
-    of columns, with sums that are complete at once."""
-    rows, depth = problem.rows.size, problem.reduced.size
+    of columns."""
+    rows = problem.rows.size
     if schedule.private_rows or "rows" in schedule.ahead or not isinstance(rows, int):
-        return ()
-    if not isinstance(depth, int) or depth > schedule.reduction_block:
         return ()
     found, first, above = [], 0, 0
     for tiles, height in heights(rows, schedule.tile.rows):
