@@ -56,7 +56,7 @@ from mapsto.lowering.contraction_sides import Columns, Lane, Rows, Side
 from mapsto.lowering.contraction_steps import KRange, Step, Steps
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indices import Index, from_dim, maximum, minimum, variable
-from mapsto.lowering.loop_prefetch import prefetches
+from mapsto.lowering.loop_prefetch import LINE, prefetches
 from mapsto.lowering.loops import (
     Allocate,
     Buffer,
@@ -65,6 +65,7 @@ from mapsto.lowering.loops import (
     For,
     If,
     LoopKind,
+    Prefetch,
     Space,
     Statement,
     cast,
@@ -436,9 +437,18 @@ class _Loops:
                 return accumulators.store((i, j), fma(row, columns[j], accumulators[i, j]))
 
             rows = For("i", 0, tile.rows, (vectors(add),), LoopKind.UNROLL)
-            return [Allocate(columns), vectors(load), rows]
+            return [Allocate(columns), vectors(load), *self._fetch(side, place, at), rows]
 
         return self.steps.loops(place.part, step)
+
+    def _fetch(self, side: Columns, place: Place, step: Step) -> list[Statement]:
+        """Hints for the columns of a later step, which may be those of the next panel."""
+        later = self.schedule.fetched_steps
+        if not later:
+            return []
+        buffer, slot, offset = self._packed(side, place)
+        lines = range(0, side.width, LINE // buffer.dtype.bytes)
+        return [Prefetch(buffer, (slot, offset + step.number + later, first)) for first in lines]
 
     def _row_element(self, place: Place, step: Step) -> Expression:
         i = variable("i")

@@ -42,6 +42,8 @@ class Schedule:
     """Whether a task that owns rows computes all columns of a few rows before the next ones."""
     batches: int = 0
     """How many batches a task computes whole, both sides of which it packs; 0: tasks own tiles."""
+    fetched_steps: int = 0
+    """How many steps before their turn columns are fetched that are packed ahead; 0: not at all."""
     near: int = 0
     """Bytes of a tensor that is taken to be in the first-level cache.  What the epilogue reads and
     writes of others is fetched while a tile is summed up."""

@@ -25,7 +25,7 @@ from mapsto.lowering.loops import (
     Store,
 )
 
-__all__ = ["prefetches"]
+__all__ = ["LINE", "prefetches"]
 
 LINE = 64
 """Bytes of a cache line."""

@@ -69,6 +69,10 @@ LARGEST_WINDOW = 4
 """How much larger than the operand its copy without edges may be."""
 WHOLE_SHARE = 0.75
 """How much of the second-level cache the sides of a batch may fill that is computed whole."""
+FETCHED_STEPS = 64
+"""Steps, of some cycles each, in which a line of columns comes from far memory."""
+FETCHING_ROWS = 4
+"""Rows of a tile from which on memory is quicker than its multiply-adds."""
 TILES_TO_TRY = 6
 """So many of the tiles that are estimated to be quickest are alternatives."""
 
@@ -151,6 +155,7 @@ def choose_schedule(
         windows=windows,
         run=run,
         by_rows=_results_count(problem, machine),
+        fetched_steps=_fetched_steps(problem, machine, tile) if "columns" in ahead else 0,
         near=machine.l1,
     )
     return with_tile(problem, machine, schedule, tile)
@@ -272,6 +277,14 @@ def _run(problem: ContractionProblem, windows: frozenset[str]) -> int:
     if "columns" in windows:
         return 1
     return min(problem.contiguous_dims(operand, problem.columns), _stored_together(problem))
+
+
+def _fetched_steps(problem: ContractionProblem, machine: Machine, tile: Tile) -> int:
+    """How far ahead columns are fetched that were packed before: not where they stay in a cache, or
+    where few rows use them, so that there is nothing to do while they come."""
+    columns = _known(problem.columns.size) * _known(problem.reduced.size) * problem.dtype.bytes
+    is_far = columns * _known(problem.batch.size) > machine.l2
+    return FETCHED_STEPS if is_far and tile.rows >= FETCHING_ROWS else 0
 
 
 def _stored_together(problem: ContractionProblem) -> int:

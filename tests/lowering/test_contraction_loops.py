@@ -37,6 +37,7 @@ from mapsto.lowering.loops import (
     For,
     LoopFunction,
     LoopKind,
+    Prefetch,
     Statement,
     apply,
     constant,
@@ -102,6 +103,26 @@ def test_long_reductions_are_blocked() -> None:
     given = arrays(found)
     run_native(function(found, schedule), given, {}, machine)
     np.testing.assert_allclose(given["y"], reference(found, given), rtol=1e-3, atol=1e-3)
+
+
+def test_rows_of_two_heights_in_blocks_of_a_reduction() -> None:
+    """17 rows are tiles of 5 and 4; each tile has its sums between blocks."""
+    schedule = Schedule(replace(SMALL, rows=5), False, 1, 16, True, True)
+    for rows in (17, 19):
+        agree(product(rows, 9, 37), schedule)
+
+
+def test_columns_that_no_cache_holds_are_fetched_ahead() -> None:
+    """Where they stay the same, and there is enough to do while they come."""
+    machine = Machine.named("x86-64-v3")
+    steady = frozenset({"columns"})
+    sizes = [(32, 512, 600), (32, 64, 64), (1, 512, 600)]
+    schedules = [choose_schedule(product(*at), machine, steady) for at in sizes]
+    assert [schedule.fetched_steps > 0 for schedule in schedules] == [True, False, False]
+    assert choose_schedule(product(*sizes[0]), machine).fetched_steps == 0
+    body = contraction_body(product(*sizes[0]), schedules[0])
+    hints = {s.buffer.name for s in statements(body) if isinstance(s, Prefetch) and not s.writes}
+    assert hints == {"packed_columns"}
 
 
 def test_batched_product() -> None:
