@@ -52,6 +52,9 @@ CHEAP_PROLOGUE = 4
 MANY_SITES = 8
 """A value that is read in more ways than this is kept, however cheap it is."""
 
+FEW_OPS = 16
+"""What so many ops compute from indices is never kept."""
+
 LONGEST_CHAIN = 48
 """So many ops at most, one computed from the other, are within a stage, so that code which walks
 stages may use recursion."""
@@ -259,11 +262,25 @@ class _Selection:
     def _is_worth_keeping(self, op: Operation, value: Value) -> bool:
         sites = self.sites.get(value, set())
         if len(sites) > MANY_SITES:
-            return bool(op.operands)
+            return bool(op.operands) and not self._is_of_indices(value)
         if op.has(Trait.EXPENSIVE):
             return len(sites) > 1 or any(_repeats(value, site) for site in sites)
         several = len({stage for stage, _, _ in sites}) > 1
         return several and len(self._wide_leaves(value)) > 1
+
+    def _is_of_indices(self, value: Value) -> bool:
+        """Whether a few cheap ops compute the value from indices alone, as a causal mask: reading
+        it would be no cheaper, and tell less."""
+        if self._cone_leaves(value):
+            return False
+        ops: set[Operation] = set()
+        pending = [value.defining_op]
+        while pending and len(ops) <= FEW_OPS:
+            op = pending.pop()
+            if op is not None and op not in ops:
+                ops.add(op)
+                pending += [operand.defining_op for operand in op.operands]
+        return not pending and not any(op.has(Trait.EXPENSIVE) for op in ops)
 
     def _wide_leaves(self, value: Value) -> list[Value]:
         """The tensors at least as large as the value from which it is computed."""
