@@ -14,6 +14,7 @@ from itertools import product as pairs
 from typing import TypeVar
 
 from mapsto.ir.alignment import Alignment, align
+from mapsto.ir.bounds import inside_above, inside_below
 from mapsto.ir.core import Value
 from mapsto.ir.dataflow import Place, identity_place
 from mapsto.ir.dims import Dim, product
@@ -30,6 +31,7 @@ __all__ = [
     "group_across",
     "kernel_space",
     "plain_space",
+    "reads_across",
     "vectorize_outer",
 ]
 
@@ -283,6 +285,28 @@ def group_across(space: KernelSpace, stored: Collection[Value]) -> OuterGroup | 
                 elements[group] += estimate(stage.extents)
     most = max(elements, key=lambda group: elements[group], default=None)
     return most if most is not None and elements[most] and _fills(last) else None
+
+
+def reads_across(space: KernelSpace, group: OuterGroup) -> list[tuple[Value, Stage, Place]]:
+    """Tensors that are read across the last group and along another one, never outside."""
+    last = space.groups[-1]
+    found: dict[tuple[Value, Place], Stage] = {}
+    for stage, axes in zip(space.stages, space.alignment.axes, strict=True):
+        for read in stage.reads:
+            moves = _moves(read.place, axes[last.dims[-1]])
+            if read.value is not None and moves and _is_last(read.place, axes[group.dims[-1]], 1):
+                found.setdefault((read.value, read.place), stage)
+    return [(v, s, place) for (v, place), s in found.items() if _is_inside(v, s, place)]
+
+
+def _is_inside(value: Value, stage: Stage, place: Place) -> bool:
+    """Whether a value has an element at every point of a stage's domain."""
+    return all(
+        expr is not None
+        and inside_below(expr, stage.extents)
+        and inside_above(expr, stage.extents, size)
+        for expr, size in zip(place, value.shape, strict=True)
+    )
 
 
 def _fills(group: OuterGroup) -> bool:

@@ -45,6 +45,7 @@ from mapsto.lowering.loops import (
     compare,
 )
 from mapsto.lowering.row_passes import Bounds
+from mapsto.lowering.staged_squares import StagedSquares
 
 __all__ = ["RowKernel"]
 
@@ -74,7 +75,10 @@ class RowKernel(ColumnPasses):
                 return tuple(statements)
             if self._is_one_long_sum():
                 self._sum_in_parts()
-            if self._is_flat:
+            squares = self._staged_squares()
+            if squares is not None:
+                squares.write()
+            elif self._is_flat:
                 self._flat_tasks()
             elif self.columns:
                 across = self._across()
@@ -90,6 +94,13 @@ class RowKernel(ColumnPasses):
         if is_checked or not self.is_plain:
             return None
         return group_across(self.space, self.outputs)
+
+    def _staged_squares(self) -> StagedSquares | None:
+        """Squares that are read along memory and written along memory, by lanes that have a buffer
+        in common."""
+        across = self._across() if self._is_flat else None
+        squares = None if across is None else StagedSquares(self, across)
+        return squares if squares is not None and squares.staged else None
 
     # ---- outer loops
 

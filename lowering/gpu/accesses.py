@@ -6,6 +6,7 @@ touch the same element only in the same thread, so they never race:
 - `a*thread + c` along some axis, or as the flat index of all axes, and what a loop from there in
   steps of `a` times the number of threads touches (the form is the index in its first round), and
   what is less than `a` behind (the form is the index of the first in a chunk), laid out or not;
+- the quotient and the rest of such a form by a number, along two axes;
 - everything in statements that one thread executes.
 """
 
@@ -13,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 
 from mapsto.lowering.index_facts import index_bounds
 from mapsto.lowering.indices import (
     Composite,
     Index,
+    atom_index,
     atoms,
     flat_offset,
     folded,
@@ -221,7 +224,40 @@ class BlockMemory:
         forms = {axis: index for axis, index in enumerate(first) if self._tells_thread(index)}
         if self._tells_thread(flat):
             forms[len(first)] = flat
-        return frozenset((axis, form, self.multiple) for axis, form in forms.items())
+        own = [(axis, form, self.multiple) for axis, form in forms.items()]
+        return frozenset((*own, *self._divided(indices)))
+
+    def _divided(self, indices: tuple[Index, ...]) -> Iterator[Hashable]:
+        """Pairs of axes along which an index that tells the thread is divided: by its quotient and
+        its rest."""
+        first = [self._in_first_round(index) for index in indices]
+        for (a, quotient), (b, rest) in permutations(enumerate(first), 2):
+            for atom in atoms(quotient):
+                if not isinstance(atom, Composite) or atom.kind != "floordiv":
+                    continue
+                whole, by = atom.left, atom.right
+                left = self._in_whole_turns(quotient - atom_index(atom), by)
+                others = left, rest - modulo(whole, by)
+                if self._tells_thread(whole) and all(map(self._is_same, others)):
+                    yield a, b, whole, *others
+
+    def _in_whole_turns(self, index: Index, by: Index) -> Index:
+        """An index, to which a quotient by some number was added, without what whole turns of all
+        threads add."""
+        for name in {atom for atom in atoms(index) if isinstance(atom, str)}:
+            turn = None if self._is_stable(name) else linear_parts(index, name)
+            whole = turn is not None and isinstance(turn[0], int) and isinstance(by, int)
+            if turn is not None and whole and turn[0] * by % self.count == 0:
+                index = turn[1]
+        return index
+
+    def _is_same(self, index: Index) -> bool:
+        """Whether an index is the same in all threads of a block, at all times."""
+        names = (atom for atom in atoms(index) if not isinstance(atom, Composite))
+        return all(
+            isinstance(name, str) and name != self.thread and self._is_stable(name)
+            for name in names
+        )
 
     def _in_first_round(self, index: Index) -> Index:
         """The index in the first round of loops in steps of the number of threads; of a multiple,

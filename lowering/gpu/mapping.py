@@ -48,8 +48,9 @@ from mapsto.lowering.loops import (
 
 __all__ = ["map_kernel", "shared_bytes"]
 
-_SHARED_BUDGET = 8192
-"""Local buffers of a task are in shared memory up to so many bytes: more would keep others out."""
+_SHARED_BUDGET = 9216
+"""Local buffers of a task are in shared memory up to so many bytes, which two squares take
+(`staged_squares`): more would keep others out."""
 _SHARED_ALIGNMENT = 16
 _HELD = 16
 """Rows of more elements a thread than this get more threads."""

@@ -117,7 +117,7 @@ def test_whoever_writes_it(dtype: str) -> None:
 
 
 def test_a_step_of_gpt_writes_no_matrix(tmp_path: Path) -> None:
-    """Nor the mask; for each layer there are three kernels of gradients, beside that of the sums."""
+    """Nor the mask; each layer has three kernels of gradients, beside that of the sums."""
     file = tmp_path / "small.mto"
     file.write_text(f'from "{GPT}" import GPT\n{SMALL}')
     function = training_step(f"{file}:Step", n=4, t=48)
