@@ -32,6 +32,7 @@ from llvmlite.binding import ffi
 
 from mapsto.ir.disk_cache import compiled, key_of
 from mapsto.lowering.cpu.machine import Machine
+from mapsto.runtime.compiler_memory import release_memory
 
 __all__ = [
     "CodeGenerator",
@@ -156,6 +157,7 @@ class CodeGenerator:
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+            _tidy_after(sum(map(len, self._started)))
 
     def start(self, text: str) -> None:
         """Begins with a text, unless that was done before."""
@@ -169,6 +171,24 @@ class CodeGenerator:
         for text in texts:
             self.start(text)
         return [self._started[text].result() for text in texts]
+
+
+def _tidy_after(length: int) -> None:
+    """Gives memory back once so much text was compiled that the time for it does not matter."""
+    _compiled.length += length
+    if _compiled.length >= _TIDIED_LENGTH:
+        _compiled.length = 0
+        release_memory()
+
+
+@dataclass(slots=True)
+class _Compiled:
+    length: int = 0
+    """Of the texts that were compiled since memory was given back."""
+
+
+_compiled = _Compiled()
+_TIDIED_LENGTH = 20_000
 
 
 # ---- LLVM
