@@ -46,7 +46,7 @@ DIRECT_USES_ALONG_K = 16
 """The same of rows that are in order along the reduction: packing would only move them together."""
 LEAST_GAIN = 1.02
 """By how much quicker it has to be, as estimated, to store results across vectors."""
-STORE_ALONE = 5.0
+STORE_ALONE = 4.0
 """Cycles, in units of a multiply-add issued, to take an element out of a vector and store it."""
 STORE_TOGETHER = 1.2
 """The same of an element that is stored with its neighbours, transposed in registers."""

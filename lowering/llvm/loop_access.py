@@ -310,6 +310,8 @@ class AccessEmitter(IndexEmitter):
             self._store_uniform(scope, place, offset, parts[0], value, guard)
         elif parts is not None and parts[1] == 1:
             self._store_contiguous(scope, place, parts[0], value, guard)
+        elif parts is not None and guard is None and _counts_lanes(scope):
+            self._store_apart(scope, place, *parts, value)
         else:
             self._scatter(scope, place, offset, value, guard)
 
@@ -420,6 +422,18 @@ class AccessEmitter(IndexEmitter):
     ) -> None:
         self.when(condition, lambda: self.f.store(data, pointer, align))
 
+    def _store_apart(
+        self, scope: Scope, place: Place, first: Index, slope: Index, value: Operand
+    ) -> None:
+        """Elements evenly apart, one by one: their addresses are one and multiples of a number."""
+        lanes = scope.lanes
+        assert lanes is not None, "only lanes make an address vary"
+        data = self._to_memory(place, self.splat(scope, value, lanes.count))
+        align = gcd(self.alignment(place, first), self.alignment(place, slope))
+        for lane in range(lanes.count if lanes.filled is None else lanes.filled):
+            pointer = self.address(scope, place, first + slope * lane)
+            self.f.store(self.f.extractelement(data, lane), pointer, align)
+
     def _scatter(
         self, scope: Scope, place: Place, offset: Index, value: Operand, guard: Operand | None
     ) -> None:
@@ -446,6 +460,14 @@ class AccessEmitter(IndexEmitter):
         if is_literal(value) and value.type.lanes == 1:
             return constant(memory_type(place.buffer.dtype), value.text == "true")
         return self.f.zext(value, memory_type(place.buffer.dtype, value.type.lanes))
+
+
+def _counts_lanes(scope: Scope) -> bool:
+    """Whether it is known without running which lanes there are."""
+    lanes = scope.lanes
+    if lanes is None or lanes.predicate is not None:
+        return False
+    return lanes.tail is None or lanes.filled is not None
 
 
 def _conjuncts(guard: Expression | None) -> Iterator[Expression]:

@@ -648,3 +648,16 @@ def test_strands_that_read_what_they_store() -> None:
     )
     function = LoopFunction("again", (y,), (), (For("i", 0, 20, loops, VECTOR),))
     check(function, {"y": array(20, 2)}, {})
+
+
+@pytest.mark.parametrize("stride", [5, -3, 64])
+@pytest.mark.parametrize("extent", [8, 13])
+def test_elements_evenly_apart_are_stored_one_by_one(stride: int, extent: int) -> None:
+    """Their addresses are no vector: it would be taken apart again."""
+    x, y = Buffer("x", F32, (extent,)), Buffer("y", F32, (abs(stride) * extent,))
+    first = 0 if stride > 0 else -stride * (extent - 1)
+    store = y.store((stride * variable("i") + first,), x["i"] * f32(2))
+    loop = For("i", 0, extent, (store,), VECTOR)
+    function = LoopFunction("apart", (x, y), (), (loop,))
+    check(function, {"x": array(extent), "y": array(abs(stride) * extent)}, {})
+    assert "scatter" not in module_text(function, machines()[0])
