@@ -49,6 +49,7 @@ from mapsto.lowering.loops import (
 
 PLAIN, AMPERE = GpuTarget.named("gpusim"), GpuTarget.named("nvptx64-sm_80")
 TURING, ROUNDING = GpuTarget.named("nvptx64-sm_75"), AMPERE.with_tf32()
+SLOW = pytest.mark.slow
 TARGETS = pytest.mark.parametrize("target", [PLAIN, AMPERE], ids=lambda target: target.name)
 THREADS = BlockTile(8, 8, 4, 2, 1)
 WARPS = BlockTile(16, 16, 16, 16, 16, 2, is_matrix=True)
@@ -89,14 +90,21 @@ def test_stages_splits_and_flat_tiles(target: GpuTarget, tile: BlockTile) -> Non
     agree(product(3, 5, 19), target, tile)
 
 
-@pytest.mark.parametrize("dtype", [ir.DType.F16, ir.DType.BF16], ids=str)
-@pytest.mark.parametrize("layout", ["nn", "tt"])
+@pytest.mark.parametrize(
+    ("layout", "dtype"),
+    [
+        ("nn", ir.DType.F16),
+        ("tt", ir.DType.BF16),
+        pytest.param("tt", ir.DType.F16, marks=SLOW),
+        pytest.param("nn", ir.DType.BF16, marks=SLOW),
+    ],
+)
 def test_matrix_instructions(layout: str, dtype: ir.DType) -> None:
     agree(product(16, 24, 32, layout, dtype=dtype), AMPERE, WARPS)
     agree(product(5, 17, 19, layout, dtype=dtype), AMPERE, WARPS)
 
 
-@pytest.mark.parametrize("layout", ["nn", "tt"])
+@pytest.mark.parametrize("layout", [pytest.param("nn", marks=SLOW), "tt"])
 def test_factors_that_are_rounded(layout: str) -> None:
     agree(product(16, 24, 32, layout), ROUNDING, WARPS)
     agree(product(5, 17, 19, layout), ROUNDING, WARPS)

@@ -104,7 +104,7 @@ def test_loss(name: str, device: str) -> None:
     agree(lib.slopes.to(device)(*arrays), lib.slopes(*arrays))
 
 
-@on_devices((text for text, *_ in VALUES), QUICK)
+@on_devices((text for text, *_ in VALUES), quick=[text for text, *_ in VALUES])
 def test_values(name: str, device: str) -> None:
     given = next(arguments for text, arguments, _ in VALUES if text == name)
     dtypes = {"f": "f64", "i": "i32"}

@@ -5,9 +5,7 @@ from __future__ import annotations
 from devices import on_devices
 from ladder import MODELS, check
 
-QUICK = ("digits", "lstm")
 
-
-@on_devices(MODELS, QUICK)
+@on_devices(MODELS, quick=MODELS)
 def test_models(name: str, device: str) -> None:
     check(name, device)
