@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mapsto.ir.affine import AffineExpr
 from mapsto.ir.core import Block, Operation, Trait, Value
@@ -33,6 +34,8 @@ from mapsto.ir.ops.shaping import Broadcast
 from mapsto.ir.ops.updates import DynamicUpdate
 from mapsto.ir.stages import Stage, is_external, is_heavy
 
+_T = TypeVar("_T")
+
 __all__ = ["WeightedSums", "along_rows", "find_weighted_sums", "reads_rows"]
 
 
@@ -42,7 +45,8 @@ class WeightedSums:
     nothing else uses if they are closed, and `top`, `total` and `sums`.
 
     `keys` is the axis of the scores along which they are normalized; `side` tells which operand of
-    `sums` the weights are, divided by their total already if `is_mean`.
+    `sums` the weights are, divided by their total already if `is_mean`.  The axes of `total` are
+    those of rows in an `order` of its own: heads may have become the last one.
     """
 
     fits: Contract
@@ -54,6 +58,7 @@ class WeightedSums:
     keys: int
     side: int
     is_mean: bool
+    order: tuple[int, ...]
     inside: frozenset[Value]
 
     @property
@@ -67,9 +72,13 @@ class WeightedSums:
         return self.sums.maps[self.side].results
 
     def row_place(self, rank: int) -> Place:
-        """Where a point of the result of `sums` has its row's `top` and `total`."""
+        """Where a point of the result of `sums` has its row."""
         rows = [expr for axis, expr in enumerate(self.places) if axis != self.keys]
         return tuple(AffineExpr(expr.coefficients[:rank], expr.constant) for expr in rows)
+
+    def in_total(self, row: Sequence[_T]) -> tuple[_T, ...]:
+        """What belongs to the axes of rows, in the order that the total has them in."""
+        return tuple(row[axis] for axis in self.order)
 
     def takes(self, behind: Sequence[Stage], stage: Stage) -> bool:
         """Whether a stage uses no more than the sums at its own indices and the total of the row;
@@ -83,7 +92,8 @@ class WeightedSums:
         return uses and all(
             is_identity(read.place)
             if read.value in own
-            else self._is_total(read.value) and read.place == self.row_place(result.type.rank)
+            else self._is_total(read.value)
+            and read.place == self.in_total(self.row_place(result.type.rank))
             for read in found
         )
 
@@ -139,11 +149,15 @@ class _Search:
         if cone.fits is None or not reads_rows(sums, side, keys):
             return None
         users = [op for op in self.users[weights] if op not in (sums, quotient)]
-        totals = [op for op in users if _reduced_axis(op, "sum", weights) == keys]
-        if len(totals) > 1 or (self.closed and totals != users):
+        reductions = [(op, _reduction(op, "sum", weights)) for op in users]
+        totals = [(op, found[1]) for op, found in reductions if found and found[0] == keys]
+        if len(totals) > 1 or (self.closed and len(totals) < len(users)):
             return None
-        total = totals[0] if totals else None
+        rows = tuple(range(scores.type.rank - 1))
+        total, order = totals[0] if totals else (None, rows)
         assert total is None or isinstance(total, Contract)
+        if order != rows and not self.closed:
+            return None
         repeated_total = None if quotient is None else along_rows(quotient.operands[1], keys)
         if quotient is not None and (total is None or repeated_total is not total.result):
             return None
@@ -151,7 +165,8 @@ class _Search:
         divided = () if quotient is None else (factors, *quotient.results, quotient.operands[1])
         inside = {*cone.dependent, *ends, *divided, *(() if total is None else (total.result,))}
         fits, every, is_mean = cone.fits, frozenset(inside), quotient is not None
-        return WeightedSums(fits, scores, top, weights, total, sums, keys, side, is_mean, every)
+        ops = (fits, scores, top, weights, total, sums)
+        return WeightedSums(*ops, keys, side, is_mean, order, every)
 
     def _is_closed(self, found: WeightedSums) -> bool:
         """Whether nothing else uses what is inside, if that is asked for, and what is inside needs
@@ -228,6 +243,13 @@ def _others(value: Value, axis: int) -> tuple[int, ...]:
 
 def _reduced_axis(op: object, kind: str, operand: Value) -> int | None:
     """The axis of the operand that a reduction is along, where it keeps the others in order."""
+    found = _reduction(op, kind, operand)
+    return found[0] if found is not None and list(found[1]) == sorted(found[1]) else None
+
+
+def _reduction(op: object, kind: str, operand: Value) -> tuple[int, tuple[int, ...]] | None:
+    """The axis of the operand that a reduction is along, and which of the others each axis of the
+    result is."""
     if not isinstance(op, Contract) or op.kind != kind or list(op.operands) != [operand]:
         return None
     if len(op.reduced) != 1 or not op.attributes["reassociate"]:
@@ -238,7 +260,8 @@ def _reduced_axis(op: object, kind: str, operand: Value) -> int | None:
     if tuple(op.extents[d] for d in singles if d is not None) != operand.shape:
         return None
     axis = singles.index(op.rank)
-    return axis if [d for d in singles if d != op.rank] == list(range(op.rank)) else None
+    others = [d for d in singles if d != op.rank]
+    return axis, tuple(others.index(d) for d in range(op.rank))
 
 
 def reads_rows(sums: Contract, side: int, keys: int) -> bool:

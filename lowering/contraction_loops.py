@@ -28,7 +28,7 @@ threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -54,6 +54,7 @@ from mapsto.lowering.contraction_problem import ContractionProblem
 from mapsto.lowering.contraction_results import Results
 from mapsto.lowering.contraction_sides import Columns, Lane, Rows, Side
 from mapsto.lowering.contraction_steps import KRange, Step, Steps
+from mapsto.lowering.contraction_tile import RegisterTile
 from mapsto.lowering.element_rules import sum_type
 from mapsto.lowering.indices import Index, from_dim, maximum, minimum, variable
 from mapsto.lowering.loop_prefetch import LINE, prefetches
@@ -68,10 +69,7 @@ from mapsto.lowering.loops import (
     Prefetch,
     Space,
     Statement,
-    cast,
     compare,
-    constant,
-    fma,
 )
 
 __all__ = ["contraction_body", "contraction_packings"]
@@ -285,8 +283,7 @@ class _Loops:
         """The sums of a block's tiles `at` a place; what the epilogue will read of the first block
         at the same columns is fetched at the last one."""
         part, sliver = variable("part"), variable("sliver")
-        slot, acc = chunk.slot(sliver, self._above), self._accumulators
-        keep = self._tile_loop(lambda i, j: chunk.sums.store((slot, part, i, j), acc[i, j]))
+        keep = self._register_tile.keep(chunk.sums, (chunk.slot(sliver, self._above), part))
         epilogue, width = self._chunk_epilogue(first, chunk), self.schedule.tile.columns
         fetch = prefetches(epilogue, width, self.schedule.near)
         hints = [If(compare("eq", part, self._blocks - 1), fetch)] if fetch else []
@@ -354,16 +351,16 @@ class _Loops:
 
     def _tile(self, place: Place) -> list[Statement]:
         """One register tile: its sums over a block of the reduction, then the epilogue."""
-        tile, accumulators = self.schedule.tile, self._accumulators
+        tile = self.schedule.tile
         result = Buffer("tile", self._dtype, (tile.rows, tile.columns), Space.LOCAL)
         body = self._sums(place)
         if self.k_blocks == 1:
-            copy = self._tile_loop(lambda i, j: result.store((i, j), accumulators[i, j]))
+            copy = self._register_tile.keep(result, ())
             epilogue = self._epilogue(place, self._tile_values(result, ()))
             fetch = prefetches(epilogue, tile.columns, self.schedule.near)
             return [*fetch, *body, Allocate(result), copy, *epilogue]
         sums, slots = self._partial(), self._partial_slots(place)
-        keep = self._tile_loop(lambda i, j: sums.store((*slots, i, j), accumulators[i, j]))
+        keep = self._register_tile.keep(sums, slots)
         epilogue = self._epilogue(place, self._tile_values(sums, slots))
         last = compare("ge", variable("k_block"), from_dim(self.k_blocks) - 1)
         return [*body, keep, If(last, tuple(epilogue))]
@@ -377,69 +374,44 @@ class _Loops:
         ]
 
     @property
-    def _accumulators(self) -> Buffer:
-        tile = self.schedule.tile
-        return Buffer("acc", self._dtype, (tile.rows, tile.columns), Space.REGISTER)
+    def _register_tile(self) -> RegisterTile:
+        return RegisterTile(self.schedule.tile, self.columns, self.steps, self._dtype)
 
     def _sums(self, place: Place) -> list[Statement]:
         """The sums of a tile over a block of the reduction."""
-        accumulators = self._accumulators
-        start = self._start(place, accumulators)
-        return [Allocate(accumulators), *start, self._multiply(place, accumulators)]
+        accumulators = self._register_tile.accumulators
+        return [Allocate(accumulators), self._start(place), self._multiply(place)]
 
     def _partial_slots(self, place: Place) -> tuple[Index, Index]:
         if self.schedule.private_rows:
             return place.row_slot, place.column_tile
         return place.row_tile, 0
 
-    def _start(self, place: Place, accumulators: Buffer) -> list[Statement]:
-        zero = self._tile_loop(lambda i, j: accumulators.store((i, j), constant(0, self._dtype)))
+    def _start(self, place: Place) -> Statement:
+        tile = self._register_tile
         if self.k_blocks == 1:
-            return [zero]
+            return tile.clear()
         sums, slots = self._partial(), self._partial_slots(place)
-        resume = self._tile_loop(lambda i, j: accumulators.store((i, j), sums[(*slots, i, j)]))
-        return [If(compare("eq", variable("k_block"), 0), (zero,), (resume,))]
+        resume = tile.start(lambda i, j: sums[(*slots, i, j)])
+        return If(compare("eq", variable("k_block"), 0), (tile.clear(),), (resume,))
 
-    def _tile_loop(self, body: Callable[[Index, Index], Statement]) -> Statement:
-        """The body for each row and column of a tile, laid out flat."""
-        tile = self.schedule.tile
-
-        def rows(lane: Lane) -> Statement:
-            statement = body(variable("i"), lane.column(tile))
-            return For("i", 0, tile.rows, (statement,), LoopKind.UNROLL)
-
-        return self.columns.vectors(rows)
-
-    def _multiply(self, place: Place, accumulators: Buffer) -> Statement:
+    def _multiply(self, place: Place) -> Statement:
         """The sums of a block; only the last tile reads columns through masks."""
         columns = self.columns
-        steps, unmasked = self._steps(place, accumulators, columns), columns.unmasked()
+        steps, unmasked = self._steps(place, columns), columns.unmasked()
         if unmasked is None:
             return steps
         full = compare("eq", columns.filled(place.column_tile), columns.width)
-        return If(full, (self._steps(place, accumulators, unmasked),), (steps,))
+        return If(full, (self._steps(place, unmasked),), (steps,))
 
-    def _steps(self, place: Place, accumulators: Buffer, side: Columns) -> Statement:
-        """For each step the column vectors, then row after row, so that one broadcast element at a
-        time occupies a register."""
-        tile, i = self.schedule.tile, variable("i")
-        columns = Buffer("column", self._dtype, (tile.columns,), Space.REGISTER)
-        vectors = side.vectors
-
-        def step(at: Step) -> list[Statement]:
-            def load(lane: Lane) -> Statement:
-                element = cast(self._column_element(side, place, lane, at), self._dtype)
-                return columns.store((lane.column(tile),), element)
-
-            def add(lane: Lane) -> Statement:
-                j = lane.column(tile)
-                row = cast(self._row_element(place, at), self._dtype)
-                return accumulators.store((i, j), fma(row, columns[j], accumulators[i, j]))
-
-            rows = For("i", 0, tile.rows, (vectors(add),), LoopKind.UNROLL)
-            return [Allocate(columns), vectors(load), *self._fetch(side, place, at), rows]
-
-        return self.steps.loops(place.part, step)
+    def _steps(self, place: Place, side: Columns) -> Statement:
+        """The steps of a block, with the columns read as a side does."""
+        return replace(self._register_tile, columns=side).multiply(
+            place.part,
+            lambda step: self._row_element(place, step),
+            lambda lane, step: self._column_element(side, place, lane, step),
+            lambda step: self._fetch(side, place, step),
+        )
 
     def _fetch(self, side: Columns, place: Place, step: Step) -> list[Statement]:
         """Hints for the columns of a later step, which may be those of the next panel."""

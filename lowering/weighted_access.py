@@ -73,7 +73,8 @@ class WeightedAccess:
     def store(self, at: Indices, value: Expression, total: Expression) -> Sequence[Statement]:
         """What is done with a sum, and the total of its row."""
         found = self.sums
-        place = tuple(affine_index(e, at) for e in found.row_place(len(at)) if e is not None)
+        row = [affine_index(e, at) for e in found.row_place(len(at)) if e is not None]
+        place = found.in_total(row)
         beside = []
         if found.total is not None:
             dtype = found.total.result.dtype
@@ -86,8 +87,13 @@ class WeightedAccess:
         self, row: Indices, values: Mapping[Contract | None, Expression]
     ) -> list[Statement]:
         """What is done with the greatest score and the total of a row on their own."""
+        found = self.sums
         return [
-            Store(buffer, row, cast(values[op], buffer.dtype))
+            Store(
+                buffer,
+                found.in_total(row) if op is found.total else row,
+                cast(values[op], buffer.dtype),
+            )
             for op in self.sums.statistics
             for buffer in self.outputs.get(op.result, ())
         ]

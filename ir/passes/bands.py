@@ -16,6 +16,7 @@ from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.ops.elementwise import Add
 from mapsto.ir.ops.shaping import Concat
 from mapsto.ir.passes.base import BlockPass
+from mapsto.ir.product_sums import TakesSums, find_sums_together
 from mapsto.ir.substitution import Values, copy_operation
 from mapsto.ir.types import DType
 
@@ -47,11 +48,13 @@ class Bands(BlockPass):
     NaN among the values, but for the order of adding; sums of values have to be within their dtype.
     Only for sizes that are known, and where sums, and the maximum
     along the keys, are all that is needed of the matrices.  A group has `rows` at least, and `work`
-    multiply-adds are left out, not counting the first axis: the batch.
+    multiply-adds are left out, not counting the first axis: the batch.  Weighted sums that have a
+    kernel of their own leave out keys themselves: those that the target `takes_sums` of.
     """
 
     rows: int = 32
     work: int = 1 << 19
+    takes_sums: TakesSums | None = None
 
     name = "bands"
 
@@ -62,7 +65,12 @@ class Bands(BlockPass):
         return self._divided(block, found, max(GROUPS[0], MOST_GROUPS // len(found)))
 
     def _matrices(self, block: Block) -> Iterator[Banded]:
-        return find_banded(block, GROUPS[0] * self.rows)
+        takes = self.takes_sums
+        found = [] if takes is None else find_sums_together(block)
+        taken = [sums.inside for sums in found if takes is not None and takes(sums)]
+        for banded in find_banded(block, GROUPS[0] * self.rows):
+            if not any(banded.matrices <= inside for inside in taken):
+                yield banded
 
     def _divided(self, block: Block, found: Iterable[Banded], most: int) -> Block:
         """The block with the rows of the matrices in it in so many groups at most."""

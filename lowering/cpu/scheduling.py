@@ -13,6 +13,7 @@ from mapsto.lowering.contraction_problem import OperandAccess
 from mapsto.lowering.contractions import LoweredContraction, lower_contraction
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.cpu.schedule_choice import Choose, estimated
+from mapsto.lowering.cpu.weighted_schedule import weighted_scheduling
 from mapsto.lowering.kernel_work import Division
 from mapsto.lowering.loop_pieces import cut_loops
 from mapsto.lowering.loop_streams import stream_stores
@@ -42,9 +43,11 @@ def cpu_scheduling(machine: Machine, choose: Choose | None = None) -> Scheduling
     def rows(body: Sequence[Statement]) -> Sequence[Statement]:
         return stream_stores(cut_loops(copy_windows(body)), machine.l3)
 
+    weighted = weighted_scheduling(machine)
+    bands = Bands(takes_sums=weighted.takes)
     parts = MakeParts(cache=machine.l2, threads=machine.cores)
 
     def arrange(function: Function) -> Function:
-        return SplitSums().run_on(parts.run_on(Bands().run_on(function)))
+        return SplitSums().run_on(parts.run_on(bands.run_on(function)))
 
-    return Scheduling(DIVISION, contraction, rows, arrange=arrange)
+    return Scheduling(DIVISION, contraction, rows, weighted, arrange)

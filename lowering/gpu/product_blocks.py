@@ -49,7 +49,6 @@ from mapsto.lowering.gpu.contraction_tiles import BlockTile
 from mapsto.lowering.gpu.product_horizon import ProductHorizon, find_product_horizon
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.gpu.votes import Vote
-from mapsto.lowering.gpu.weighted_problem import ProductProblem
 from mapsto.lowering.gpu.weighted_rows import over
 from mapsto.lowering.gpu.weighted_tiles import STAGES, WeightedTile
 from mapsto.lowering.indexed import Indices
@@ -73,6 +72,7 @@ from mapsto.lowering.loops import (
     constant,
     select,
 )
+from mapsto.lowering.weighted_problem import ProductProblem
 
 __all__ = ["product_body"]
 

@@ -18,12 +18,12 @@ from mapsto.ir.ops.shaping import Constant as TensorConstant
 from mapsto.ir.product_sums import ProductSums
 from mapsto.lowering.gpu.contraction_tiles import BlockTile
 from mapsto.lowering.gpu.weighted_horizon import first_key, last_key, seen_distance
-from mapsto.lowering.gpu.weighted_problem import ProductProblem
 from mapsto.lowering.indexed import Indices
 from mapsto.lowering.indices import Index, floor_div, maximum, minimum, variable
 from mapsto.lowering.loop_walk import free_names
 from mapsto.lowering.loops import Buffer, Constant, Expression, Space, Statement, constant
 from mapsto.lowering.weighted_access import ProductAccess, Use
+from mapsto.lowering.weighted_problem import ProductProblem
 
 __all__ = ["ProductHorizon", "find_product_horizon"]
 

@@ -44,7 +44,6 @@ from mapsto.lowering.gpu.contraction_threads import ThreadWork
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.gpu.votes import Vote
 from mapsto.lowering.gpu.weighted_horizon import Horizon, find_horizon
-from mapsto.lowering.gpu.weighted_problem import WeightedProblem
 from mapsto.lowering.gpu.weighted_rows import RunningRows
 from mapsto.lowering.gpu.weighted_tiles import STAGES, WeightedTile
 from mapsto.lowering.indices import Index, from_dim, value_of, variable
@@ -65,6 +64,7 @@ from mapsto.lowering.loops import (
     compare,
     constant,
 )
+from mapsto.lowering.weighted_problem import WeightedProblem
 
 __all__ = ["weighted_body"]
 

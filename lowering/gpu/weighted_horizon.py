@@ -18,7 +18,6 @@ from mapsto.ir.ops.logic import Select
 from mapsto.ir.ops.shaping import Constant as TensorConstant
 from mapsto.ir.types import DType
 from mapsto.lowering.contraction_problem import ContractionProblem
-from mapsto.lowering.gpu.weighted_problem import WeightedProblem
 from mapsto.lowering.indexed import IndexedEmitter
 from mapsto.lowering.indices import (
     Index,
@@ -29,6 +28,7 @@ from mapsto.lowering.indices import (
     variable,
 )
 from mapsto.lowering.loops import Apply, Constant, Expression, IndexValue
+from mapsto.lowering.weighted_problem import WeightedProblem
 
 __all__ = ["Horizon", "find_horizon", "first_key", "last_key", "seen_distance"]
 

@@ -14,7 +14,6 @@ from mapsto.lowering.gpu.contraction_blocks import within_side
 from mapsto.lowering.gpu.contraction_fragments import WarpWork
 from mapsto.lowering.gpu.contraction_panels import Share
 from mapsto.lowering.gpu.contraction_threads import ThreadWork
-from mapsto.lowering.gpu.weighted_problem import WeightedProblem
 from mapsto.lowering.indexed import Indices
 from mapsto.lowering.indices import Index, variable
 from mapsto.lowering.loops import (
@@ -39,6 +38,7 @@ from mapsto.lowering.loops import (
     constant,
     select,
 )
+from mapsto.lowering.weighted_problem import WeightedProblem
 
 __all__ = ["RunningRows", "over"]
 

@@ -10,12 +10,6 @@ from mapsto.lowering.gpu.contraction_schedule import known_extent
 from mapsto.lowering.gpu.product_blocks import product_body
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.gpu.weighted_blocks import weighted_body
-from mapsto.lowering.gpu.weighted_problem import (
-    ProductSides,
-    WeightedSides,
-    sort_products,
-    sort_weighted,
-)
 from mapsto.lowering.gpu.weighted_tiles import (
     WeightedSizes,
     WeightedTile,
@@ -24,6 +18,12 @@ from mapsto.lowering.gpu.weighted_tiles import (
 from mapsto.lowering.loops import Statement
 from mapsto.lowering.scheduling import SumsScheduling
 from mapsto.lowering.weighted_access import SumsAccess, WeightedAccess
+from mapsto.lowering.weighted_problem import (
+    ProductSides,
+    WeightedSides,
+    sort_products,
+    sort_weighted,
+)
 
 __all__ = ["weighted_scheduling", "weighted_tile"]
 

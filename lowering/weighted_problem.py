@@ -97,11 +97,12 @@ def sort_products(sums: ProductSums) -> ProductSides | None:
     return None if values is None else ProductSides(products, values)
 
 
-def sort_weighted(sums: WeightedSums) -> WeightedSides | None:
-    """The dimensions, sorted; None where rows and keys are not those of one product each, where
-    elements outside of a tensor would be read, or what is weighted depends on the row."""
+def sort_weighted(sums: WeightedSums, plain: bool = True) -> WeightedSides | None:
+    """The dimensions, sorted; None where rows and keys are not those of one product each, or what
+    is weighted depends on the row; and if operands have to be `plain`, where one is read otherwise
+    than at single dimensions, perhaps outside of the tensor."""
     fits = _with_keys(sums.fits, sums.keys)
-    if fits is None or not (_is_inside(sums.fits) and _is_inside(sums.sums)):
+    if fits is None or (plain and not (_is_inside(sums.fits) and _is_inside(sums.sums))):
         return None
     values = _values(sums, fits)
     return None if values is None else WeightedSides(fits, values)
