@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mapsto.ir.dims import symbols
@@ -35,6 +35,7 @@ __all__ = [
     "direct_indices",
     "expressions",
     "free_names",
+    "indices_of",
     "statements",
     "stored_buffers",
     "subexpressions",
@@ -124,6 +125,18 @@ def expressions(body: Iterable[Statement]) -> Iterator[Expression]:
             yield from subexpressions(expression)
         for index in direct_indices(statement):
             yield from _inside_index(index)
+
+
+def indices_of(body: Sequence[Statement]) -> Iterator[Index]:
+    """Every index in a block."""
+    for statement in statements(body):
+        yield from direct_indices(statement)
+    for expression in expressions(body):
+        match expression:
+            case Load(indices=indices):
+                yield from indices
+            case IndexValue(index):
+                yield index
 
 
 @dataclass(frozen=True, slots=True)

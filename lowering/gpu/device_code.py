@@ -44,7 +44,8 @@ class DeviceCode(Protocol):
     scratch: Operand | None
 
     def number(self, kind: str, axis: int) -> Operand:
-        """The number (i64) of the `thread` in its block or of the `block`, along an axis."""
+        """The number of the `thread` in its block or of the `block`, along an axis: an integer of
+        any width."""
 
     def barrier(self) -> None:
         """A barrier of the block."""
@@ -123,8 +124,7 @@ class CalledDevice:
 
     def number(self, kind: str, axis: int) -> Operand:
         calls = self.dialect.thread if kind == "thread" else self.dialect.block
-        value = self._call(calls[axis], ())
-        return value if value.type == I64 else self.f.zext(value, I64)
+        return self._call(calls[axis], ())
 
     def barrier(self) -> None:
         assert self.dialect.barrier is not None, "every dialect of calls has a barrier"

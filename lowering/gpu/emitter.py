@@ -12,13 +12,15 @@ from mapsto.ir.dims import Dim
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.gpu.device_code import CalledDevice, DeviceCode
 from mapsto.lowering.gpu.kernel import GpuKernel
+from mapsto.lowering.gpu.short_indices import has_short_indices
 from mapsto.lowering.gpu.simulated import simulated_device, write_launcher
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.gpu.together import TogetherEmitter
 from mapsto.lowering.gpu.vector_access import buffer_alignment
 from mapsto.lowering.indices import Index, from_dim
+from mapsto.lowering.llvm.loop_indices import is_literal
 from mapsto.lowering.llvm.loop_scope import Fact, Place, Scope
-from mapsto.lowering.llvm.types import I8, I64, Operand, constant
+from mapsto.lowering.llvm.types import I8, I32, I64, LLVMType, Operand, constant
 from mapsto.lowering.llvm.writer import ModuleWriter
 from mapsto.lowering.loop_walk import stored_buffers
 from mapsto.lowering.loops import (
@@ -66,6 +68,7 @@ class _ThreadEmitter(TogetherEmitter):
         super().__init__(device.f, machine)
         self.device, self.kernel = device, kernel
         self.stored = stored_buffers(kernel.loops.body)
+        self.index_type = I32 if has_short_indices(kernel) else I64
 
     def scope(self) -> Scope:
         """The scope at the start: buffers and sizes."""
@@ -77,7 +80,8 @@ class _ThreadEmitter(TogetherEmitter):
         in_scratch = self.kernel.loops.buffers[len(self.kernel.parameters) :]
         for buffer, offset in zip(in_scratch, self.kernel.scratch, strict=True):
             assert self.device.scratch is not None, "it has a size"
-            bytes_before = self._dim(scope, offset)
+            before = constant(I64, offset) if isinstance(offset, int) else None
+            bytes_before = before or self._dim(scope, offset)
             pointer = self.f.getelementptr(I8, self.device.scratch, bytes_before)
             scope = scope.with_place(_placed(buffer, pointer))
         return scope
@@ -90,7 +94,7 @@ class _ThreadEmitter(TogetherEmitter):
     def grid_loop(self, scope: Scope, loop: For) -> None:
         kind = "block" if loop.kind is LoopKind.BLOCK else "thread"
         axis = _depth(loop) - 1
-        number = self.device.number(kind, axis)
+        number = self._index(self.device.number(kind, axis))
         start = self.resolve(scope, loop.start)
         if start != 0:
             number = self.f.add(number, self.index_operand(scope, start), "nsw")
@@ -98,6 +102,18 @@ class _ThreadEmitter(TogetherEmitter):
             scope = scope.with_range(loop.variable, start, loop.stop - 1)
         fact = Fact(nonnegative=self.is_nonnegative(start))
         self.run_block(self.bind(scope, loop.variable, number, fact), loop.body)
+
+    def _index(self, number: Operand) -> Operand:
+        """A number that is not negative as an index."""
+        difference = self.index_type.bits - number.type.bits
+        if difference == 0:
+            return number
+        return (self.f.zext if difference > 0 else self.f.trunc)(number, self.index_type)
+
+    def _element_address(self, element: LLVMType, base: Operand, index: Operand) -> Operand:
+        if not is_literal(index):
+            index = self._convert(index, I64)
+        return super()._element_address(element, base, index)
 
     def parallel_loop(self, scope: Scope, loop: For) -> None:
         raise ValueError(f"parallel loop `{loop.variable}` in a kernel for GPUs")
@@ -137,7 +153,9 @@ class _ThreadEmitter(TogetherEmitter):
             return super().load_uniform(scope, place, first, guard, otherwise)
         if place.buffer.name in self.stored or not _has_elements(place.buffer):
             return self._load_if(scope, place, first, guard, otherwise)
-        offset = self.f.select(guard, self.index_operand(scope, first), constant(I64, 0))
+        offset = self.f.select(
+            guard, self.index_operand(scope, first), constant(self.index_type, 0)
+        )
         pointer = self._element_address(self._type(place, 1), place.pointer, offset)
         value = self.read(place, pointer, 1, place.buffer.dtype.bytes)
         return self.f.select(guard, value, otherwise)

@@ -86,7 +86,10 @@ class ExpressionEmitter(AccessEmitter):
         target = type.vector(value.type.lanes)
         if target.is_float:
             return self.f.sitofp(value, target)
-        return value if target == value.type else self.f.trunc(value, target)
+        if target == value.type:
+            return value
+        is_wider = target.bits > value.type.bits
+        return (self.f.sext if is_wider else self.f.trunc)(value, target)
 
     # ---- comparisons of indices
 
@@ -131,7 +134,7 @@ class ExpressionEmitter(AccessEmitter):
     def lane_mask(
         self, scope: Scope, limit: Operand, lanes: int, negated: bool = False, inside: bool = False
     ) -> Operand:
-        """The mask of the lanes `l < limit` (negated: `l >= limit`) for an i64, which is known to
+        """The mask of the lanes `l < limit` (negated: `l >= limit`) for an index, which is known to
         be `inside` 0..lanes or else is clamped to that."""
         key = ("mask", limit.text, lanes, negated)
         found = scope.cache.get(key)
@@ -139,12 +142,16 @@ class ExpressionEmitter(AccessEmitter):
             return found
         kind = I64.with_kind(f"i{max(8, min(64, self.machine.vector_bits // lanes))}")
         if not inside:
-            limit = self.f.smin(self.f.smax(limit, constant(I64, 0)), constant(I64, lanes))
-        narrow = limit if kind == I64 else self.f.trunc(limit, kind)
+            limit = self._clamped(limit, lanes)
+        narrow = self._convert(limit, kind)
         numbers = constant_vector(kind, range(lanes))
         wide = self.splat(scope, narrow, lanes)
         mask = self.f.icmp("sge" if negated else "slt", numbers, wide)
         return scope.cache.put(key, mask)
+
+    def _clamped(self, limit: Operand, lanes: int) -> Operand:
+        low, high = constant(limit.type, 0), constant(limit.type, lanes)
+        return self.f.smin(self.f.smax(limit, low), high)
 
 
 _DECIDED = {

@@ -1,4 +1,4 @@
-"""Index expressions to LLVM integers: scalar (i64) values, or one value a lane."""
+"""Index expressions to LLVM integers: scalar values, or one value a lane."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ def is_literal(operand: Operand) -> bool:
 
 class IndexEmitter:
     """Computes indices and addresses.  A resolved index has SSA names (`%v1`) as its atoms."""
+
+    index_type: LLVMType = I64
+    """That of all indices."""
 
     def __init__(self, f: FunctionWriter, machine: Machine) -> None:
         self.f = f
@@ -82,10 +85,11 @@ class IndexEmitter:
 
     def _integer_value(self, scope: Scope, atom: ValueOf) -> Operand:
         value = self.evaluate(scope, atom.expression)
-        if value.type.bits == 64:
+        bits = self.index_type.bits
+        if value.type.bits == bits:
             return value if not is_literal(value) else self.f.add(value, constant(value.type, 0))
         widen = self.f.sext if atom.expression.type.is_signed else self.f.zext
-        return widen(value, value.type.with_kind("i64"))
+        return widen(value, value.type.with_kind(self.index_type.kind))
 
     def split(self, scope: Scope, index: Index) -> tuple[Index, Index] | None:
         """`(first, slope)`, resolved: lane `l` has the index `first + slope * l`.  None where it is
@@ -123,9 +127,9 @@ class IndexEmitter:
     # ---- scalars
 
     def index_operand(self, scope: Scope, index: Index) -> Operand:
-        """The i64 value of a resolved index."""
+        """The value of a resolved index."""
         if isinstance(index, int):
-            return constant(I64, index)
+            return constant(self.index_type, index)
         found = scope.cache.get(index)
         if found is not None:
             return found
@@ -138,11 +142,11 @@ class IndexEmitter:
 
     def _term(self, scope: Scope, monomial: tuple[Atom, ...], coefficient: int) -> Operand:
         if not monomial:
-            return constant(I64, coefficient)
+            return constant(self.index_type, coefficient)
         product = self._product(scope, monomial)
         if coefficient == 1:
             return product
-        return self.f.mul(product, constant(I64, coefficient), "nsw")
+        return self.f.mul(product, constant(self.index_type, coefficient), "nsw")
 
     def _product(self, scope: Scope, monomial: tuple[Atom, ...]) -> Operand:
         if len(monomial) == 1:
@@ -162,7 +166,7 @@ class IndexEmitter:
         text = str(atom)
         if not text.startswith("%"):
             raise KeyError(f"loop variable or size `{text}` is not defined here")
-        return Operand(text, I64)
+        return Operand(text, self.index_type)
 
     def _composite(self, atom: Composite, left: Operand, right: Operand) -> Operand:
         if atom.kind == "min":
@@ -218,7 +222,7 @@ class IndexEmitter:
     # ---- one value a lane
 
     def index_vector(self, scope: Scope, index: Index) -> Operand:
-        """The i64 value of an (unresolved) index in each lane of the vector loop around."""
+        """The value of an (unresolved) index in each lane of the vector loop around."""
         assert scope.lanes is not None, "lanes exist only in vector loops"
         count = scope.lanes.count
         parts = self.split(scope, index)
@@ -226,7 +230,7 @@ class IndexEmitter:
             return self._lane_sequence(scope, *parts)
         total: Operand | None = None
         for monomial, coefficient in index_terms(index):
-            term = constant(I64.vector(count), coefficient)
+            term = constant(self.index_type.vector(count), coefficient)
             for atom in monomial:
                 term = self.f.mul(term, self._atom_vector(scope, atom))
             total = term if total is None else self.f.add(total, term)
@@ -240,9 +244,10 @@ class IndexEmitter:
         if slope == 0:
             return start
         if isinstance(slope, int):
-            return self.f.add(start, constant_vector(I64, [slope * lane for lane in range(count)]))
+            lanes = [slope * lane for lane in range(count)]
+            return self.f.add(start, constant_vector(self.index_type, lanes))
         steps = self.splat(scope, self.index_operand(scope, slope), count)
-        return self.f.add(start, self.f.mul(steps, constant_vector(I64, range(count))))
+        return self.f.add(start, self.f.mul(steps, constant_vector(self.index_type, range(count))))
 
     def _atom_vector(self, scope: Scope, atom: Atom) -> Operand:
         assert scope.lanes is not None, "lanes exist only in vector loops"

@@ -252,11 +252,11 @@ class VectorLoopEmitter(ExpressionEmitter):
             return max(0, extent) // unit * unit
         count = self.index_operand(scope, extent)
         if not self.is_nonnegative(extent):
-            count = self.f.smax(count, constant(I64, 0))
+            count = self.f.smax(count, constant(self.index_type, 0))
         if unit & (unit - 1):
-            rounded = self.f.sub(count, self.f.urem(count, constant(I64, unit)), "nsw")
+            rounded = self.f.sub(count, self.f.urem(count, constant(self.index_type, unit)), "nsw")
         else:
-            rounded = self.f.and_(count, constant(I64, -unit))
+            rounded = self.f.and_(count, constant(self.index_type, -unit))
         self.facts[rounded.text] = Fact(unit, nonnegative=True)
         return atom_index(rounded.text)
 
@@ -271,7 +271,7 @@ class VectorLoopEmitter(ExpressionEmitter):
             return
         limit = self.index_operand(scope, rest)
         then, after = self.f.block("tail"), self.f.block("after")
-        self.f.branch_if(self.f.icmp("sgt", limit, constant(I64, 0)), then, after)
+        self.f.branch_if(self.f.icmp("sgt", limit, constant(self.index_type, 0)), then, after)
         self.f.begin(then)
         inner = scope.nested()
         mask = self.lane_mask(inner, limit, count, inside=True)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from mapsto.lowering.cpu.machine import Machine
 from mapsto.lowering.llvm.memory import MemoryWriter
-from mapsto.lowering.llvm.types import I64, PTR, VOID, LLVMType, Operand, constant
+from mapsto.lowering.llvm.types import PTR, VOID, LLVMType, Operand, constant
 
 Parameter = tuple[LLVMType, str] | tuple[LLVMType, str, str]
 """Type, name and optionally attributes ("noalias nonnull") of a parameter."""
@@ -131,7 +131,7 @@ class FunctionWriter(MemoryWriter):
         metadata: str = "",
         turns: int | None = None,
     ) -> None:
-        """Run `body(index)` for start, start + step, ... while below `stop` (i64, signed).
+        """Run `body(index)` for start, start + step, ... while below `stop` (signed).
 
         `turns` is how often that is, where it is known: LLVM guesses otherwise that of two loops
         the deeper one takes longer, and keeps its values in registers rather than the other's.
@@ -140,12 +140,12 @@ class FunctionWriter(MemoryWriter):
         before = self.current
         self.branch(header)
         self.begin(header)
-        index = self.phi(I64, (start, before))
+        index = self.phi(start.type, (start, before))
         weights = "" if turns is None else self._branch_weights(turns)
         self.branch_if(self.icmp("slt", index.value, stop), inside, after, weights)
         self.begin(inside)
         body(index.value)
-        following = self.add(index.value, constant(I64, step), "nsw")
+        following = self.add(index.value, constant(start.type, step), "nsw")
         index.add(following, self.current)
         self.emit_void(f"br label %{header.label}{', ' + metadata if metadata else ''}")
         self.begin(after)
