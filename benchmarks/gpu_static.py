@@ -42,9 +42,12 @@ WORK = (
     ("f32 attention, causal, 64 x 1024 x 64", "attend", ("n=64", "t=1024", "d=64")),
     ("tf32 attention, causal, 64 x 1024 x 64", "attend", ("n=64", "t=1024", "d=64")),
     ("f16 attention, causal, 64 x 1024 x 64", "attend_f16", ("n=64", "t=1024", "d=64")),
+    ("f16 attention with gradients, causal, 64 x 1024 x 64", "attend_gradient",
+     ("n=64", "t=1024", "d=64")),
     ("softmax, 4096 x 1024", "soft", ("n=4096", "m=1024")),
     ("layer norm, 4096 x 1024", "normal", ("n=4096", "m=1024")),
     ("gelu, 4096 x 1024", "curve", ("n=4096", "m=1024")),
+    ("transposition, 4096 x 1024", "turned", ("n=4096", "m=1024")),
     ("sum of columns, 4096 x 1024", "columns", ("n=4096", "m=1024")),
 )  # fmt: skip
 
