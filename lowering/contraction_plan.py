@@ -7,10 +7,20 @@ from dataclasses import dataclass
 from mapsto.lowering.contraction_problem import ContractionProblem
 from mapsto.lowering.cpu.tiles import Tile, heights
 
-__all__ = ["RowPart", "Schedule", "interleaves", "row_chunks", "row_parts", "takes_blocks"]
+__all__ = [
+    "RowPart",
+    "Schedule",
+    "interleaves",
+    "row_chunks",
+    "row_parts",
+    "sums_rows",
+    "takes_blocks",
+]
 
 LEAST_TASKS = 12
 """Fewer tasks would let threads wait for each other longer than it takes to write all sums."""
+LONG_ROW = 256
+"""Rows of so many elements are summed along memory; what follows a sum is in no vector then."""
 ENOUGH_TASKS = 32
 """So many tasks end at about the same time on all threads."""
 
@@ -94,6 +104,20 @@ def takes_blocks(problem: ContractionProblem, schedule: Schedule) -> bool:
     tiles, rest = divmod(columns, problem.access.blocks * schedule.tile.columns)
     enough = tiles * _row_tiles(problem, schedule) >= LEAST_TASKS or not schedule.parallel
     return rest == 0 and enough and depth <= schedule.reduction_block
+
+
+def sums_rows(problem: ContractionProblem, schedule: Schedule) -> bool:
+    """Whether a matrix is multiplied with a vector whose long rows lie in memory, and nothing is
+    packed ahead: each row is better summed where it lies than turned.  Not where the result has
+    more dimensions: one vector is a batch of one then, with the sums of a larger batch."""
+    matrix = 1 - problem.row_operand
+    if problem.op.rank > 1 or problem.access.blocks > 1 or schedule.ahead:
+        return False
+    if problem.contiguous_in(matrix, problem.columns):
+        return False
+    last = problem.reduced.extents[-1]
+    along = problem.contiguous_in(matrix, problem.reduced)
+    return along and isinstance(last, int) and last >= LONG_ROW
 
 
 def _has_plain_columns(problem: ContractionProblem, schedule: Schedule) -> bool:

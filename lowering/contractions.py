@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mapsto.ir.ops.contraction import Contract
 from mapsto.lowering.contraction_layout import Packing
 from mapsto.lowering.contraction_loops import contraction_body, contraction_packings
-from mapsto.lowering.contraction_plan import takes_blocks
+from mapsto.lowering.contraction_plan import sums_rows, takes_blocks
 from mapsto.lowering.contraction_problem import OperandAccess
 from mapsto.lowering.cpu.schedule_choice import Choose, Contraction
 from mapsto.lowering.loops import Statement
@@ -31,7 +31,7 @@ def lower_contraction(
     op: Contract, access: OperandAccess, choose: Choose, invariant: frozenset[str] = frozenset()
 ) -> LoweredContraction | None:
     """The body of a kernel that computes the contraction, by the schedule that is chosen; None
-    where it has no such schedule.
+    where it has no such schedule, or is better rows.
 
     `invariant` are the names of buffers that stay the same while a loop runs the kernel again.
     """
@@ -39,6 +39,8 @@ def lower_contraction(
     if contraction is None:
         return None
     problem, schedule = choose(contraction)
+    if sums_rows(problem, schedule):
+        return None
     if access.blocks > 1 and not takes_blocks(problem, schedule):
         return None
     return LoweredContraction(
