@@ -104,10 +104,11 @@ def lower(
     ops that have no lowering.
     """
     chosen = [names] if isinstance(names, str) else list(names)
-    kernels = KernelTable(cpu_scheduling(machine, choose))
+    parts = ProgramParts(machine, finished)
+    # LLVM can begin with a kernel before the next one is lowered.
+    kernels = KernelTable(cpu_scheduling(machine, choose), parts.write_kernel if finished else None)
     lowered = {name: lower_function(module[name], kernels) for name in chosen}
     assertions = AssertionTable()
-    parts = ProgramParts(machine, finished)
     timer = StepTimer(parts.entries) if timed else None
     emit(parts, lowered, assertions, timer)
     loops, steps = tuple(kernels.written.values()), tuple(timer.steps) if timer else ()
@@ -115,10 +116,14 @@ def lower(
 
 
 class KernelTable:
-    """The kernels of a program, each lowered once for all places where it is called."""
+    """The kernels of a program, each lowered once for all places where it is called; `tell` gets
+    the loops of each as soon as they are there."""
 
-    def __init__(self, scheduling: Scheduling) -> None:
+    def __init__(
+        self, scheduling: Scheduling, tell: Callable[[LoopFunction], None] | None = None
+    ) -> None:
         self.scheduling = scheduling
+        self._tell = tell
         self.written: dict[LoopFunction, LoopFunction] = {}
         self.uses: list[tuple[Kernel, frozenset[str]]] = []
         """The kernels, each as it is first met, with the names of its invariant operands."""
@@ -147,7 +152,10 @@ class KernelTable:
 
     def _named(self, loops: LoopFunction, prefix: str) -> LoopFunction:
         named = replace(loops, name=f"{prefix}{len(self.written)}")
-        return self.written.setdefault(loops, named)
+        found = self.written.setdefault(loops, named)
+        if found is named and self._tell is not None:
+            self._tell(named)
+        return found
 
 
 def lower_function(function: Function, kernels: KernelTable) -> LoweredFunction:

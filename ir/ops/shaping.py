@@ -9,7 +9,7 @@ import numpy as np
 
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Array, DenseArray, Operation, Trait, Value
-from mapsto.ir.dims import Dim, DimExpression, as_dim
+from mapsto.ir.dims import Dim, DimExpression
 from mapsto.ir.errors import TypeRuleError
 from mapsto.ir.ops.axes import AlongAxis
 from mapsto.ir.types import DType, TensorType
@@ -21,7 +21,7 @@ def dims_of(op: Operation, name: str) -> tuple[Dim, ...]:
     """An attribute that is a tuple of dimensions."""
     value = op.attributes[name]
     assert isinstance(value, tuple)
-    return tuple(as_dim(d) for d in value if isinstance(d, int | DimExpression))
+    return tuple([d for d in value if isinstance(d, int | DimExpression)])
 
 
 def ints_of(op: Operation, name: str) -> tuple[int, ...]:
