@@ -57,6 +57,8 @@ MANY_TASKS = 16
 """So many tasks end at about the same time on all threads, ..."""
 LARGEST_TASK = 4
 """... though each is so much more work than has to be."""
+SHORT_PART = 16
+"""Elements: parts of fewer along vectors are not worth it."""
 LINE_BYTES = 64
 """What memory and caches hand on at a time."""
 
@@ -338,9 +340,9 @@ class RowKernel(ColumnPasses):
         return tasks < few and self._work >= 2 * few * least
 
     def _sum_in_parts(self) -> None:
-        """Computes partial results of the first pass, each over a part of its longest dimension."""
+        """Computes partial results of the first pass, each over a part of one dimension."""
         first = self.plan.passes[0]
-        which = max(range(len(first.extents)), key=lambda d: estimate((first.extents[d],)))
+        which = self._cut_dimension(first.extents)
         extent = first.extents[which]
         step = self._rows_per_part(extent)
         shape = (ceil_div(extent, step), *(g.extent for g in self.space.groups))
@@ -358,6 +360,16 @@ class RowKernel(ColumnPasses):
             totals = self.totals_so_far(first) if self.sums else self.sum_pass(first, bounds())
             for value, total in totals.items():
                 self.emitter.append(Store(self.parts[value], self.part(), total[()]))
+
+    def _cut_dimension(self, extents: Sequence[Dim]) -> int:
+        """The longest dimension; if vectors run along that, and its parts would be shorter than
+        one, the longest of the others."""
+        lengths = [estimate((extent,)) for extent in extents]
+        longest = max(range(len(extents)), key=lengths.__getitem__)
+        along = longest == len(extents) - 1 and not self.columns
+        if not along or longest == 0 or self._rows_per_part(extents[longest]) >= SHORT_PART:
+            return longest
+        return max(range(longest), key=lengths.__getitem__)
 
     def _rows_per_part(self, extent: Dim) -> int:
         """How much of a dimension is a part.  Where a lane adds up the parts of a column one after

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from harness import check
+from harness import check, random_arguments
 
 from mapsto.ir.core import Function, Module
 from mapsto.ir.parser import parse_module
@@ -112,3 +113,24 @@ def test_the_sums_of_a_window_go_along_rows_together() -> None:
     kernel = lower(Module.of(function), "f", Machine.host()).kernels[0]
     sums = {s.buffer for s in statements(kernel.body) if isinstance(s, Reduce)}
     assert {buffer.shape for buffer in sums} == {(3, 3)}
+
+
+ONE_SUM = """
+func @f(%x: f32[16, 64, 784], %y: f32[16, 784, 64]) -> (f32[]) {
+  %0 = transpose %x {permutation = [0, 2, 1]} : f32[16, 784, 64]
+  %1 = reshape %0 : f32[16, 28, 28, 64]
+  %2 = reshape %y : f32[16, 28, 28, 64]
+  %3 = mul %1, %2 : f32[16, 28, 28, 64]
+  %4 = contract %3 {extents = [16, 28, 28, 64], maps = [(d0, d1, d2, d3) -> (d0, d1, d2, d3)], \
+rank = 0} : f32[]
+  return %4
+}
+"""
+
+
+def test_a_long_sum_is_not_cut_where_vectors_run() -> None:
+    """Its parts would have two elements in a row, as its longest dimension is the last one."""
+    function = parse_module(ONE_SUM).functions["f"]
+    assert vector_extents(function) == {64, 28}
+    given = [np.abs(array) for array in random_arguments(function)]
+    check(function, given, on=[Machine.host()])
