@@ -114,9 +114,10 @@ def connected_matrices(
     axes: Axes,
     users: Mapping[Value, Sequence[Operation]],
     depends: frozenset[Value],
+    several: bool = False,
 ) -> Matrices | None:
     """The matrices around one, of those that `depends` has; None where something else than `users`
-    of whole rows or columns needs them."""
+    of whole rows or columns needs them, or of rows along `several` axes."""
     pending, matrices = [start], {start}
     last: dict[Contract, None] = {}
     while pending:
@@ -126,7 +127,7 @@ def connected_matrices(
         for user in users.get(value, ()):
             if user.has(Trait.ELEMENTWISE):
                 near.append(user.result)
-            elif isinstance(user, Contract) and matrix_side(user, value, axes) is not None:
+            elif isinstance(user, Contract) and matrix_side(user, value, axes, several) is not None:
                 last[user] = None
             else:
                 return None
@@ -146,10 +147,13 @@ def is_product(value: Value, axes: Axes) -> bool:
     return sorted(sides) == [[False, True], [True, False]]
 
 
-def matrix_side(op: Contract, matrix: Value, axes: Axes) -> int | None:
+def matrix_side(op: Contract, matrix: Value, axes: Axes, several: bool = False) -> int | None:
     """Which operand of a contraction the matrix is, if it uses it up along rows or keys; it is the
-    only operand or has another beside it, which has the axis but not the other one."""
-    if op.operands.count(matrix) != 1 or len(op.reduced) != 1 or not op.attributes["reassociate"]:
+    only operand or has another beside it, which has the axis but not the other one.  With
+    `several`, a product may go along other axes as well, as those of heads that share keys."""
+    if op.operands.count(matrix) != 1 or not op.attributes["reassociate"]:
+        return None
+    if len(op.reduced) != 1 and not (several and len(op.operands) == 2):
         return None
     side = op.operands.index(matrix)
     dims = matrix_dims(op, side)
@@ -164,10 +168,12 @@ def matrix_side(op: Contract, matrix: Value, axes: Axes) -> int | None:
     if len(op.operands) == 1:
         kept = [d for d in dims if d != op.rank]
         return 0 if keys == op.rank and kept == list(range(op.rank)) else None
-    if len(op.operands) != 2 or op.kind != "sum" or op.rank not in (rows, keys):
+    along = set(op.reduced)
+    if len(op.operands) != 2 or op.kind != "sum" or not along & {rows, keys}:
         return None
     other = op.maps[1 - side].dims
-    return side if op.rank in other and (keys if op.rank == rows else rows) not in other else None
+    beside = keys if rows in along else rows
+    return side if other >= along and beside not in other and along <= set(known) else None
 
 
 def matrix_dims(op: Contract, side: int) -> list[int | None]:

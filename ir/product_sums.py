@@ -36,14 +36,14 @@ class ProductSums:
     """The ops of the head of this file; `inside` are the values from the products to the matrix,
     which nothing else uses, and `sums`.
 
-    `keys` is the axis of the matrix along which is summed; `side` tells which operand of `sums` the
-    matrix is.
+    `keys` are the axes of the matrix along which is summed, several where heads share keys or
+    values; `side` tells which operand of `sums` the matrix is.
     """
 
     products: tuple[Contract, ...]
     matrix: Value
     sums: Contract
-    keys: int
+    keys: tuple[int, ...]
     side: int
     inside: frozenset[Value]
 
@@ -84,7 +84,7 @@ def find_product_sums(block: Block) -> list[ProductSums]:
         for operand in dict.fromkeys(op.operands):
             users.setdefault(operand, []).append(op)
     ends = [op for op in block.operations if isinstance(op, Contract) and is_heavy(op)]
-    found = (_ending_in(op, side) for op in ends if len(op.reduced) == 1 for side in range(2))
+    found = (_ending_in(op, side) for op in ends for side in range(2))
     return [sums for sums in found if sums is not None and _is_closed(sums, users)]
 
 
@@ -92,9 +92,9 @@ def _ending_in(op: Contract, side: int) -> ProductSums | None:
     matrix = op.operands[side]
     cone = _Cone(matrix)
     singles = [expr.single for expr in op.maps[side].results]
-    if not (cone.is_weighted and cone.fits_together and op.rank in singles):
+    keys = tuple(axis for axis, d in enumerate(singles) if d in op.reduced)
+    if not (cone.is_weighted and cone.fits_together):
         return None
-    keys = singles.index(op.rank)
     if op.operands[1 - side] in cone.dependent or not reads_rows(op, side, keys):
         return None
     inside = frozenset((*cone.dependent, op.result))

@@ -92,7 +92,7 @@ def _families(block: Block) -> Iterator[_Family]:
         if axes is None or sums.scores in seen:
             continue
         known = dependent_matrices(block, sums.scores.shape, axes) - seen
-        around = connected_matrices(sums.scores, axes, users, known) if known else None
+        around = connected_matrices(sums.scores, axes, users, known, True) if known else None
         if around is None:
             continue
         seen |= around.matrices

@@ -146,7 +146,7 @@ class _Search:
         if repeated.dims != _others(scores, keys):
             return None
         cone = _Cone(scores)
-        if cone.fits is None or not reads_rows(sums, side, keys):
+        if cone.fits is None or not reads_rows(sums, side, (keys,)):
             return None
         users = [op for op in self.users[weights] if op not in (sums, quotient)]
         reductions = [(op, _reduction(op, "sum", weights)) for op in users]
@@ -264,11 +264,11 @@ def _reduction(op: object, kind: str, operand: Value) -> tuple[int, tuple[int, .
     return axis, tuple(others.index(d) for d in range(op.rank))
 
 
-def reads_rows(sums: Contract, side: int, keys: int) -> bool:
-    """Whether the contraction goes along the keys, over whole rows each of which is used once."""
+def reads_rows(sums: Contract, side: int, keys: Sequence[int]) -> bool:
+    """Whether the contraction goes along some axes, over whole rows each of which is used once."""
     map_, shape = sums.maps[side], sums.operands[side].shape
     singles = [expr.single for expr in map_.results]
-    if singles[keys] != sums.rank or sums.extents[sums.rank] != shape[keys]:
+    if {singles[axis] for axis in keys} != set(sums.reduced):
         return False
     known = [d for d in singles if d is not None]
     axes = zip(singles, map_.results, shape, strict=True)

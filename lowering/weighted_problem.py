@@ -101,19 +101,20 @@ def sort_weighted(sums: WeightedSums, plain: bool = True) -> WeightedSides | Non
     """The dimensions, sorted; None where rows and keys are not those of one product each, or what
     is weighted depends on the row; and if operands have to be `plain`, where one is read otherwise
     than at single dimensions, perhaps outside of the tensor."""
-    fits = _with_keys(sums.fits, sums.keys)
+    fits = _with_keys(sums.fits, (sums.keys,))
     if fits is None or (plain and not (_is_inside(sums.fits) and _is_inside(sums.sums))):
         return None
     values = _values(sums, fits)
     return None if values is None else WeightedSides(fits, values)
 
 
-def _with_keys(fits: Contract, keys: int) -> Sides | None:
+def _with_keys(fits: Contract, keys: Sequence[int]) -> Sides | None:
     """The sides of the product in which the keys are the columns."""
+    several = [d for d in keys if fits.extents[d] != 1]
     for swapped in (False, True):
         sides = sort_dimensions(fits, swapped)
         wide = [] if sides is None else [d for d in sides.columns.dims if fits.extents[d] != 1]
-        if sides is not None and wide == [keys]:
+        if sides is not None and several and wide == several:
             return sides
     return None
 
@@ -132,12 +133,14 @@ def _values(sums: SumsTogether, fits: Sides) -> Sides | None:
     """The sides of the sums, batch and rows in the order of the product's; None where what is
     weighted depends on the row."""
     op = sums.sums
-    batch, rows = _images(sums, fits.batch), _images(sums, fits.rows)
+    batch, rows, keys = (_images(sums, group) for group in (fits.batch, fits.rows, fits.columns))
     others = [d for d in range(op.rank) if d not in (*batch, *rows)]
     if not others or set(op.maps[1 - sums.side].dims).intersection(rows):
         return None
+    if set(keys) != set(op.reduced):
+        return None
     return Sides(
-        _group(op, batch), _group(op, rows), _group(op, others), _group(op, [op.rank]), sums.side
+        _group(op, batch), _group(op, rows), _group(op, others), _group(op, keys), sums.side
     )
 
 

@@ -101,10 +101,11 @@ def product_body(
 
 
 def _may_stop(problem: ProductProblem, tile: WeightedTile) -> bool:
-    """Whether there are parts to leave out, and the rows of a tile are neighbours."""
+    """Whether there are parts to leave out, and the rows of a tile, and keys, are neighbours."""
     rows, keys = problem.products[0].rows, problem.products[0].columns
     wide = [extent for extent in rows.extents if extent != 1]
-    together = len(wide) < 2 or is_multiple(wide[-1], tile.fits.rows)
+    alone = sum(extent != 1 for extent in keys.extents) < 2
+    together = alone and (len(wide) < 2 or is_multiple(wide[-1], tile.fits.rows))
     return together and isinstance(keys.size, int) and keys.size > tile.fits.columns
 
 

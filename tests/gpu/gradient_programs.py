@@ -26,6 +26,13 @@ map near(q: T[b, t, d], k: T[b, s, d], v: T[b, s, e]) -> T[b, t, e]:
     let total = sum(weights, axis=-1)
     [b, i, c] |-> sum[j](weights[b, i, j] * v[b, j, c]) / total[b, i]
 
+map shared(q: T[b, 4, t, d], k: T[b, 2, s, d], v: T[b, 2, s, d], w: T[b, 4, t, d]):
+    let found = grouped_attention(q, k, v, causal=true)
+    (sum(found * w), found)
+
+map of_shared(q: T[b, 4, t, d], k: T[b, 2, s, d], v: T[b, 2, s, d], w: T[b, 4, t, d]):
+    value_and_grad(shared, argnums=["q", "k", "v"], has_aux=true)(q, k, v, w)
+
 map cost(f: map, q: T[b, t, d], k: T[b, s, d], v: T[b, s, e], w: T[b, t, e]):
     let found = f(q, k, v)
     (sum(found * w), found)
@@ -49,7 +56,8 @@ def program(dtype: str) -> str:
 def gradients(
     name: str, queries: Sequence[int], keys: Sequence[int], columns: int, dtype: str = "f32"
 ) -> Function:
-    """The value, and the gradients by queries, keys and values, of `of_causal` or `of_near`."""
+    """The value, and the gradients by queries, keys and values, of `of_causal`, `of_near` or
+    `of_shared`."""
     library = mt.loads(program(dtype))
     element = getattr(mt, dtype)
     rest = (*keys[:-1], columns), (*queries[:-1], columns)

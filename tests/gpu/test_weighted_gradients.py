@@ -111,7 +111,21 @@ def test_whoever_writes_it(dtype: str) -> None:
     agree(Simulated(function), given(function), 2e-2 if dtype == "f16" else 1e-5)
 
 
+@SLOW
+def test_heads_that_share_keys() -> None:
+    """Gradients of keys and values are sums over the queries of several heads."""
+    function = gradients("of_shared", (1, 4, 64, 8), (1, 2, 90, 8), 8)
+    mapped = Simulated(function)
+    assert phases(mapped) == 2, "for queries of several heads keys do not end once"
+    agree(mapped, given(function), 1e-5)
+
+
 # ---- which kernels there are
+
+
+def test_heads_may_share_keys() -> None:
+    found = fused(gradients("of_shared", (2, 4, 32, 8), (2, 2, 48, 8), 8), AMPERE)
+    assert (product_kernels(found), matrices(found, 32, 48)) == (3, 0)
 
 
 def test_a_step_of_gpt_writes_no_matrix(tmp_path: Path) -> None:
