@@ -1,4 +1,5 @@
-"""All kernels of the ladder's models assemble for real GPUs, without spilling registers."""
+"""All kernels of the ladder's models, of every op and of products assemble for real GPUs, call
+nothing that is not there, and spill no registers."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from ladder import MODELS, climb
 from ptx_device import PtxDevice
+from test_device_ops import elementwise, whole
 from test_ptx_functions import product
 
 from mapsto.ir.core import Module
@@ -47,18 +49,21 @@ class NoDevice(PtxDevice):
         array[...] = 0
 
 
+ON_EACH = pytest.mark.parametrize("architecture", [75, 80, 90, 100])
+
+
 def kernels(text: str, architecture: int) -> Iterator[tuple[str, Resources]]:
     assert ".extern .func" not in text
     yield from assemble_ptx(text, f"sm_{architecture}").resources.items()
 
 
-CASES = [
-    *((name, architecture) for name in MODELS for architecture in (80, 90)),
-    *((name, architecture) for name in ("digits", "cnn") for architecture in (75, 100)),
-]
+def spilling(found: Mapping[str, Resources]) -> dict[str, Resources]:
+    """The kernels that have too few registers."""
+    return {name: r for name, r in found.items() if r.spill_stores or r.spill_loads}
 
 
-@pytest.mark.parametrize(("name", "architecture"), CASES)
+@ON_EACH
+@pytest.mark.parametrize("name", MODELS)
 def test_models(name: str, architecture: int, monkeypatch: pytest.MonkeyPatch) -> None:
     device = NoDevice(architecture)
     monkeypatch.setitem(OPENERS, "none", lambda number: device)
@@ -66,14 +71,30 @@ def test_models(name: str, architecture: int, monkeypatch: pytest.MonkeyPatch) -
     climb.cache_clear()
     found = dict(pair for text in device.texts for pair in kernels(text, architecture))
     assert len(found) > 3
-    spilling = {name: r for name, r in found.items() if r.spill_stores or r.spill_loads}
-    assert not spilling
+    assert not spilling(found)
+
+
+OPS = {
+    "elementwise, f32": elementwise(DType.F32),
+    "elementwise, f16": elementwise(DType.F16),
+    "whole, f32": whole(DType.F32),
+    "whole, i64": whole(DType.I64),
+}
+
+
+@ON_EACH
+@pytest.mark.parametrize("name", OPS)
+def test_ops(name: str, architecture: int) -> None:
+    function, target = OPS[name], GpuTarget.named(f"nvptx64-sm_{architecture}")
+    text = assemble(lower_gpu(Module.of(function), function.name, target)).decode()
+    found = dict(kernels(text, architecture))
+    assert found and not spilling(found)
 
 
 SHAPES = [(64, 64, 64), (1024, 1024, 1024), (4096, 4096, 4096), (61, 67, 71), (64, 64, 16384)]
 
 
-@pytest.mark.parametrize("architecture", [75, 80, 90, 100])
+@ON_EACH
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F16, DType.BF16], ids=str)
 def test_products(dtype: DType, architecture: int) -> None:
     """They fit a multiprocessor, and use what the architecture has for them."""
@@ -91,5 +112,5 @@ def test_products(dtype: DType, architecture: int) -> None:
         mix = code[kernel.name].mix()
         if architecture >= 80 and min(size) >= 64:
             assert mix["LDGSTS"], size
-        if architecture >= 80 and dtype is not DType.F32:
+        if target.matrix_shape(dtype) is not None:
             assert mix["HMMA"] and not mix["FFMA"] > mix["HMMA"], size
