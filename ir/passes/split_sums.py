@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from mapsto.ir.affine import axis
 from mapsto.ir.builder import Builder
@@ -84,9 +85,9 @@ class SplitSums(BlockPass):
         """How many indices of so many a part has, with `inner` terms at each: a divisor, if one is
         near."""
         wanted = min(extent, max(1, round(self.length / inner)))
-        even = [n for n in range(1, extent + 1) if extent % n == 0]
-        nearest = min(even, key=lambda n: _ratio(n, wanted))
-        return nearest if _ratio(nearest, wanted) <= SLACK else wanted
+        near = range(ceil(wanted / SLACK), int(wanted * SLACK) + 1)
+        even = [each for each in near if extent % each == 0]
+        return min(even, key=lambda each: _ratio(each, wanted), default=wanted)
 
 
 @dataclass(frozen=True, slots=True)
