@@ -45,7 +45,7 @@ def test_two_commands_of_the_readme_do_the_set_up() -> None:
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install ")
     for part in ("mapsto train", "--save digits.safetensors", "mapsto build", "-o libdigits.so"):
         assert part in first
-    assert second.rstrip().endswith(".venv/bin/pytest")
+    assert second.rstrip().endswith(".venv/bin/pytest -n auto")
 
 
 def test_the_check_of_changes_runs_the_second_command() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 import pytest
-from _pytest.mark import MarkDecorator, ParameterSet
+from _pytest.mark import MarkDecorator
 
 from mapsto.runtime.devices.registry import find_device
 from mapsto.runtime.errors import DeviceError
@@ -25,13 +25,11 @@ MARKS = {"cuda:0": pytest.mark.cuda, "opencl:0": pytest.mark.opencl}
 DEVICES = (SIMULATED, *(pytest.param(name, marks=mark) for name, mark in MARKS.items()))
 
 
-def on_devices(names: Iterable[str], quick: Collection[str]) -> MarkDecorator:
-    """Runs a test of `name` on `device` for each name, the first of each, on each device.  On the
-    simulated one all but the quick names are slow."""
-
-    def case(device: str, name: str) -> ParameterSet:
-        slow = [] if name in quick else [pytest.mark.slow]
-        return pytest.param(name, device, marks=MARKS.get(device, slow), id=f"{name}-{device}")
-
-    cases = [case(device, name) for name in dict.fromkeys(names) for device in (SIMULATED, *MARKS)]
+def on_devices(names: Iterable[str]) -> MarkDecorator:
+    """Runs a test of `name` on `device` for each name, the first of each, on each device."""
+    cases = [
+        pytest.param(name, device, marks=MARKS.get(device, []), id=f"{name}-{device}")
+        for name in dict.fromkeys(names)
+        for device in (SIMULATED, *MARKS)
+    ]
     return pytest.mark.parametrize(("name", "device"), cases, indirect=["device"])

@@ -16,7 +16,6 @@ from test_standard_library import MAPS as VALUES
 
 import mapsto as mt
 
-QUICK = {"softmax(a, axis=0)", "MultiHeadAttention(8, 4, groups=2)", "cross_entropy(x, y)"}
 TOLERANCE = 2e-5
 
 PROGRAM = """
@@ -76,22 +75,22 @@ def shapes_of(text: str, table: Sequence[tuple[str, Shapes]]) -> Shapes:
     return next(shapes for name, shapes in table if name == text)
 
 
-@on_devices((text for text, _ in MAPS), QUICK)
+@on_devices((text for text, _ in MAPS))
 def test_map(name: str, device: str) -> None:
     check_layer("0", name, shapes_of(name, MAPS), device)
 
 
-@on_devices((text for text, _ in MODULES), QUICK)
+@on_devices((text for text, _ in MODULES))
 def test_module(name: str, device: str) -> None:
     check_layer(name, "inner({names})", shapes_of(name, MODULES), device)
 
 
-@on_devices((text for text, _ in RECURRENT), QUICK)
+@on_devices((text for text, _ in RECURRENT))
 def test_recurrent_module(name: str, device: str) -> None:
     check_layer(name, "inner({names})[0]", shapes_of(name, RECURRENT), device)
 
 
-@on_devices(CASES, QUICK)
+@on_devices(CASES)
 def test_loss(name: str, device: str) -> None:
     given = inputs(name)
     arrays = [x.astype(np.float32) if x.dtype.kind == "f" else x for x in given.values()]
@@ -104,7 +103,7 @@ def test_loss(name: str, device: str) -> None:
     agree(lib.slopes.to(device)(*arrays), lib.slopes(*arrays))
 
 
-@on_devices((text for text, *_ in VALUES), quick=[text for text, *_ in VALUES])
+@on_devices((text for text, *_ in VALUES))
 def test_values(name: str, device: str) -> None:
     given = next(arguments for text, arguments, _ in VALUES if text == name)
     dtypes = {"f": "f64", "i": "i32"}
@@ -124,7 +123,7 @@ train Fit(net = Dense(3, tanh), optimizer = {optimizer}):
 """
 
 
-@on_devices(OPTIMIZERS, QUICK)
+@on_devices(OPTIMIZERS)
 def test_optimizer(name: str, device: str) -> None:
     random, lib = np.random.default_rng(3), mt.loads(FIT.format(optimizer=name))
     batch = {"x": random.normal(size=(6, 4)), "y": random.normal(size=(6, 3))}

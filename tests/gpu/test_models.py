@@ -6,6 +6,6 @@ from devices import on_devices
 from ladder import MODELS, check
 
 
-@on_devices(MODELS, quick=MODELS)
+@on_devices(MODELS)
 def test_models(name: str, device: str) -> None:
     check(name, device)
