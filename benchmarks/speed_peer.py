@@ -57,11 +57,13 @@ def results(call: Callable[[], Any], row: Row) -> Any:
     return np.array([call() for _ in range(CHECKED_STEPS)])
 
 
-def resident_bytes(field: str) -> int:
-    """A size of this process: VmRSS, or VmHWM, the most so far."""
+def own_bytes(field: str) -> int:
+    """The memory of this process by VmRSS, or VmHWM, the most so far, but for pages of files: those
+    of libraries, which processes share and the system takes back."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    line = next(line for line in status.splitlines() if line.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024
+    found = dict(line.split(":", 1) for line in status.splitlines())
+    whole, files = (int(found[name].split()[0]) for name in (field, "RssFile"))
+    return (whole - files) * 1024
 
 
 def serve(name: str, row: Row, folder: Path, threads: int, stream: Any) -> None:
@@ -69,7 +71,7 @@ def serve(name: str, row: Row, folder: Path, threads: int, stream: Any) -> None:
     with np.load(folder / "weights.npz") as file:
         weights = dict(file)
     record = peer_class(name)
-    before = resident_bytes("VmRSS")
+    before = own_bytes("VmRSS")
     _answer(stream, {"version": record.version})
     peer = record(row, weights, folder, threads)
     answers: Mapping[str, Callable[[float], dict[str, Any]]] = {
@@ -102,7 +104,7 @@ def _memory(call: Callable[[], Any]) -> int:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     for _ in range(3):
         call()
-    return resident_bytes("VmHWM")
+    return own_bytes("VmHWM")
 
 
 def _answer(stream: Any, answer: Mapping[str, Any]) -> None:
