@@ -69,6 +69,9 @@ class Composite:
             object.__setattr__(self, "_hash", hash((self.kind, self.left, self.right)))
             return self._hash
 
+    def __reduce__(self) -> tuple[type[Composite], tuple[object, ...]]:
+        return Composite, (self.kind, self.left, self.right)
+
     def __str__(self) -> str:
         try:
             return self._text
@@ -111,6 +114,9 @@ class IndexExpression:
         except AttributeError:
             object.__setattr__(self, "_hash", hash(self.terms))
             return self._hash
+
+    def __reduce__(self) -> tuple[type[IndexExpression], tuple[object, ...]]:
+        return IndexExpression, (self.terms,)
 
     def __add__(self, other: Index) -> Index:
         return from_terms([*self.terms, *index_terms(other)])

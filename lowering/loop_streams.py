@@ -55,7 +55,7 @@ def _runs(body: Iterable[Statement]) -> Iterator[Store]:
             continue
         extent = loop.stop - loop.start
         for store in loop.body:
-            if not isinstance(store, Store) or store.guard is not None:
+            if not isinstance(store, Store) or store.guard is not None or not store.indices:
                 continue
             is_long = not isinstance(extent, int) or extent * store.buffer.dtype.bytes >= LEAST_RUN
             if is_long and loop.variable in atoms(store.indices[-1]):
@@ -69,8 +69,8 @@ def _used_otherwise(body: Sequence[Statement], names: set[str]) -> set[str]:
     loads += [s.buffer for s in statements(body) if isinstance(s, Reduce)]
     read = {buffer.name for buffer in loads}
     all_stores = [s for s in statements(body) if isinstance(s, Store)]
-    runs = list(_runs(body))
-    elsewhere = {s.buffer.name for s in all_stores if s not in runs}
+    runs = set(map(id, _runs(body)))
+    elsewhere = {s.buffer.name for s in all_stores if id(s) not in runs}
     if any(buffer.may_alias for buffer in loads):
         elsewhere |= {s.buffer.name for s in all_stores if s.buffer.may_alias}
     return names & (read | elsewhere)

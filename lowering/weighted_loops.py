@@ -73,18 +73,13 @@ from mapsto.lowering.loops import (
     select,
 )
 from mapsto.lowering.weighted_layout import WeightedLayout, WeightedTiles
-from mapsto.lowering.weighted_problem import WeightedProblem
+from mapsto.lowering.weighted_problem import FAR_BELOW, WeightedProblem, at_most, least_score
 
 __all__ = ["Outside", "weighted_loops"]
 
-_UNDERFLOW = {DType.F64: 750.0, DType.F32: 105.0}
-"""The exponential of minus this is zero."""
-_FAR_BELOW = -1000.0
-"""Only of scores of less it is likely that they have no weight."""
-
 
 class Outside(NamedTuple):
-    """What scores are outside of a band of rows and keys."""
+    """What scores are outside of a band of rows and keys, at most."""
 
     score: float
     band: Band
@@ -94,7 +89,10 @@ class Outside(NamedTuple):
         """What is certain of the scores by the indices of an axis of `rows`; None where nothing is
         that would help."""
         found = constant_outside(sums.scores, (rows, sums.keys))
-        return None if found is None or found[0] > _FAR_BELOW else Outside(*found)
+        if found is None or found[0] > FAR_BELOW:
+            return None
+        score, band = found
+        return Outside(at_most(score, sums.scores.dtype), band)
 
 
 def weighted_loops(
@@ -367,7 +365,7 @@ class _Block:
         row = For("j", 0, layout.tiles.values.columns, (look,), LoopKind.VECTOR)
         ranges = ((0, start), (stop, layout.count))
         looks = [For("k", first, last, (row,)) for first, last in ranges]
-        least = self._constant(outside.score + _UNDERFLOW[layout.dtype])
+        least = self._constant(least_score(outside.score, layout.dtype))
         low = If(apply("lt", self._top[self._row], least), (yes,))
         return [
             Allocate(probe),

@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mapsto.ir.affine import AffineExpr
 from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.product_sums import ProductSums, SumsTogether
+from mapsto.ir.types import DType
 from mapsto.ir.weighted_sums import WeightedSums
 from mapsto.lowering.contraction_problem import (
     ContractionProblem,
@@ -24,17 +27,41 @@ from mapsto.lowering.contraction_problem import (
 from mapsto.lowering.weighted_access import ProductAccess, WeightedAccess
 
 __all__ = [
+    "FAR_BELOW",
     "ProductProblem",
     "ProductSides",
     "WeightedProblem",
     "WeightedSides",
+    "at_most",
+    "least_score",
     "sort_products",
     "sort_weighted",
 ]
 
 
+FAR_BELOW = -1000.0
+"""Only of scores of less it is likely that they have no weight."""
+_UNDERFLOW = {DType.F64: 750.0}
+"""The exponential of minus this is zero."""
+_UNDERFLOW_32 = 105.0
+_ROUNDING = 2.0**-7
+"""By how much of itself a constant may be rounded in any type."""
+
 _MATRIX = ("batch", "rows", "columns")
 """The sides of a matrix."""
+
+
+def at_most(constant: float, dtype: DType) -> float:
+    """No less than the constant is in a type."""
+    with np.errstate(over="ignore"):
+        rounded = float(np.float16(constant)) if dtype is DType.F16 else constant
+    return rounded + abs(rounded) * _ROUNDING if np.isfinite(rounded) else rounded
+
+
+def least_score(score: float, dtype: DType) -> float:
+    """Where a row's greatest score is less than this, what has at most that score may have a
+    weight."""
+    return score + _UNDERFLOW.get(dtype, _UNDERFLOW_32)
 
 
 @dataclass(frozen=True, slots=True)

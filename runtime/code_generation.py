@@ -164,7 +164,16 @@ class CodeGenerator:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.machine.cores, "mapsto-code")
         if text not in self._started:
-            self._started[text] = self._pool.submit(object_code, text, self.machine)
+            self._started[text] = self._submitted(self._pool, text)
+
+    def _submitted(self, pool: ThreadPoolExecutor, text: str) -> Future[ObjectCode]:
+        try:
+            return pool.submit(object_code, text, self.machine)
+        except RuntimeError:
+            # The main thread has ended: no other one begins, but those that are there go on.
+            done: Future[ObjectCode] = Future()
+            done.set_result(object_code(text, self.machine))
+            return done
 
     def codes(self, texts: Sequence[str]) -> list[ObjectCode]:
         """The objects of texts, once they are there.  Raises RuntimeError as `object_code` does."""

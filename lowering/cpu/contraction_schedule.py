@@ -429,7 +429,9 @@ def _whole_batches(problem: ContractionProblem, machine: Machine, tile: Tile) ->
     rows = ceil(_known(problem.rows.size) / tile.rows) * tile.rows
     columns = ceil(_known(problem.columns.size) / tile.columns) * tile.columns
     packed = (rows + columns) * depth * problem.dtype.bytes
-    if problem.access.blocks > 1 or packed > machine.l2 * WHOLE_SHARE or not isinstance(count, int):
+    if problem.access.blocks > 1 or packed > machine.l2 * WHOLE_SHARE:
+        return 0
+    if not isinstance(count, int) or count == 0:
         return 0
     least = ceil(LEAST_TASK / max(1, _work(problem) // count))
     return min(least, count // MINIMUM_TASKS)

@@ -25,6 +25,7 @@ __all__ = ["DIVISION", "cpu_scheduling"]
 
 DIVISION = Division()
 """Tasks are worth handing to a thread."""
+SPLIT_SUMS = SplitSums()
 
 
 def cpu_scheduling(machine: Machine, choose: Choose | None = None) -> Scheduling:
@@ -48,6 +49,6 @@ def cpu_scheduling(machine: Machine, choose: Choose | None = None) -> Scheduling
     parts = MakeParts(cache=machine.l2, threads=machine.cores)
 
     def arrange(function: Function) -> Function:
-        return SplitSums().run_on(parts.run_on(bands.run_on(function)))
+        return SPLIT_SUMS.run_on(parts.run_on(bands.run_on(function)))
 
     return Scheduling(DIVISION, contraction, rows, weighted, arrange)

@@ -28,17 +28,10 @@ from mapsto.lowering.indices import (
     variable,
 )
 from mapsto.lowering.loops import Apply, Constant, Expression, IndexValue
-from mapsto.lowering.weighted_problem import WeightedProblem
+from mapsto.lowering.weighted_problem import FAR_BELOW, WeightedProblem, at_most, least_score
 
 __all__ = ["Horizon", "find_horizon", "first_key", "last_key", "seen_distance"]
 
-_UNDERFLOW = {DType.F64: -750.0}
-"""The exponential of less is zero."""
-_UNDERFLOW_32 = -105.0
-_FAR_BELOW = -1000.0
-"""Only of scores of less it is likely that they have no weight."""
-_ROUNDING = 2.0**-7
-"""By how much of itself a constant may be rounded in any type."""
 _ROW, _KEY = "row", "key"
 _SEEN = {"le": (1, -1, 0), "lt": (1, -1, 1), "ge": (-1, 1, 0), "gt": (-1, 1, 1)}
 """What a comparison comes to: it holds where `right * r + left * l - strict` is not negative."""
@@ -63,7 +56,7 @@ class Horizon:
     @property
     def least(self) -> float:
         """Where a row's greatest score is less, what is beyond may have a weight."""
-        return self.beyond - _UNDERFLOW.get(self.dtype, _UNDERFLOW_32)
+        return least_score(self.beyond, self.dtype)
 
 
 def find_horizon(problem: WeightedProblem) -> Horizon | None:
@@ -77,7 +70,7 @@ def find_horizon(problem: WeightedProblem) -> Horizon | None:
         emitter = problem.access.emitter
         distance = seen_distance(problem.fits, emitter, condition, is_first)
         line = None if distance is None else last_key(distance)
-        if line is not None and beyond <= _FAR_BELOW:
+        if line is not None and beyond <= FAR_BELOW:
             return Horizon(*line, float(beyond), scores.dtype)
         found = _constant_branch(branches[1 if is_first else 0])
     return None
@@ -91,15 +84,8 @@ def _constant_branch(value: Value) -> tuple[Select, bool, float] | None:
     for number, branch in enumerate(op.operands[1:]):
         constant = branch.owner.splat if isinstance(branch.owner, TensorConstant) else None
         if constant is not None:
-            return op, number == 0, _at_most(float(constant), value.dtype)
+            return op, number == 0, at_most(float(constant), value.dtype)
     return None
-
-
-def _at_most(constant: float, dtype: DType) -> float:
-    """No less than the constant is in a type."""
-    with np.errstate(over="ignore"):
-        rounded = float(np.float16(constant)) if dtype is DType.F16 else constant
-    return rounded + abs(rounded) * _ROUNDING if np.isfinite(rounded) else rounded
 
 
 def seen_distance(

@@ -9,8 +9,10 @@ import pytest
 from mapped_harness import Mapped, check
 
 from mapsto import ir
+from mapsto.ir.affine import AffineExpr, AffineMap
 from mapsto.ir.core import Function
 from mapsto.ir.dims import Dim
+from mapsto.ir.ops.contraction import contract
 from mapsto.lowering.gpu.emitter import emit_kernel, new_module
 from mapsto.lowering.gpu.short_indices import has_short_indices
 from mapsto.lowering.gpu.target import GpuTarget
@@ -32,6 +34,15 @@ def taken(*shape: Dim) -> Function:
     types = [ir.TensorType(ir.DType.F32, shape), ir.TensorType(ir.DType.I64, (8,))]
     builder = ir.Builder(ir.Block(types))
     result = builder.emit(ir.Gather, *builder.block.arguments, axes=(0,))
+    return ir.finish_function("f", builder, [result])
+
+
+def apart(distance: int) -> Function:
+    """Elements so far from each other, where there are some, else zero."""
+    rows = ir.TensorType(ir.DType.F32, (5,))
+    builder = ir.Builder(ir.Block([rows]))
+    maps = [AffineMap(2, (AffineExpr((distance, 1)),))]
+    result = contract(builder, builder.block.arguments, maps, (4096, 3), 1)
     return ir.finish_function("f", builder, [result])
 
 
@@ -57,6 +68,8 @@ WIDE = r"= (mul|udiv|urem|sdiv|srem|add)( nsw)? i64"
         (turned(1 << 33, 8), False),
         (turned(n, 70), False),
         (taken(100, 70), False),
+        (apart(1 << 10), True),
+        (apart(1 << 20), False),
     ],
 )
 def test_which_are_short(function: Function, short: bool) -> None:
@@ -69,3 +82,4 @@ def test_which_are_short(function: Function, short: bool) -> None:
 def test_results_are_the_same() -> None:
     check(turned(100, 70))
     check(turned(n, 70), sizes={"n": 100})
+    check(apart(1 << 20))

@@ -1,5 +1,8 @@
 """Index expressions: canonical form, exact division, affine parts."""
 
+import copy
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +14,7 @@ from mapsto.lowering.indices import (
     Index,
     evaluate_index,
     flat_offset,
+    floor_div,
     from_dim,
     linear_parts,
     maximum,
@@ -163,3 +167,10 @@ def test_numbers_that_divide_an_index() -> None:
     assert index_multiple(minimum(8 * P, 28)) == 4
     assert index_multiple(P * Q * 2, lambda name: 3) == 18
     assert index_multiple(0) == 0
+
+
+def test_indices_are_copied_without_what_they_remember() -> None:
+    index = floor_div(variable("i") * 3 + variable("j"), 5) + 2
+    assert hash(index) and str(index)
+    copied = pickle.loads(pickle.dumps(index))
+    assert copied == index == copy.deepcopy(index)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from loop_harness import check, module_text
+from loop_harness import check, machines, module_text
 
 from mapsto.ir.types import DType
 from mapsto.lowering.cpu.machine import Machine
@@ -14,14 +14,18 @@ from mapsto.lowering.cpu.scheduling import cpu_scheduling
 from mapsto.lowering.loop_streams import stream_stores
 from mapsto.lowering.loop_walk import statements
 from mapsto.lowering.loops import (
+    Allocate,
     Buffer,
     For,
     LoopFunction,
     LoopKind,
+    Reduce,
+    Space,
     Statement,
     Store,
     apply,
     compare,
+    constant,
 )
 
 ROWS, COLUMNS = 6, 300
@@ -59,6 +63,21 @@ def test_what_is_read_again_or_stored_elsewhere_too_is_not() -> None:
     assert streamed(rows(again)) == set()
     first = Y.store(("i", 0), X["i", 0])
     assert streamed((*rows(DOUBLED), For("i", 0, ROWS, (first,)))) == set()
+
+
+def test_registers_of_columns_are_left_alone() -> None:
+    total = Buffer("total", DType.F32, (), Space.REGISTER)
+    body = (
+        Allocate(total),
+        total.store((), constant(0, DType.F32)),
+        For("k", 0, ROWS, (Reduce("add", total, (), X["k", "j"]),)),
+        For("k", 0, ROWS, (Y.store(("k", "j"), apply("sub", X["k", "j"], total[()])),)),
+    )
+    columns = (For("j", 0, COLUMNS, body, LoopKind.VECTOR),)
+    assert streamed(columns) == set()
+    function = LoopFunction("centred", (X, Y), (), stream_stores(columns, SIZE))
+    given = np.arange(ROWS * COLUMNS, dtype=np.float32).reshape(ROWS, COLUMNS)
+    check(function, {"x": given, "y": np.zeros_like(given)}, on=machines()[:1])
 
 
 def test_a_result_that_may_be_an_operand_is_not() -> None:

@@ -3,6 +3,7 @@ of the evaluator."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -128,7 +129,7 @@ def near(score: float) -> Body:
     return lambda b, q, k, v: [weighted(b, q, k, v, window).result]
 
 
-@pytest.mark.parametrize("score", [-1e5, -1.0])
+@pytest.mark.parametrize("score", [-1e30, -1e5, -1.0, -math.inf])
 def test_windows(score: float) -> None:
     """The first rows see nothing: the weights of all keys are the same there."""
     function = function_of(near(score), (90, 8), (130, 8), (130, 8))

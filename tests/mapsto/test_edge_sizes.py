@@ -60,6 +60,12 @@ def test_products_over_nothing_are_zero() -> None:
     assert product(np.ones((0, 4)), np.ones((4, 3))).shape == (0, 3)
 
 
+def test_there_may_be_no_products() -> None:
+    library = mt.loads("map f(x: f32[n, m, k], y: f32[n, k, j]) -> f32[n, m, j]: x @ y")
+    nothing = np.zeros((0, 32, 32), np.float32)
+    assert library.f(nothing, nothing).shape == (0, 32, 32)
+
+
 @pytest.mark.parametrize("n", range(6))
 def test_sizes_that_divide_to_zero(n: int) -> None:
     library = mt.loads("map f(x: f32[n]) -> f32[n / 2]: [i] |-> x[2*i + 1]")

@@ -29,10 +29,12 @@ from mapsto.ir.dims import dim_value
 from mapsto.ir.pass_runner import PassRunner
 from mapsto.ir.passes.differentiate import Differentiate
 from mapsto.ir.passes.inline import Inline
+from mapsto.ir.passes.split_sums import SplitSums
 from mapsto.ir.pipeline import DEFAULT
 from mapsto.ir.types import DType, TensorType
 from mapsto.ir.verifier import verify
-from mapsto.lowering.cpu import scheduling
+from mapsto.lowering import contraction_plan, loop_streams, row_kernels
+from mapsto.lowering.cpu import contraction_schedule, scheduling, weighted_schedule
 from mapsto.lowering.kernel_work import Division
 
 __all__ = ["Disagreement", "agree", "elaborations", "small_thresholds"]
@@ -63,8 +65,19 @@ THRESHOLDS: tuple[tuple[ModuleType, str, object], ...] = (
     (stages, "HEAVY_PRODUCTS", 64),
     (fusion, "SMALL_WORK", 64),
     (fusion, "LEAST_COLUMNS", 4),
+    (scheduling, "SPLIT_SUMS", SplitSums(length=4, least=2, work=16)),
+    (contraction_schedule, "LEAST_TASK", 64),
+    (contraction_schedule, "MINIMUM_TASKS", 2),
+    (contraction_schedule, "FETCHED_STEPS", 3),
+    (contraction_plan, "LONG_ROW", 8),
+    (weighted_schedule, "LEAST_ROWS", 2),
+    (weighted_schedule, "FEW_ROWS", 4),
+    (loop_streams, "LEAST_RUN", 16),
+    (row_kernels, "SHORT_PART", 2),
 )
-"""With these, small programs are divided into tasks, and small products packed, as large ones."""
+"""With these, and such caches, small programs are divided into tasks, and small products packed, as
+large ones."""
+SMALL_CACHES = {"l1": 512, "l2": 1024, "l3": 2048}
 
 
 class Disagreement(AssertionError):
@@ -216,8 +229,10 @@ def _run_all_ways(run: Run, random: Random, native: bool) -> bool:
         return True
     machine = random.choice(machines())
     function = _with_constants(module[run.elaborated.entry], random)
-    thresholds = small_thresholds() if random.random() < 0.5 else contextlib.nullcontext()
-    with thresholds:
+    is_small = random.random() < 0.5
+    if is_small:
+        machine = replace(machine, **SMALL_CACHES)
+    with small_thresholds() if is_small else contextlib.nullcontext():
         compiled = Native(function, machine, threads=random.random() < 0.05)
     copies = [np.array(array) for array in run.arguments]
     with _printing() as text:

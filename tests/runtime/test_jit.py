@@ -2,6 +2,8 @@
 
 import ctypes
 import gc
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -138,3 +140,24 @@ def test_a_bad_part_raises_where_the_code_is_asked_for() -> None:
         generator.start("define i64 @f( {")
         with pytest.raises(RuntimeError):
             compile_parts(["define i64 @f( {"], generator)
+
+
+LATE = """
+import atexit, sys
+from mapsto.lowering.cpu.machine import Machine
+from mapsto.runtime.code_generation import CodeGenerator
+
+def compile_late():
+    with CodeGenerator(Machine.host()) as generator:
+        (code,) = generator.codes([sys.argv[1]])
+    print(*code.exported)
+
+atexit.register(compile_late)
+"""
+
+
+def test_what_runs_at_the_end_of_the_process_can_compile() -> None:
+    """No thread begins any more then."""
+    command = [sys.executable, "-c", LATE, text(5)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["outer"], done.stderr
