@@ -23,7 +23,10 @@ def main() -> None:
     parser.add_argument("--device", default="gpusim", help="cpu, cuda:0, opencl:0 or gpusim")
     parser.add_argument("--epochs", type=int, default=2)
     options = parser.parse_args()
-    run = mt.load(EXAMPLES / "digits.mto").Digits().to(options.device)
+    try:
+        run = mt.load(EXAMPLES / "digits.mto").Digits().to(options.device)
+    except mt.DeviceError as error:
+        raise SystemExit(f"error: {error}") from None
     data = str(EXAMPLES / "data" / "digits.npz")
     start = time.perf_counter()
     history = run.fit(data, data, epochs=options.epochs, progress=False)
