@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from mapsto.ir.bands import Axes, Band, constant_outside
 from mapsto.ir.core import Block, Operation, Trait, Value
 from mapsto.ir.dims import Dim
+from mapsto.ir.liveness import users_of
 from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.ops.logic import Select
 from mapsto.ir.stages import is_heavy
@@ -71,10 +72,7 @@ def find_banded(block: Block, least_rows: int) -> Iterator[Banded]:
         for axes in _axes(op.result, least_rows)
         if (outside := constant_outside(op.result, axes)) is not None
     ]
-    users: dict[Value, list[Operation]] = {}
-    for op in block.operations if found else ():
-        for operand in dict.fromkeys(op.operands):
-            users.setdefault(operand, []).append(op)
+    users = users_of(block.operations if found else ())
     seen: set[Value] = set()
     dependents: dict[tuple[Sequence[Dim], Axes], frozenset[Value]] = {}
     for start, axes, band in found:

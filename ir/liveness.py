@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mapsto.ir.core import Block, Operation, Value
 
-__all__ = ["count_uses", "keep_live", "live_operations"]
+__all__ = ["count_uses", "keep_live", "live_operations", "users_of"]
 
 
 def count_uses(block: Block) -> Counter[Value]:
@@ -18,6 +18,15 @@ def count_uses(block: Block) -> Counter[Value]:
         for region in op.regions:
             uses.update(count_uses(live_operations(region.block)))
     return uses
+
+
+def users_of(operations: Iterable[Operation]) -> dict[Value, list[Operation]]:
+    """The operations that use a value as an operand, each once, in order; not those of regions."""
+    users: dict[Value, list[Operation]] = {}
+    for op in operations:
+        for operand in dict.fromkeys(op.operands):
+            users.setdefault(operand, []).append(op)
+    return users
 
 
 def live_operations(block: Block) -> Block:

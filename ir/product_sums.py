@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from mapsto.ir.affine import AffineExpr
 from mapsto.ir.core import Block, Operation, Trait, Value
 from mapsto.ir.dataflow import is_identity, takes_loop
+from mapsto.ir.liveness import users_of
 from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.ops.elementwise import Sub
 from mapsto.ir.ops.functions import Exp
@@ -79,10 +80,7 @@ def find_sums_together(block: Block) -> list[SumsTogether]:
 
 def find_product_sums(block: Block) -> list[ProductSums]:
     """Those of a block, in order; no two have an op in common."""
-    users: dict[Value, list[Operation]] = {}
-    for op in block.operations:
-        for operand in dict.fromkeys(op.operands):
-            users.setdefault(operand, []).append(op)
+    users = users_of(block.operations)
     ends = [op for op in block.operations if isinstance(op, Contract) and is_heavy(op)]
     found = (_ending_in(op, side) for op in ends for side in range(2))
     return [sums for sums in found if sums is not None and _is_closed(sums, users)]

@@ -35,7 +35,7 @@ from mapsto.ir.banded import (
 from mapsto.ir.bands import Axes
 from mapsto.ir.builder import Builder
 from mapsto.ir.core import Block, Function, Operation, Value
-from mapsto.ir.liveness import live_operations
+from mapsto.ir.liveness import live_operations, users_of
 from mapsto.ir.ops.contraction import Contract, contract
 from mapsto.ir.ops.elementwise import Div, Mul, Neg
 from mapsto.ir.ops.logic import Cast
@@ -81,10 +81,7 @@ class _Family:
 
 def _families(block: Block) -> Iterator[_Family]:
     """Those of a block that some other product uses up too."""
-    users: dict[Value, list[Operation]] = {}
-    for op in block.operations:
-        for operand in dict.fromkeys(op.operands):
-            users.setdefault(operand, []).append(op)
+    users = users_of(block.operations)
     numbers = {op: number for number, op in enumerate(block.operations)}
     seen: set[Value] = set()
     for sums in find_weighted_sums(block, closed=False):

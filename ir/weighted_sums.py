@@ -25,6 +25,7 @@ from typing import TypeVar
 from mapsto.ir.affine import AffineExpr
 from mapsto.ir.core import Block, Operation, Trait, Value
 from mapsto.ir.dataflow import Place, is_identity, operand_places
+from mapsto.ir.liveness import users_of
 from mapsto.ir.ops.contraction import Contract
 from mapsto.ir.ops.elementwise import Div, Sub
 from mapsto.ir.ops.functions import Exp
@@ -116,10 +117,7 @@ class _Search:
         self.block = block
         self.closed = closed
         self.numbers = {op: number for number, op in enumerate(block.operations)}
-        self.users: dict[Value, list[Operation]] = {}
-        for op in block.operations:
-            for operand in dict.fromkeys(op.operands):
-                self.users.setdefault(operand, []).append(op)
+        self.users = users_of(block.operations)
 
     def ending_in(self, op: Operation) -> WeightedSums | None:
         """The weighted sums that an op computes."""
