@@ -41,7 +41,6 @@ from mapsto.lowering.gpu.contraction_panels import (
     Place,
     Share,
     Use,
-    is_multiple,
     make_panel,
 )
 from mapsto.lowering.gpu.contraction_threads import ThreadWork
@@ -49,22 +48,24 @@ from mapsto.lowering.gpu.contraction_tiles import BlockTile
 from mapsto.lowering.gpu.product_horizon import ProductHorizon, find_product_horizon
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.gpu.votes import Vote
+from mapsto.lowering.gpu.weighted_parts import (
+    KeyParts,
+    add_values,
+    held_weights,
+    look_at_values,
+    may_stop,
+)
 from mapsto.lowering.gpu.weighted_rows import over
 from mapsto.lowering.gpu.weighted_tiles import STAGES, WeightedTile
 from mapsto.lowering.indexed import Indices
 from mapsto.lowering.indices import Index, from_dim, value_of, variable
 from mapsto.lowering.loops import (
     Allocate,
-    Barrier,
-    Buffer,
     Expression,
     For,
     If,
     LoopKind,
-    Reduce,
-    Space,
     Statement,
-    WaitCopies,
     all_of,
     apply,
     cast,
@@ -96,17 +97,10 @@ def product_body(
             make_panel(problem.values, "columns", tile.values, dtype, target), name="values_panel"
         ),
     )
-    horizon = find_product_horizon(problem) if _may_stop(problem, tile) else None
+    first = problem.products[0]
+    stops = may_stop(first.rows, first.columns, tile.fits)
+    horizon = find_product_horizon(problem) if stops else None
     return (_Blocks(problem, tile, panels, target, horizon).loop(),)
-
-
-def _may_stop(problem: ProductProblem, tile: WeightedTile) -> bool:
-    """Whether there are parts to leave out, and the rows of a tile, and keys, are neighbours."""
-    rows, keys = problem.products[0].rows, problem.products[0].columns
-    wide = [extent for extent in rows.extents if extent != 1]
-    alone = sum(extent != 1 for extent in keys.extents) < 2
-    together = alone and (len(wide) < 2 or is_multiple(wide[-1], tile.fits.rows))
-    return together and isinstance(keys.size, int) and keys.size > tile.fits.columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +158,7 @@ class _Blocks:
     @property
     def _held(self) -> HeldPanel | None:
         """Where weights pass through shared memory, if they do."""
-        tile = self.tile.fits
-        if tile.is_matrix:
-            return None
-        return HeldPanel("weights_panel", self._dtype, tile.rows, tile.columns)
+        return held_weights(self.tile.fits, self._dtype)
 
     @property
     def _products(self) -> list[ThreadWork | WarpWork]:
@@ -190,14 +181,6 @@ class _Blocks:
         shape = self.target.matrix_shape(self._dtype)
         assert shape is not None and not isinstance(rows, HeldPanel), "there are instructions"
         return WarpWork(tile, rows, columns, shape, name)
-
-    def _add_values(self, stage: Index) -> list[Statement]:
-        """Adds the values of a stage, with the weights that are where the first product was."""
-        weights, values = self._products[0], self._values
-        if isinstance(weights, WarpWork) and isinstance(values, WarpWork):
-            return values.multiply_held(weights, stage)
-        assert isinstance(weights, ThreadWork) and self._held is not None
-        return [*weights.hand_over(self._held), Barrier(), *values.multiply(0, stage)]
 
     # ---- threads
 
@@ -222,20 +205,15 @@ class _Blocks:
     def _go_over(self, batch: Index, row: Index, first: Index, last: Index) -> list[Statement]:
         """Goes over the parts of the keys from one to another."""
         step = variable("step")
-        begin, end = bring(self._part(batch, first), first % STAGES, first, last)
-        start, finish = bring(self._part(batch, step + 1), (step + 1) % STAGES, step + 1, last)
-        copies = any(panel.is_copy for panel in self.panels.all)
-        products = [[*p.clear(), *p.multiply(0, step % STAGES)] for p in self._products]
-        body = [
-            *([WaitCopies(0)] if copies else []),
-            Barrier(),
-            *start,
-            *(statement for statements in products for statement in statements),
-            *finish,
+        stage, products = step % STAGES, self._products
+        multiply = [s for p in products for s in (*p.clear(), *p.multiply(0, stage))]
+        use = [
             *self._weigh(batch, row, step * self.tile.fits.columns),
-            *self._add_values(step % STAGES),
+            *add_values(products[0], self._values, self._held, stage),
         ]
-        return [*begin, *end, For("step", first, last, tuple(body))]
+        copies = any(panel.is_copy for panel in self.panels.all)
+        parts = KeyParts(lambda part: self._part(batch, part), copies)
+        return parts.go_over(first, last, multiply, use)
 
     def _part(self, batch: Index, step: Index) -> list[tuple[Panel, Place]]:
         """The keys and values of a step."""
@@ -301,21 +279,13 @@ class _Blocks:
         self, horizon: ProductHorizon, batch: Index, row: Index, begin: Index, end: Index
     ) -> Iterator[Statement]:
         """Says so if there is a weight in those parts, or zero times a value is not zero."""
-        probe = Buffer("probe", sum_type(self._dtype), (), Space.REGISTER)
-        part, yes = variable("part"), self._vote.say_yes
-        zero = constant(0, probe.dtype)
-
-        def add(value: Expression) -> list[Statement]:
-            return [Reduce("add", probe, (), cast(value, probe.dtype) * zero)]
+        yes, width = self._vote.say_yes, self.tile.fits.columns
 
         def test(weight: Expression) -> list[Statement]:
             return [If(apply("ne", weight, constant(0, weight.type)), (yes,))]
 
-        place = Place(batch, 0, part * self.tile.fits.columns)
-        yield Allocate(probe)
-        yield probe.store((), zero)
-        yield For("part", begin, end, tuple(self.panels.values.look_at(place, add)))
-        yield If(apply("ne", probe[()], probe[()]), (yes,))
+        place = Place(batch, 0, variable("part") * width)
+        yield from look_at_values(self.panels.values, self._dtype, place, begin, end, yes)
         if not horizon.is_first:
             share = self._share
             at = self._at(batch, row + share.row, variable("hidden"))
@@ -325,7 +295,7 @@ class _Blocks:
             return
         key = variable("turn") * self.tile.fits.threads + variable(THREAD)
         at = self._at(batch, variable("hidden"), key)
-        width, threads = self.tile.fits.columns, self.tile.fits.threads
+        threads = self.tile.fits.threads
         turns = (end * width + (threads - 1)) // threads
         exists = compare("lt", key, end * width)
         yield For("turn", 0, turns, (If(exists, tuple(horizon.weight(at, test))),))

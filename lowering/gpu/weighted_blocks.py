@@ -37,32 +37,30 @@ from mapsto.lowering.gpu.contraction_panels import (
     Panel,
     Place,
     Use,
-    is_multiple,
     make_panel,
 )
 from mapsto.lowering.gpu.contraction_threads import ThreadWork
 from mapsto.lowering.gpu.target import GpuTarget
 from mapsto.lowering.gpu.votes import Vote
 from mapsto.lowering.gpu.weighted_horizon import Horizon, find_horizon
+from mapsto.lowering.gpu.weighted_parts import (
+    KeyParts,
+    add_values,
+    held_weights,
+    look_at_values,
+    may_stop,
+)
 from mapsto.lowering.gpu.weighted_rows import RunningRows
 from mapsto.lowering.gpu.weighted_tiles import STAGES, WeightedTile
 from mapsto.lowering.indices import Index, from_dim, value_of, variable
 from mapsto.lowering.loops import (
     Allocate,
-    Barrier,
-    Buffer,
     Expression,
     For,
     If,
     LoopKind,
-    Reduce,
-    Space,
     Statement,
-    WaitCopies,
-    apply,
-    cast,
     compare,
-    constant,
 )
 from mapsto.lowering.weighted_problem import WeightedProblem
 
@@ -82,17 +80,9 @@ def weighted_body(
         values=replace(values, name="values_panel"),
     )
     horizon = find_horizon(problem)
-    if not _may_stop(problem, tile):
+    if not may_stop(problem.fits.rows, problem.fits.columns, tile.fits):
         horizon = None
     return (_Blocks(problem, tile, panels, target, horizon).loop(),)
-
-
-def _may_stop(problem: WeightedProblem, tile: WeightedTile) -> bool:
-    """Whether there are parts to leave out, and the last row of a tile is known."""
-    rows, keys = problem.fits.rows, problem.fits.columns
-    wide = [extent for extent in rows.extents if extent != 1]
-    together = len(wide) < 2 or is_multiple(wide[-1], tile.fits.rows)
-    return together and isinstance(keys.size, int) and keys.size > tile.fits.columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +133,9 @@ class _Blocks:
         return self.panels.keys.dtype
 
     @property
-    def _sum_type(self) -> DType:
-        return sum_type(self._dtype)
-
-    @property
     def _held(self) -> HeldPanel | None:
         """Where weights pass through shared memory, if they do."""
-        tile = self.tile.fits
-        if tile.is_matrix:
-            return None
-        return HeldPanel("weights_panel", self._dtype, tile.rows, tile.columns)
+        return held_weights(self.tile.fits, self._dtype)
 
     def _rows(self, batch: Index, row: Index) -> RunningRows:
         tile, panels = self.tile, self.panels
@@ -168,14 +151,6 @@ class _Blocks:
             values = ThreadWork(tile.values, self._held, panels.values, self._dtype)
         has_shuffle = self.target.has_shuffle
         return RunningRows(self.problem, fits, values, batch, row, has_shuffle)
-
-    def _add_values(self, rows: RunningRows, stage: Index) -> list[Statement]:
-        """Adds the values of a stage, with the weights that are where the scores were."""
-        fits, values = rows.fits, rows.values
-        if isinstance(fits, WarpWork) and isinstance(values, WarpWork):
-            return values.multiply_held(fits, stage)
-        assert isinstance(fits, ThreadWork) and self._held is not None
-        return [*fits.hand_over(self._held), Barrier(), *values.multiply(0, stage)]
 
     # ---- threads
 
@@ -200,20 +175,12 @@ class _Blocks:
     def _go_over(self, rows: RunningRows, first: Index, last: Index) -> list[Statement]:
         """Goes over the parts of the keys from one to another."""
         step = variable("step")
-        begin, end = bring(self._part(rows, first), first % STAGES, first, last)
-        start, finish = bring(self._part(rows, step + 1), (step + 1) % STAGES, step + 1, last)
+        stage, key = step % STAGES, step * self.tile.fits.columns
+        multiply = [*rows.fits.clear(), *rows.fits.multiply(0, stage)]
+        use = [*rows.see(key), *add_values(rows.fits, rows.values, self._held, stage)]
         copies = any(panel.is_copy for panel in self.panels.all)
-        body = [
-            *([WaitCopies(0)] if copies else []),
-            Barrier(),
-            *start,
-            *rows.fits.clear(),
-            *rows.fits.multiply(0, step % STAGES),
-            *finish,
-            *rows.see(step * self.tile.fits.columns),
-            *self._add_values(rows, step % STAGES),
-        ]
-        return [*begin, *end, For("step", first, last, tuple(body))]
+        parts = KeyParts(lambda part: self._part(rows, part), copies)
+        return parts.go_over(first, last, multiply, use)
 
     # ---- keys that no row sees
 
@@ -237,18 +204,9 @@ class _Blocks:
 
     def _look_beyond(self, horizon: Horizon, rows: RunningRows, seen: Index) -> Iterator[Statement]:
         """Says so if one of them may have a weight, or zero times a value is not zero."""
-        probe = Buffer("probe", self._sum_type, (), Space.REGISTER)
-        panel, part = self.panels.values, variable("part")
-        zero, yes = constant(0, probe.dtype), self._vote.say_yes
-
-        def add(value: Expression) -> list[Statement]:
-            return [Reduce("add", probe, (), cast(value, probe.dtype) * zero)]
-
-        place = Place(rows.batch, 0, part * self.tile.fits.columns)
-        yield Allocate(probe)
-        yield probe.store((), zero)
-        yield For("part", seen, self._steps, tuple(panel.look_at(place, add)))
-        yield If(apply("ne", probe[()], probe[()]), (yes,))
+        width, yes = self.tile.fits.columns, self._vote.say_yes
+        place = Place(rows.batch, 0, variable("part") * width)
+        yield from look_at_values(self.panels.values, self._dtype, place, seen, self._steps, yes)
         yield from rows.less_than(horizon.least, yes)
 
     @property
